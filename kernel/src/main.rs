@@ -1,0 +1,14 @@
+//! The Hafez kernel.
+#![no_std]
+#![no_main]
+extern crate alloc;
+
+struct NoHeap;
+unsafe impl core::alloc::GlobalAlloc for NoHeap {
+    unsafe fn alloc(&self, _: core::alloc::Layout) -> *mut u8 { core::ptr::null_mut() }
+    unsafe fn dealloc(&self, _: *mut u8, _: core::alloc::Layout) {}
+}
+#[global_allocator]
+static HEAP: NoHeap = NoHeap;
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
