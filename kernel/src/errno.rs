@@ -1,0 +1,128 @@
+//! What a system call says when it fails: a Linux error number, as a type of its own.
+//!
+//! `errno(3)` lists what each means. Four more, which never reach a program, tell the layer that delivers signals how an
+//! interrupted call goes on (`signal(7)`, "Interruption of system calls"):
+//!
+//! | code | after a handler ran | with no handler to run |
+//! |---|---|---|
+//! | [`Errno::RESTART`] | again if `SA_RESTART`, else `EINTR` | again |
+//! | [`Errno::RESTART_NOHAND`] | `EINTR` | again |
+//! | [`Errno::RESTART_NOINTR`] | again | again |
+//! | [`Errno::RESTART_BLOCK`] | `EINTR` | `restart_syscall` with what is left of the time |
+
+use core::{fmt, num::NonZeroU16};
+use linux_raw_sys::errno as raw;
+
+/// A Linux error number (1..=4095), or one of the restart codes above.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Errno(NonZeroU16);
+
+/// What fallible functions above the memory core return.
+pub type Result<T> = core::result::Result<T, Errno>;
+
+macro_rules! numbers {
+    ($($name:ident)*) => {
+        #[allow(missing_docs, reason = "errno(3) documents them")]
+        impl Errno {
+            $(pub const $name: Errno = Errno::constant(raw::$name as u16);)*
+            fn name(self) -> Option<&'static str> {
+                match self { $(Errno::$name => Some(stringify!($name)),)* _ => None }
+            }
+        }
+    };
+}
+numbers! {
+    EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT ENOTBLK EBUSY EEXIST
+    EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG ENOSPC ESPIPE EROFS EMLINK EPIPE EDOM ERANGE
+    EDEADLK ENAMETOOLONG ENOLCK ENOSYS ENOTEMPTY ELOOP ENOMSG EIDRM ENODATA ETIME ENOSR EPROTO EBADMSG EOVERFLOW
+    ENOTUNIQ EBADFD ELIBBAD EILSEQ EUSERS ENOTSOCK EDESTADDRREQ EMSGSIZE EPROTOTYPE ENOPROTOOPT EPROTONOSUPPORT
+    ESOCKTNOSUPPORT EOPNOTSUPP EPFNOSUPPORT EAFNOSUPPORT EADDRINUSE EADDRNOTAVAIL ENETDOWN ENETUNREACH ENETRESET
+    ECONNABORTED ECONNRESET ENOBUFS EISCONN ENOTCONN ESHUTDOWN ETIMEDOUT ECONNREFUSED EHOSTDOWN EHOSTUNREACH EALREADY
+    EINPROGRESS ESTALE EREMOTEIO EDQUOT ENOMEDIUM ECANCELED ENOKEY EOWNERDEAD ENOTRECOVERABLE EHWPOISON
+}
+
+impl Errno {
+    /// Interrupted by a signal; starts again if the handler has `SA_RESTART`.
+    pub const RESTART: Errno = Errno::constant(512);
+    /// Interrupted; starts again always.
+    pub const RESTART_NOINTR: Errno = Errno::constant(513);
+    /// Interrupted; starts again only if no handler ran.
+    pub const RESTART_NOHAND: Errno = Errno::constant(514);
+    /// Interrupted a relative sleep; goes on for the rest of its time if no handler ran.
+    pub const RESTART_BLOCK: Errno = Errno::constant(516);
+
+    const fn constant(code: u16) -> Errno {
+        match NonZeroU16::new(code) {
+            Some(code) => Errno(code),
+            None => panic!("0 is no error"),
+        }
+    }
+
+    /// The error with this number (as a server on the host names it); what is out of range becomes `EIO`.
+    pub fn from_code(code: u32) -> Errno {
+        match u16::try_from(code).ok().filter(|c| *c < 512).and_then(NonZeroU16::new) {
+            Some(code) => Errno(code),
+            None => Errno::EIO,
+        }
+    }
+
+    /// The number.
+    pub const fn code(self) -> u16 {
+        self.0.get()
+    }
+
+    /// The value of `rax` that tells a program of it.
+    pub const fn to_rax(self) -> u64 {
+        -(self.0.get() as i64) as u64
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "E{}", self.0),
+        }
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl From<hafez_mm::MmError> for Errno {
+    fn from(e: hafez_mm::MmError) -> Errno {
+        use hafez_mm::MmError as M;
+        match e {
+            M::NoMemory | M::NotMapped | M::TooMany => Errno::ENOMEM,
+            M::Invalid => Errno::EINVAL,
+            M::Exists => Errno::EEXIST,
+            M::Denied => Errno::EACCES,
+            M::Busy => Errno::EBUSY,
+            M::Io => Errno::EIO,
+            M::Overflow => Errno::EOVERFLOW,
+            M::Unsupported => Errno::EOPNOTSUPP,
+        }
+    }
+}
+
+impl From<hafez_mm::FaultError> for Errno {
+    /// For kernel users of an object's page; a fault of user code becomes a signal instead.
+    fn from(e: hafez_mm::FaultError) -> Errno {
+        use hafez_mm::FaultError as F;
+        match e {
+            F::NotMapped | F::Denied => Errno::EFAULT,
+            F::PastEnd | F::Io => Errno::EIO,
+            F::OutOfMemory => Errno::ENOMEM,
+        }
+    }
+}
+
+impl From<hafez_mm::PagerError> for Errno {
+    fn from(_: hafez_mm::PagerError) -> Errno {
+        Errno::EIO
+    }
+}
