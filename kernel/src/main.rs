@@ -1,14 +1,33 @@
-//! The Hafez kernel.
+//! The Hafez kernel: a microVM's kernel whose one subject is memory.
+//!
+//! Rooms, each importing only from those below it:
+//!
+//! ```text
+//!   syscall    the Linux system calls: decode, call, encode
+//!   process    processes, exec, fork, signals, futex
+//!   fs         files: vfs, 9p client, tmpfs, synthetic files, pipes
+//!   drivers    virtio: block, console, 9p, entropy
+//!   sched      threads, wait queues, timers
+//!   mem        the one Memory of the machine (crate hafez-mm) and the kernel's heap
+//!   arch       the processor: the only room with assembly
+//! ```
+//!
+//! This file may see them all: it starts them in order and hands the hooks of upper rooms to lower ones.
 #![no_std]
 #![no_main]
+#![allow(dead_code, unused_imports)]
 extern crate alloc;
 
-struct NoHeap;
-unsafe impl core::alloc::GlobalAlloc for NoHeap {
-    unsafe fn alloc(&self, _: core::alloc::Layout) -> *mut u8 { core::ptr::null_mut() }
-    unsafe fn dealloc(&self, _: *mut u8, _: core::alloc::Layout) {}
-}
-#[global_allocator]
-static HEAP: NoHeap = NoHeap;
+mod arch;
+mod drivers;
+mod errno;
+mod fs;
+mod mem;
+mod process;
+mod sched;
+mod syscall;
+
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,1 @@
+//! Drivers: virtio over mmio.
