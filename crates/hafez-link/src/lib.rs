@@ -1,8 +1,8 @@
 //! The control port: what the `hafez` command and the kernel say to each other.
 //!
 //! ```text
-//!   hafez (host) ── Start, Signal, WindowSize, StdinEnd ──▶ kernel
-//!                ◀── Log, Explain, Exit, Summary, Panic ───
+//!   hafez (host) ── Start, Signal, WindowSize, StdinEnd ──────────▶ kernel
+//!                ◀── Log, Explain, Started, Summary, Exit, Panic ───
 //!
 //!   one frame:   length: u32 LE │ kind: u8 │ payload (length − 1 bytes)
 //! ```
@@ -10,8 +10,9 @@
 //! Only control travels here. The program's bytes have ports of their own (`hafez.tty`, `hafez.out`, `hafez.err`), so
 //! they need no framing and stay binary clean, and a full pipe on one never holds up the other.
 //!
-//! The life of a run: the host sends one [`Start`] and nothing before it. The kernel answers with any number of `Log` and
-//! `Explain`, then `Summary`, then `Exit`; or `Panic`, and nothing after either. The host may send `Signal`, `WindowSize`
+//! The life of a run: the host sends one [`Start`] and nothing before it. The kernel answers with
+//! `Started`, `Summary` and `Exit`, in this order, and any number of `Log` and `Explain` before the `Exit`; or with `Panic`, at
+//! any point. Nothing comes after `Exit` or `Panic`. The host may send `Signal`, `WindowSize`
 //! and one `StdinEnd` at any time between.
 //!
 //! Two rules keep it safe. Neither side trusts the other: every length, count and tag is checked before it is used, and a

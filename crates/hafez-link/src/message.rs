@@ -162,6 +162,8 @@ pub enum ToHost {
     Explain {
         text: String,
     },
+    /// The first program is ready: its first instruction comes next.
+    Started,
     Summary(Summary),
     /// The machine is done; it powers off after this.
     Exit(Ending),
@@ -179,6 +181,7 @@ const LOG: u8 = 65;
 const EXPLAIN: u8 = 66;
 const SUMMARY: u8 = 67;
 const EXIT: u8 = 68;
+const STARTED: u8 = 70;
 /// The kind of a panic frame. Its payload is bare text, so that a kernel without a heap can send it.
 pub const KIND_PANIC: u8 = 69;
 
@@ -229,6 +232,7 @@ impl ToHost {
                 w.bytes(text.as_bytes());
             }),
             Self::Explain { text } => frame(out, EXPLAIN, |w| w.bytes(text.as_bytes())),
+            Self::Started => frame(out, STARTED, |_| ()),
             Self::Summary(summary) => {
                 frame(out, SUMMARY, |w| summary.values().into_iter().for_each(|v| w.u64(v)))
             }
@@ -243,6 +247,7 @@ impl ToHost {
         let message = match kind {
             LOG => Self::Log { level: Level::read(&mut r)?, text: r.text()? },
             EXPLAIN => Self::Explain { text: r.text()? },
+            STARTED => Self::Started,
             SUMMARY => Self::Summary(Summary::read(&mut r)?),
             EXIT => Self::Exit(Ending::read(&mut r)?),
             KIND_PANIC => return Ok(Self::Panic { text: String::from_utf8_lossy(payload).into_owned() }),
@@ -440,6 +445,7 @@ mod tests {
         vec![
             ToHost::Log { level: Level::Warn, text: "مَن حافظ‌ام".into() },
             ToHost::Explain { text: String::new() },
+            ToHost::Started,
             ToHost::Summary(summary),
             ToHost::Exit(Ending::Exited(0)),
             ToHost::Exit(Ending::Exited(255)),
