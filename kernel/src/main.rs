@@ -19,11 +19,13 @@
 extern crate alloc;
 
 mod arch;
+mod clock;
 mod drivers;
 mod errno;
 // mod fs; (joins when it compiles)
 mod mem;
 mod process;
+mod random;
 mod sched;
 mod syscall;
 
