@@ -1,0 +1,1 @@
+//! Real text of a wanted size: the machine's own documentation, sources and headers.
