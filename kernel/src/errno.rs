@@ -126,3 +126,9 @@ impl From<hafez_mm::PagerError> for Errno {
         Errno::EIO
     }
 }
+
+impl From<crate::arch::user::BadAddress> for Errno {
+    fn from(_: crate::arch::user::BadAddress) -> Errno {
+        Errno::EFAULT
+    }
+}

@@ -1,1 +1,44 @@
-//! Processes.
+//! Processes: programs in address spaces, their threads, signals and ends.
+//!
+//! ```text
+//!   table ── Process ─┬─ Task ── its kernel thread runs run::run with a Caller on its stack
+//!     relations,      ├─ Task
+//!     zombies         └─ …        Tasks share: Process (number, signal actions, limits), Image (space, account),
+//!                                 FileTable, FsContext, as the flags of clone say
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `task`, `process`, `image`, `table` | what there is |
+//! | `run` | the loop that a task lives in |
+//! | `fork`, `exec`, `elf`, `exit`, `wait`, `stop` | how it changes |
+//! | `signal/` | signals |
+//! | `files` | open files · `limits` rlimits · `futex` · `proc` what `/proc` shows |
+//! | `start` | the first program, and the end of the machine |
+#![forbid(unsafe_code)]
+
+pub mod elf;
+pub mod exec;
+pub mod exit;
+pub mod files;
+pub mod fork;
+pub mod futex;
+pub mod image;
+pub mod limits;
+#[allow(clippy::module_inception)]
+pub mod process;
+pub mod run;
+pub mod signal;
+pub mod start;
+mod stop;
+pub mod table;
+pub mod task;
+pub mod wait;
+
+pub use image::Image;
+pub use process::Process;
+pub use run::Caller;
+pub use task::{Task, current_task};
+
+/// The number of a process, a task, a group or a session.
+pub type Pid = i32;

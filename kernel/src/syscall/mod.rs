@@ -1,1 +1,82 @@
-//! The system calls.
+//! The Linux system calls: one file a family, each thin: decode, call, encode.
+//!
+//! A family lists its calls as `pub const CALLS: &Calls = &[(nr::__NR_read, read), …]`; the lists are merged into one
+//! table when the kernel is compiled. A handler gets the caller, takes its arguments apart
+//! (`let [fd, at, len, ..] = caller.args();`) and returns the value for `rax` or an [`Errno`].
+//!
+//! A number in no list answers ENOSYS, which is what programs are written to cope with; nothing here pretends to have
+//! done what it has not. With `HAFEZ_LOG=abi` each such number is logged once.
+#![forbid(unsafe_code)]
+
+use crate::errno::{Errno, Result};
+use crate::process::run::Caller;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+mod process;
+mod signal;
+pub mod user;
+
+/// What serves one system call.
+pub type Handler = fn(&mut Caller) -> Result<u64>;
+/// A family's calls by number.
+pub type Calls = [(u32, Handler)];
+
+/// One more than the highest number in use.
+const NUMBERS: usize = 472;
+
+static TABLE: [Handler; NUMBERS] = {
+    let mut table = [unsupported as Handler; NUMBERS];
+    let families: &[&Calls] = &[process::CALLS, signal::CALLS];
+    let mut f = 0;
+    while f < families.len() {
+        let mut i = 0;
+        while i < families[f].len() {
+            let (number, handler) = families[f][i];
+            table[number as usize] = handler;
+            i += 1;
+        }
+        f += 1;
+    }
+    table
+};
+
+/// Serve the call that the caller's registers describe.
+#[inline]
+pub fn dispatch(caller: &mut Caller) {
+    let number = caller.user.rax;
+    // Linux looks at the lower half of the register only.
+    let handler = match TABLE.get(number as u32 as usize) {
+        Some(handler) => *handler,
+        None => unsupported,
+    };
+    caller.user.rax = match handler(caller) {
+        Ok(value) => value,
+        Err(error) => {
+            if error.code() >= Errno::RESTART.code() {
+                caller.interrupted(number, error);
+            }
+            error.to_rax()
+        }
+    };
+}
+
+/// Whether to log unsupported calls.
+pub static LOG_ABI: AtomicBool = AtomicBool::new(false);
+
+/// The numbers that have been logged; what lies past the last bit shares it.
+static LOGGED: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+
+#[cold]
+fn unsupported(caller: &mut Caller) -> Result<u64> {
+    if LOG_ABI.load(Ordering::Relaxed) {
+        let number = caller.user.rax;
+        let slot = number.min(511) as usize;
+        let bit = 1 << (slot % 64);
+        if LOGGED[slot / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            let name = caller.task.name();
+            let name = core::str::from_utf8(&name).unwrap_or("?").trim_end_matches('\0');
+            log::warn!("{name}: system call {number} is not supported");
+        }
+    }
+    Err(Errno::ENOSYS)
+}

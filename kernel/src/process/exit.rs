@@ -1,0 +1,147 @@
+//! The end of tasks and processes.
+//!
+//! ```text
+//!   exit        one task ends itself                       ─┐
+//!   exit_group, fatal signals:  end_process marks them all ─┴▶ each leaves its loop ─▶ task_ends
+//!                                                                  the last one out ─▶ process_ends
+//! ```
+//!
+//! Nobody ends another task: it is asked to ([`work::EXIT`]), wakes if it waits, and ends itself, on its own stack with
+//! nothing held. What costs time or may sleep (unmapping, closing files) happens before anyone is told of the end,
+//! so a parent that has seen the end finds the memory free and the pipes closed.
+
+use super::files::FileTable;
+use super::process::Process;
+use super::run::Caller;
+use super::signal::{self, SigInfo, SigSet};
+use super::task::{Task, work};
+use super::wait::{self, Status};
+use super::{futex, start, table};
+use crate::arch::user;
+use crate::mem::memory;
+use crate::sched;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general as abi;
+
+/// Tell all tasks of the process to end. The first status given is the one that stays.
+pub fn end_process(process: &Arc<Process>, status: Status) {
+    {
+        let mut tasks = process.tasks.lock();
+        tasks.ending.get_or_insert(status);
+        tasks.stopped = None;
+    }
+    for task in process.tasks() {
+        task.ask(work::EXIT);
+    }
+    process.parked.wake_all();
+}
+
+/// The calling task ends itself, alone (`exit`).
+pub fn end_task(caller: &mut Caller, code: u8) {
+    let task = &caller.task;
+    if task.tid() == task.process.pid {
+        task.process.tasks.lock().leader_code = code;
+    }
+    task.work.fetch_or(work::EXIT, Ordering::SeqCst);
+}
+
+/// The last thing a task does.
+pub(super) fn task_ends(caller: Caller) {
+    let Caller { task, image, .. } = caller;
+    // Interrupted already or not, the waits below are no longer a program's.
+    sched::clear_interrupt();
+    let process = task.process.clone();
+    let robust = task.robust_list.load(Ordering::Relaxed);
+    if robust != 0 {
+        futex::exit_robust_list(image.space(), robust, task.tid() as u32);
+    }
+    let cleared = task.clear_child_tid.load(Ordering::Relaxed);
+    if cleared != 0 && Arc::strong_count(&image) > 2 && user::write_u32(cleared, 0).is_ok() {
+        futex::wake_word(image.space(), cleared);
+    }
+    // Signals that this task was to take for the process are another's now.
+    task.mask.store(!0, Ordering::SeqCst);
+    signal::offer(&task, SigSet(!0));
+
+    let stat = memory().account(image.account());
+    process.peak.fetch_max(stat.peak, Ordering::Relaxed);
+    sched::current().set_space(None);
+    drop(task.replace_image(None));
+    drop(image);
+    drop(task.replace_files(Arc::new(FileTable::new())));
+    drop(task.replace_fs(start::idle_fs()));
+
+    process.times.lock().dead_tasks.add(&task.usage());
+    let last = {
+        let mut tasks = process.tasks.lock();
+        tasks.list.retain(|t| !Arc::ptr_eq(t, &task));
+        tasks.list.is_empty()
+    };
+    table::remove_task(task.tid());
+    // One that executes a program waits for the others to go.
+    process.parked.wake_all();
+    if last {
+        process_ends(&process, &task);
+    }
+    task.set_thread(None);
+}
+
+/// The process has no task any more.
+fn process_ends(process: &Arc<Process>, last: &Task) {
+    release_parent(process);
+    let status = {
+        let tasks = process.tasks.lock();
+        tasks.ending.unwrap_or(Status::Exited(tasks.leader_code))
+    };
+    let exit_signal = process.exit_signal.load(Ordering::Relaxed);
+    let parent = table::process(process.parent());
+    let wanted = parent.as_ref().is_some_and(|p| {
+        let action = p.actions().lock().get(abi::SIGCHLD);
+        exit_signal != abi::SIGCHLD
+            || action.handler != signal::Action::IGNORE && !action.is(abi::SA_NOCLDWAIT)
+    });
+    let uid = last.cred().uid;
+    process.uid.store(uid, Ordering::Relaxed);
+    let ended = table::end(process, status, wanted);
+    for orphan in &ended.orphans {
+        for task in orphan.tasks() {
+            let signo = task.death_signal.load(Ordering::Relaxed);
+            if signo != 0 {
+                let info = SigInfo::user(signo, abi::SI_USER as i32, process.pid, uid);
+                let _ = signal::to_task(&task, info);
+            }
+        }
+    }
+    if let Some(heir) = &ended.heir {
+        // Some of them may have ended already.
+        wait::notify(heir);
+    }
+    for group in ended.orphaned_groups {
+        let _ = signal::to_group(group, SigInfo::kernel(abi::SIGHUP));
+        let _ = signal::to_group(group, SigInfo::kernel(abi::SIGCONT));
+    }
+    if let Some(parent) = ended.parent {
+        if exit_signal != 0 {
+            let (code, value) = status.to_info();
+            let usage = process.usage();
+            let (user, system) = (usage.user / NS_PER_TICK, usage.system / NS_PER_TICK);
+            let info = SigInfo::child(exit_signal, code, process.pid, uid, value, user, system);
+            let _ = signal::to_process(&parent, info);
+        }
+        wait::notify(&parent);
+    }
+    if process.pid == table::FIRST {
+        start::first_has_ended();
+    }
+}
+
+/// `sysconf(_SC_CLK_TCK)` is 100.
+pub const NS_PER_TICK: u64 = 10_000_000;
+
+/// A `vfork` parent may go on: this process no longer uses its memory.
+pub(super) fn release_parent(process: &Process) {
+    if !process.released.swap(true, Ordering::SeqCst) {
+        process.release.wake_all();
+    }
+}

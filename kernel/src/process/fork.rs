@@ -1,0 +1,219 @@
+//! New tasks: `fork`, `vfork`, `clone`, `clone3` are one operation with different things shared.
+//!
+//! | shared with the parent | by | else |
+//! |---|---|---|
+//! | memory (image) | `CLONE_VM` | a copy, copied page by page when written |
+//! | open files | `CLONE_FILES` | a table of its own, of the same open files |
+//! | root, directory, umask | `CLONE_FS` | a copy |
+//! | signal actions | `CLONE_SIGHAND` | a copy |
+//! | the process itself | `CLONE_THREAD` | a new process, child of this one |
+//!
+//! All that can fail is done before anyone can see the new task; then it is entered in the tables; last, its kernel
+//! thread starts, and if even that fails the entries are taken out again.
+
+use super::image::Image;
+use super::process::Process;
+use super::run::{self, Caller};
+use super::signal::AltStack;
+use super::task::{Task, TaskParts, work};
+use super::{Pid, table};
+use crate::arch::user::{self, UserContext};
+use crate::errno::{Errno, Result};
+use crate::mem;
+use crate::sched::{self, WaitResult};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general as abi;
+use spin::Mutex;
+
+/// What `clone` and `clone3` are told.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct CloneArgs {
+    /// `CLONE_*`, without the signal in the low byte.
+    pub flags: u64,
+    /// The child's first stack pointer; 0: the parent's.
+    pub stack: u64,
+    /// Signal that its end sends to its parent; 0 for none.
+    pub exit_signal: u32,
+    pub parent_tid: u64,
+    pub child_tid: u64,
+    pub tls: u64,
+}
+
+/// Namespaces, process descriptors and the like that there are not.
+const UNSUPPORTED: u64 = (abi::CLONE_NEWNS
+    | abi::CLONE_NEWCGROUP
+    | abi::CLONE_NEWUTS
+    | abi::CLONE_NEWIPC
+    | abi::CLONE_NEWUSER
+    | abi::CLONE_NEWPID
+    | abi::CLONE_NEWNET
+    | abi::CLONE_NEWTIME
+    | abi::CLONE_PIDFD) as u64
+    | abi::CLONE_INTO_CGROUP;
+
+/// Heap that one more task takes: its structures, its kernel stack, its share of tables.
+const TASK_COST: usize = 32 << 10;
+
+/// Make a task; its number.
+pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
+    let has = |flag: u32| args.flags & flag as u64 != 0;
+    check(args)?;
+    let task = caller.task.clone();
+    let process = task.process.clone();
+    let limit = process.limits.soft(abi::RLIMIT_NPROC);
+    if table::task_count() as u64 >= limit && !task.cred().is_root() {
+        return Err(Errno::EAGAIN);
+    }
+    if !mem::headroom(TASK_COST) {
+        return Err(Errno::EAGAIN);
+    }
+    if task.has_work() {
+        // A signal to the group either finds the child or comes before it is made: deal with it, then again.
+        return Err(Errno::RESTART_NOINTR);
+    }
+
+    let mut user = caller.user.try_clone().map_err(|_| Errno::ENOMEM)?;
+    user.rax = 0;
+    if args.stack != 0 {
+        user.set_rsp(args.stack);
+    }
+    if has(abi::CLONE_SETTLS) {
+        if !user::in_user_half(args.tls, 0) {
+            return Err(Errno::EPERM);
+        }
+        user.set_fs_base(args.tls);
+    }
+    let image = if has(abi::CLONE_VM) { caller.image.clone() } else { Arc::new(caller.image.fork()?) };
+    let tid = table::new_number()?;
+    let child_process =
+        if has(abi::CLONE_THREAD) { process.clone() } else { new_process(tid, &process, args) };
+    let parts = TaskParts {
+        files: if has(abi::CLONE_FILES) { task.files() } else { task.files().fork_copy()? },
+        fs: if has(abi::CLONE_FS) { task.fs() } else { task.fs().fork_copy() },
+        cred: task.cred(),
+        image: image.clone(),
+        name: task.name(),
+        mask: task.mask(),
+    };
+    let child = Task::new(tid, child_process.clone(), parts);
+    // A thread must not run a handler on its maker's stack; the child of a vfork does nothing meanwhile.
+    if !has(abi::CLONE_VM) || has(abi::CLONE_VFORK) {
+        *child.alt_stack.lock() = *task.alt_stack.lock();
+    } else {
+        *child.alt_stack.lock() = AltStack::NONE;
+    }
+    if has(abi::CLONE_CHILD_CLEARTID) {
+        child.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
+    }
+
+    enter(&process, &child, args)?;
+    if has(abi::CLONE_PARENT_SETTID) {
+        let _ = user::write_u32(args.parent_tid, tid as u32);
+    }
+    let set_tid = if has(abi::CLONE_CHILD_SETTID) { args.child_tid } else { 0 };
+    if let Err(e) = launch(Caller::new(child.clone(), image, user), set_tid) {
+        leave(&child);
+        return Err(e);
+    }
+    if has(abi::CLONE_VFORK) {
+        wait_for_release(&task, &child_process);
+    }
+    Ok(tid)
+}
+
+/// Which flags go together (`clone(2)`, ERRORS).
+fn check(args: &CloneArgs) -> Result<()> {
+    let has = |flag: u32| args.flags & flag as u64 != 0;
+    let clear = args.flags & abi::CLONE_CLEAR_SIGHAND != 0;
+    let wrong = args.flags & UNSUPPORTED != 0
+        || has(abi::CLONE_THREAD) && !has(abi::CLONE_SIGHAND)
+        || has(abi::CLONE_SIGHAND) && !has(abi::CLONE_VM)
+        || has(abi::CLONE_SIGHAND) && clear
+        || has(abi::CLONE_PARENT)
+        || args.exit_signal > super::signal::LAST;
+    if wrong { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+fn new_process(pid: Pid, parent: &Arc<Process>, args: &CloneArgs) -> Arc<Process> {
+    let actions = if args.flags & abi::CLONE_SIGHAND as u64 != 0 {
+        parent.actions()
+    } else {
+        let mut copy = parent.actions().lock().clone();
+        if args.flags & abi::CLONE_CLEAR_SIGHAND != 0 {
+            copy.clear_handlers();
+        }
+        Arc::new(Mutex::new(copy))
+    };
+    let process = Process::new(pid, actions, parent.limits.clone(), args.exit_signal);
+    process.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.no_new_privileges.store(parent.no_new_privileges.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    process
+}
+
+/// Make the child known. From here on signals find it.
+fn enter(process: &Arc<Process>, child: &Arc<Task>, args: &CloneArgs) -> Result<()> {
+    let thread = args.flags & abi::CLONE_THREAD as u64 != 0;
+    {
+        let mut tasks = child.process.tasks.lock();
+        if tasks.ending.is_some() || tasks.executing.is_some() {
+            return Err(Errno::RESTART_NOINTR);
+        }
+        tasks.list.push(child.clone());
+        if tasks.stopped.is_some() {
+            child.work.fetch_or(work::STOP, Ordering::SeqCst);
+        }
+    }
+    table::add_task(child);
+    if !thread {
+        table::add(&child.process, Some(process));
+    }
+    Ok(())
+}
+
+/// Undo `enter`: the kernel thread could not be made.
+fn leave(child: &Arc<Task>) {
+    let empty = {
+        let mut tasks = child.process.tasks.lock();
+        tasks.list.retain(|t| !Arc::ptr_eq(t, child));
+        tasks.list.is_empty()
+    };
+    table::remove_task(child.tid());
+    if empty {
+        table::remove(child.process.pid);
+    }
+}
+
+/// Start the kernel thread of a task. `set_tid`: where the task writes its number into its own memory first; 0: nowhere.
+pub(super) fn launch(caller: Caller, set_tid: u64) -> Result<()> {
+    let task = caller.task.clone();
+    let owner: sched::Owner = task.clone();
+    let body = move || {
+        let thread = sched::current();
+        caller.task.set_thread(Some(thread.arc()));
+        thread.set_space(Some(caller.space().clone()));
+        if caller.task.has_work() {
+            thread.interrupt();
+        }
+        if set_tid != 0 {
+            let _ = user::write_u32(set_tid, caller.task.tid() as u32);
+        }
+        run::run(caller);
+    };
+    sched::spawn("task", Box::new(body), Some(owner)).map_err(|_| Errno::EAGAIN)?;
+    Ok(())
+}
+
+/// The parent of a `vfork` lends its memory, and waits until the child has its own or is gone. Only its own end gets it
+/// out earlier.
+fn wait_for_release(parent: &Task, child: &Process) {
+    let free = || child.released.load(Ordering::SeqCst);
+    while child.release.wait_until(free, None, true) == WaitResult::Interrupted {
+        if parent.work.load(Ordering::SeqCst) & work::EXIT != 0 {
+            break;
+        }
+        sched::clear_interrupt();
+    }
+}

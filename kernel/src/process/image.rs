@@ -1,0 +1,97 @@
+//! The image: an address space and the program that was loaded into it.
+//!
+//! Tasks that share memory (`CLONE_VM`: threads, and the child of a `vfork` until it executes) share one image. The
+//! image owns the space and the account that its frames are charged to; when the last task lets go of it, both end.
+//! Others (`/proc`) hold it only for as long as they look.
+
+use crate::mem::memory;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use hafez_mm::{AccountId, MmError, Space};
+use spin::Once;
+
+/// What `exec` knows about the program that it loaded; `/proc` shows it.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    /// Path of the program's file.
+    pub exe: Box<[u8]>,
+    /// Where the argument strings begin and end.
+    pub args: (u64, u64),
+    /// Where the environment strings begin and end.
+    pub env: (u64, u64),
+    /// The auxiliary vector as the program got it.
+    pub auxv: Box<[u64]>,
+    /// Code: first byte, first byte after.
+    pub code: (u64, u64),
+    /// Initialised data: first byte, first byte after.
+    pub data: (u64, u64),
+    /// The first byte of the heap.
+    pub heap: u64,
+    /// The first stack pointer.
+    pub stack: u64,
+}
+
+/// An address space with a program in it.
+pub struct Image {
+    space: Arc<Space>,
+    account: AccountId,
+    layout: Once<Arc<Layout>>,
+}
+
+impl Image {
+    /// An empty space with an account of its own.
+    pub fn new() -> Result<Image, MmError> {
+        let account = memory().open_account()?;
+        match memory().new_space(account) {
+            Ok(space) => Ok(Image { space, account, layout: Once::new() }),
+            Err(e) => {
+                memory().close_account(account);
+                Err(e)
+            }
+        }
+    }
+
+    /// A copy of this space, page for page, copied when written.
+    pub fn fork(&self) -> Result<Image, MmError> {
+        let account = memory().open_account()?;
+        match memory().fork_space(&self.space, account) {
+            Ok(space) => {
+                let copy = Image { space, account, layout: Once::new() };
+                copy.set_layout(self.layout());
+                Ok(copy)
+            }
+            Err(e) => {
+                memory().close_account(account);
+                Err(e)
+            }
+        }
+    }
+
+    /// The address space.
+    #[inline(always)]
+    pub fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
+    /// Whom its frames are charged to.
+    pub fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// What was loaded; empty until `exec` is through.
+    pub fn layout(&self) -> Arc<Layout> {
+        self.layout.get().cloned().unwrap_or_default()
+    }
+
+    pub(super) fn set_layout(&self, layout: Arc<Layout>) {
+        self.layout.call_once(|| layout);
+    }
+}
+
+impl Drop for Image {
+    /// Unmaps everything: may take long and may sleep, so never drop an image under a lock.
+    fn drop(&mut self) {
+        memory().destroy_space(&self.space);
+        memory().close_account(self.account);
+    }
+}

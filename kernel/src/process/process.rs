@@ -1,0 +1,215 @@
+//! A process: tasks that share a number, signal actions, limits and an end.
+//!
+//! Who is whose parent, which group and session a process is in, and whether it still lives, stands in one table
+//! under one lock (`table.rs`); the numbers that calls ask for all the time are copied here as atomics, written under
+//! that lock and read without it.
+
+use super::Pid;
+use super::limits::Limits;
+use super::signal::{Actions, Pending};
+use super::task::Task;
+use crate::sched::WaitQueue;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use spin::Mutex;
+
+/// One process.
+pub struct Process {
+    /// Its number: that of its first task.
+    pub pid: Pid,
+    /// Copies of what the table says, for calls that only ask.
+    pub(super) parent: AtomicI32,
+    pub(super) group: AtomicI32,
+    pub(super) session: AtomicI32,
+    /// Whether it has executed a program since its fork (`setpgid` of a child then fails).
+    pub(super) executed: AtomicBool,
+    /// Its living tasks. The lock also orders "last task out" and "kill them all".
+    pub(super) tasks: Mutex<Tasks>,
+    /// What to do on each signal; shared by `CLONE_SIGHAND`.
+    actions: Mutex<Arc<Mutex<Actions>>>,
+    /// Signals sent to the process as a whole: any task that does not block one takes it.
+    pub(super) pending: Mutex<Pending>,
+    /// `setrlimit`.
+    pub limits: Limits,
+    /// Counts changes of its children; `wait` sleeps on the queue until it moves.
+    pub(super) changes: AtomicU32,
+    pub(super) child_changed: WaitQueue,
+    /// Tasks that are stopped wait here; and the one that executes a program waits for the others to go.
+    pub(super) parked: WaitQueue,
+    /// Signal that its end sends to the parent (0: none).
+    pub(super) exit_signal: AtomicU32,
+    /// Times and faults of its dead tasks, and of its waited-for children.
+    pub times: Mutex<Times>,
+    /// A `vfork` parent waits until this is set: the child has its own image, or is gone.
+    pub(super) released: AtomicBool,
+    pub(super) release: WaitQueue,
+    /// Nanoseconds since boot when it began.
+    pub started: u64,
+    /// Most pages ever resident, kept over `exec` and the end of the image.
+    pub(super) peak: AtomicU64,
+    /// `PR_SET_DUMPABLE`.
+    pub dumpable: AtomicBool,
+    /// `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privileges: AtomicBool,
+    /// `personality`: bits that `exec` looks at.
+    pub personality: AtomicU32,
+    /// Real user number, for those who look when all its tasks are gone.
+    pub(super) uid: AtomicU32,
+}
+
+/// The tasks of a process, and how it is ending.
+pub(super) struct Tasks {
+    pub list: Vec<Arc<Task>>,
+    /// Set when the process is told to end: the status that `wait` shall see.
+    pub ending: Option<super::wait::Status>,
+    /// The task that executes a new program while the others must go.
+    pub executing: Option<Pid>,
+    /// Whether it is stopped, and by which signal.
+    pub stopped: Option<u32>,
+    /// The code that the first task ended with, if it ended alone.
+    pub leader_code: u8,
+}
+
+/// Time used and faults taken. Times in nanoseconds.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Usage {
+    pub user: u64,
+    pub system: u64,
+    pub minor: u64,
+    pub major: u64,
+    /// Largest resident set of any process in it, in pages.
+    pub peak: u64,
+    /// Times it gave up the CPU by waiting, and because another wanted it.
+    pub voluntary: u64,
+    pub involuntary: u64,
+}
+
+impl Usage {
+    /// Sum, but for the peak, of which the larger counts.
+    pub fn add(&mut self, other: &Usage) {
+        self.user += other.user;
+        self.system += other.system;
+        self.minor += other.minor;
+        self.major += other.major;
+        self.voluntary += other.voluntary;
+        self.involuntary += other.involuntary;
+        self.peak = self.peak.max(other.peak);
+    }
+}
+
+/// Usage that outlives the tasks that made it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Times {
+    /// Of tasks of this process that have ended.
+    pub dead_tasks: Usage,
+    /// Of children that were waited for, theirs included.
+    pub children: Usage,
+}
+
+impl Process {
+    pub(super) fn new(
+        pid: Pid,
+        actions: Arc<Mutex<Actions>>,
+        limits: Limits,
+        exit_signal: u32,
+    ) -> Arc<Process> {
+        Arc::new(Process {
+            pid,
+            parent: AtomicI32::new(0),
+            group: AtomicI32::new(pid),
+            session: AtomicI32::new(pid),
+            executed: AtomicBool::new(false),
+            tasks: Mutex::new(Tasks {
+                list: Vec::new(),
+                ending: None,
+                executing: None,
+                stopped: None,
+                leader_code: 0,
+            }),
+            actions: Mutex::new(actions),
+            pending: Mutex::new(Pending::new()),
+            limits,
+            changes: AtomicU32::new(0),
+            child_changed: WaitQueue::new(),
+            parked: WaitQueue::new(),
+            exit_signal: AtomicU32::new(exit_signal),
+            times: Mutex::new(Times::default()),
+            released: AtomicBool::new(false),
+            release: WaitQueue::new(),
+            started: crate::arch::time::now_ns(),
+            peak: AtomicU64::new(0),
+            dumpable: AtomicBool::new(true),
+            no_new_privileges: AtomicBool::new(false),
+            personality: AtomicU32::new(0),
+            uid: AtomicU32::new(0),
+        })
+    }
+
+    /// Number of the parent; 0 where it is outside, 1 for the kernel in its role as `init`.
+    #[inline]
+    pub fn parent(&self) -> Pid {
+        self.parent.load(Ordering::Relaxed)
+    }
+
+    /// Number of the process group.
+    pub fn group(&self) -> Pid {
+        self.group.load(Ordering::Relaxed)
+    }
+
+    /// Number of the session.
+    pub fn session(&self) -> Pid {
+        self.session.load(Ordering::Relaxed)
+    }
+
+    /// Real user number.
+    pub fn uid(&self) -> u32 {
+        self.any_task().map_or_else(|| self.uid.load(Ordering::Relaxed), |t| t.cred().uid)
+    }
+
+    /// The signal actions.
+    pub fn actions(&self) -> Arc<Mutex<Actions>> {
+        self.actions.lock().clone()
+    }
+
+    pub(super) fn replace_actions(&self, actions: Arc<Mutex<Actions>>) {
+        *self.actions.lock() = actions;
+    }
+
+    /// Its living tasks, first the oldest.
+    pub fn tasks(&self) -> Vec<Arc<Task>> {
+        self.tasks.lock().list.clone()
+    }
+
+    /// Any living task: the first one while it lives.
+    pub fn any_task(&self) -> Option<Arc<Task>> {
+        self.tasks.lock().list.first().cloned()
+    }
+
+    /// Whether the process has been told to end.
+    pub fn is_ending(&self) -> bool {
+        self.tasks.lock().ending.is_some()
+    }
+
+    /// The signal that stopped it, while it is stopped.
+    pub fn stopped(&self) -> Option<u32> {
+        self.tasks.lock().stopped
+    }
+
+    /// What its tasks, living and dead, have used.
+    pub fn usage(&self) -> Usage {
+        let mut sum = self.times.lock().dead_tasks;
+        for task in self.tasks() {
+            sum.add(&task.usage());
+        }
+        sum.peak = sum.peak.max(self.peak.load(Ordering::Relaxed));
+        sum
+    }
+
+    /// The same with the children that it waited for.
+    pub fn usage_with_children(&self) -> Usage {
+        let mut sum = self.usage();
+        sum.add(&self.times.lock().children);
+        sum
+    }
+}

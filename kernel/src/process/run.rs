@@ -1,0 +1,183 @@
+//! The loop that every task lives in: run the program, see why it stopped, put that right, run it again.
+//!
+//! ```text
+//!        ┌──────────────▶ arch::user::run ──── Trap ────┐
+//!        │                                              ▼
+//!        │      Syscall    → syscall::dispatch   PageFault → memory().fault, else a signal
+//!        │      Exception  → a signal            Interrupt → let another task run, if it is time
+//!        │                                              │
+//!        └── work == 0 ◀── one load, one branch ────────┤
+//!                                                       ▼
+//!                         rare: signals, stops, restarts, the end
+//! ```
+//!
+//! [`Caller`] is what only the task's own thread touches: it lives on this loop's stack, system calls get it by
+//! `&mut`, and nothing in it needs a lock.
+
+use super::image::Image;
+use super::signal::{self, SigInfo};
+use super::task::{Task, work};
+use crate::arch::user::{self, Trap, UserContext};
+use crate::errno::Errno;
+use crate::mem::memory;
+use crate::{sched, syscall};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use hafez_mm::{Access, FaultError, Space, VirtAddr};
+use linux_raw_sys::general as abi;
+
+/// A task as its own thread sees it.
+pub struct Caller {
+    /// What others may look at.
+    pub task: Arc<Task>,
+    /// The space and the program in it.
+    pub image: Arc<Image>,
+    /// The program's registers, segment bases and FPU state.
+    pub user: UserContext,
+    /// A call that was interrupted: its number and how it may go on. Taken when signals are looked at.
+    pub(super) restart: Option<(u64, Errno)>,
+    /// The mask to go back to, where a call waits under another (`sigsuspend`, `ppoll`).
+    pub(super) saved_mask: Option<signal::SigSet>,
+    /// How `restart_syscall` goes on with the interrupted call.
+    pub resume: Option<Resume>,
+}
+
+/// The rest of an interrupted relative wait; `restart_syscall` runs it.
+pub type Resume = Box<dyn FnOnce(&mut Caller) -> crate::errno::Result<u64> + Send>;
+
+impl Caller {
+    /// A caller about to run `task` for the first time.
+    pub(super) fn new(task: Arc<Task>, image: Arc<Image>, user: UserContext) -> Caller {
+        Caller { task, image, user, restart: None, saved_mask: None, resume: None }
+    }
+
+    /// The six arguments of a system call. Take them apart at once: `let [fd, at, len, ..] = caller.args();`
+    #[inline(always)]
+    pub fn args(&self) -> [u64; 6] {
+        let u = &self.user;
+        [u.rdi, u.rsi, u.rdx, u.r10, u.r8, u.r9]
+    }
+
+    /// The address space.
+    #[inline(always)]
+    pub fn space(&self) -> &Arc<Space> {
+        self.image.space()
+    }
+
+    /// Wait under another signal mask: it holds until the call returns and, if a handler runs, until that has its
+    /// own. `sigsuspend`, `ppoll`, `pselect6`, `epoll_pwait` use it.
+    pub fn set_mask_until_return(&mut self, mask: signal::SigSet) {
+        if self.saved_mask.is_none() {
+            self.saved_mask = Some(self.task.mask());
+        }
+        signal::set_mask(&self.task, mask);
+        self.task.work.fetch_or(work::SIGNAL, Ordering::Relaxed);
+    }
+}
+
+/// Run a task until it ends. The body of its kernel thread.
+pub(super) fn run(mut caller: Caller) {
+    loop {
+        match user::run(&mut caller.user) {
+            Trap::Syscall => syscall::dispatch(&mut caller),
+            Trap::PageFault { addr, write, exec, .. } => {
+                if let Err(why) = memory().fault(caller.image.space(), VirtAddr(addr), Access { write, exec })
+                {
+                    fault_signal(&mut caller, addr, why);
+                }
+            }
+            Trap::Exception { vector, code } => exception(&mut caller, vector, code),
+            Trap::Interrupt => sched::preempt_if_needed(),
+        }
+        if caller.task.work.load(Ordering::Relaxed) != 0 && !rare(&mut caller) {
+            break;
+        }
+    }
+    super::exit::task_ends(caller);
+}
+
+/// All that is not usual; false when the task must end.
+#[cold]
+fn rare(caller: &mut Caller) -> bool {
+    loop {
+        let bits = caller.task.work.load(Ordering::SeqCst);
+        if bits & work::EXIT != 0 {
+            return false;
+        }
+        if bits & work::STOP != 0 {
+            super::stop::park(caller);
+            continue;
+        }
+        if bits & work::SIGNAL != 0 {
+            signal::deliver(caller);
+            if caller.task.work.load(Ordering::SeqCst) != 0 {
+                continue;
+            }
+        }
+        return true;
+    }
+}
+
+/// An access that the space does not allow, or cannot serve.
+#[cold]
+fn fault_signal(caller: &mut Caller, addr: u64, why: FaultError) {
+    let (signo, code) = match why {
+        FaultError::NotMapped => (abi::SIGSEGV, abi::SEGV_MAPERR),
+        FaultError::Denied => (abi::SIGSEGV, abi::SEGV_ACCERR),
+        FaultError::PastEnd | FaultError::Io => (abi::SIGBUS, abi::BUS_ADRERR),
+        // The SIGKILL is on its way to somebody. If it is not for us, the next try finds memory.
+        FaultError::OutOfMemory => return sched::yield_now(),
+    };
+    signal::force(caller, SigInfo::fault(signo, code as i32, addr));
+}
+
+/// An exception of the CPU that is no page fault, as the signal that Linux sends.
+#[cold]
+fn exception(caller: &mut Caller, vector: u8, _code: u64) {
+    let rip = caller.user.rip();
+    let info = match vector {
+        0 => SigInfo::fault(abi::SIGFPE, abi::FPE_INTDIV as i32, rip),
+        1 => SigInfo::fault(abi::SIGTRAP, abi::TRAP_TRACE as i32, rip),
+        // `int3` and `into` report from the kernel, with no address.
+        3 => SigInfo::kernel(abi::SIGTRAP),
+        4 => SigInfo::kernel(abi::SIGSEGV),
+        5 => SigInfo::kernel(abi::SIGSEGV),
+        6 => SigInfo::fault(abi::SIGILL, abi::ILL_ILLOPN as i32, rip),
+        16 => SigInfo::fault(abi::SIGFPE, fpe_code(x87_causes(caller)), rip),
+        17 => SigInfo::fault(abi::SIGBUS, abi::BUS_ADRALN as i32, 0),
+        19 => SigInfo::fault(abi::SIGFPE, fpe_code(sse_causes(caller)), rip),
+        11 | 12 => SigInfo::kernel(abi::SIGBUS),
+        // General protection: a non-canonical address, a privileged instruction, a bad segment.
+        _ => SigInfo::kernel(abi::SIGSEGV),
+    };
+    signal::force(caller, info);
+}
+
+/// Unmasked exceptions that the x87's status word reports.
+fn x87_causes(caller: &mut Caller) -> u32 {
+    let state = caller.user.fpu().bytes();
+    let control = u16::from_le_bytes([state[0], state[1]]);
+    let status = u16::from_le_bytes([state[2], state[3]]);
+    (status & !control) as u32
+}
+
+/// Unmasked exceptions that MXCSR reports: its masks stand 7 bits above its flags.
+fn sse_causes(caller: &mut Caller) -> u32 {
+    let state = caller.user.fpu().bytes();
+    let mxcsr = u32::from_le_bytes([state[24], state[25], state[26], state[27]]);
+    mxcsr & !(mxcsr >> 7)
+}
+
+/// The most telling `si_code` for a set of floating-point exceptions; both units number them alike.
+fn fpe_code(causes: u32) -> i32 {
+    let code = match causes {
+        c if c & 0x01 != 0 => abi::FPE_FLTINV,
+        c if c & 0x04 != 0 => abi::FPE_FLTDIV,
+        c if c & 0x08 != 0 => abi::FPE_FLTOVF,
+        c if c & 0x12 != 0 => abi::FPE_FLTUND,
+        c if c & 0x20 != 0 => abi::FPE_FLTRES,
+        _ => 0,
+    };
+    code as i32
+}

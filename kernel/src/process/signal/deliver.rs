@@ -1,0 +1,121 @@
+//! Delivering signals: what a task does about them on its way back to the program.
+
+use super::super::exit;
+use super::super::run::Caller;
+use super::super::stop;
+use super::super::task::work;
+use super::super::wait::Status;
+use super::{Action, SigInfo, SigSet, frame, set_mask};
+use crate::errno::Errno;
+use crate::sched;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general as abi;
+
+/// Bytes of the `syscall` instruction: to go back over it is to make the call again.
+const SYSCALL_LEN: u64 = 2;
+
+/// Deliver all that waits and is not blocked; decide how an interrupted call goes on; put a temporary mask back.
+pub fn deliver(caller: &mut Caller) {
+    caller.task.work.fetch_and(!work::SIGNAL, Ordering::SeqCst);
+    sched::clear_interrupt();
+    while let Some((info, action)) = next(caller) {
+        settle(caller, Some(&action));
+        let mask = caller.saved_mask.take().unwrap_or(caller.task.mask());
+        if frame::push(caller, &info, &action, mask).is_err() {
+            // No room for the frame: as if the program itself had touched its stack there.
+            set_mask(&caller.task, mask);
+            force_default(caller, SigInfo::kernel(abi::SIGSEGV), info.signo == abi::SIGSEGV);
+            continue;
+        }
+        let mut blocked = caller.task.mask().union(action.mask);
+        if !action.is(abi::SA_NODEFER) {
+            blocked = blocked.with(info.signo);
+        }
+        set_mask(&caller.task, blocked);
+    }
+    settle(caller, None);
+    if let Some(mask) = caller.saved_mask.take() {
+        // May unblock what waits: `set_mask` then asks for another look.
+        set_mask(&caller.task, mask);
+    }
+}
+
+/// Bring about a signal that the task's own instruction caused. It cannot be blocked or ignored: then it ends the process.
+pub fn force(caller: &mut Caller, info: SigInfo) {
+    force_default(caller, info, false);
+}
+
+fn force_default(caller: &mut Caller, info: SigInfo, always: bool) {
+    let task = &caller.task;
+    let actions = task.process.actions();
+    let mut actions = actions.lock();
+    let blocked = task.mask().has(info.signo);
+    if always || blocked || actions.get(info.signo).handler == Action::IGNORE {
+        actions.set(info.signo, Action::default());
+        task.mask.fetch_and(!SigSet::of(&[info.signo]).0, Ordering::SeqCst);
+    }
+    task.pending.lock().push(info, u64::MAX);
+    task.work.fetch_or(work::SIGNAL, Ordering::SeqCst);
+}
+
+/// The next signal that has a handler. Signals without one are dealt with here.
+fn next(caller: &mut Caller) -> Option<(SigInfo, Action)> {
+    loop {
+        let task = &caller.task;
+        let process = &task.process;
+        if task.work.load(Ordering::SeqCst) & (work::EXIT | work::STOP) != 0 {
+            // The end, or a stop, comes first; what waits can wait.
+            task.work.fetch_or(work::SIGNAL, Ordering::SeqCst);
+            return None;
+        }
+        let wanted = SigSet(!task.mask().0);
+        let own = task.pending.lock().take(wanted);
+        let info = own.or_else(|| process.pending.lock().take(wanted))?;
+        let signo = info.signo;
+        let action = {
+            let actions = process.actions();
+            let mut actions = actions.lock();
+            let action = actions.get(signo);
+            if action.is(abi::SA_RESETHAND) && action.handler > Action::IGNORE {
+                actions.set(signo, Action { handler: Action::DEFAULT, ..action });
+            }
+            action
+        };
+        if action.ignores(signo) {
+            continue;
+        }
+        if action.handler != Action::DEFAULT {
+            return Some((info, action));
+        }
+        if SigSet::STOPS.has(signo) {
+            if signo == abi::SIGSTOP || !super::super::table::group_is_orphaned(process.group()) {
+                stop::stop(process, signo);
+            }
+            continue;
+        }
+        exit::end_process(process, Status::Signalled { signo, core: SigSet::CORE.has(signo) });
+        return None;
+    }
+}
+
+/// Decide how an interrupted call goes on, once: before the first handler's frame is made, or when no handler runs.
+fn settle(caller: &mut Caller, handler: Option<&Action>) {
+    let Some((number, how)) = caller.restart else { return };
+    if handler.is_none() && caller.task.work.load(Ordering::SeqCst) & work::STOP != 0 {
+        return; // after the stop there is another look, and perhaps a handler
+    }
+    caller.restart = None;
+    let again = match (how, handler) {
+        (_, None) | (Errno::RESTART_NOINTR, _) => true,
+        (Errno::RESTART, Some(action)) => action.is(abi::SA_RESTART),
+        _ => false,
+    };
+    if !again {
+        caller.user.rax = Errno::EINTR.to_rax();
+        caller.resume = None;
+        return;
+    }
+    caller.user.rax = if how == Errno::RESTART_BLOCK { abi::__NR_restart_syscall as u64 } else { number };
+    let rip = caller.user.rip();
+    caller.user.set_rip(rip - SYSCALL_LEN);
+}

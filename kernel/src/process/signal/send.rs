@@ -1,0 +1,136 @@
+//! Sending a signal: queue it where it belongs and wake who shall take it.
+
+use super::super::exit;
+use super::super::process::Process;
+use super::super::stop;
+use super::super::task::{Task, work};
+use super::super::wait::Status;
+use super::super::{Pid, table};
+use super::{SigInfo, SigSet};
+use crate::errno::{Errno, Result};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general as abi;
+
+/// Send to one task. EAGAIN if a real-time queue is full.
+pub fn to_task(task: &Arc<Task>, info: SigInfo) -> Result<()> {
+    let process = &task.process;
+    if !prepare(process, info.signo) {
+        return Ok(());
+    }
+    let blocked = task.mask().has(info.signo);
+    if !blocked && process.actions().lock().get(info.signo).ignores(info.signo) {
+        return Ok(());
+    }
+    let queued = task.pending.lock().push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
+    // Looked at again after the push: the task may have unblocked it meanwhile, before it could see it queued.
+    if !task.deaf_to().has(info.signo) {
+        task.ask(work::SIGNAL);
+    }
+    lost(queued, &info)
+}
+
+/// Send to a process: any one of its tasks takes it. EAGAIN if a real-time queue is full.
+pub fn to_process(process: &Arc<Process>, info: SigInfo) -> Result<()> {
+    if !prepare(process, info.signo) {
+        return Ok(());
+    }
+    let tasks = process.tasks();
+    let blocked = tasks.first().is_some_and(|t| t.mask().has(info.signo));
+    if !blocked && process.actions().lock().get(info.signo).ignores(info.signo) {
+        return Ok(());
+    }
+    let queued = process.pending.lock().push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
+    if let Some(task) = tasks.iter().find(|t| !t.deaf_to().has(info.signo)) {
+        task.ask(work::SIGNAL);
+    }
+    lost(queued, &info)
+}
+
+/// Send to every process of a group. ESRCH if it has none.
+pub fn to_group(group: Pid, info: SigInfo) -> Result<()> {
+    let members = table::group_members(group);
+    if members.is_empty() {
+        return Err(Errno::ESRCH);
+    }
+    for process in members {
+        to_process(&process, info)?;
+    }
+    Ok(())
+}
+
+/// Change the blocked signals of the calling task. What it no longer blocks it will look at; what waits for the process
+/// and is newly blocked here is offered to the other tasks.
+pub fn set_mask(task: &Task, mask: SigSet) {
+    let mask = mask.minus(SigSet::UNBLOCKABLE);
+    let old = SigSet(task.mask.swap(mask.0, Ordering::SeqCst));
+    let waiting = task.pending.lock().set().union(task.process.pending.lock().set());
+    if waiting.is_empty() {
+        return;
+    }
+    if !waiting.minus(mask).is_empty() {
+        task.work.fetch_or(work::SIGNAL, Ordering::Relaxed);
+    }
+    let newly = mask.minus(old);
+    if !newly.is_empty() {
+        offer(task, newly);
+    }
+}
+
+/// Wake another task of the process for those of `signals` that wait for the process as a whole.
+pub(in super::super) fn offer(from: &Task, signals: SigSet) {
+    let orphaned = from.process.pending.lock().set().both(signals);
+    if orphaned.is_empty() {
+        return;
+    }
+    for other in from.process.tasks() {
+        if other.tid() != from.tid() && !orphaned.minus(other.deaf_to()).is_empty() {
+            other.ask(work::SIGNAL);
+        }
+    }
+}
+
+/// What a signal does at once, whoever will take it. False if that was all.
+fn prepare(process: &Arc<Process>, signo: u32) -> bool {
+    if signo == abi::SIGKILL {
+        exit::end_process(process, Status::Signalled { signo, core: false });
+        return false;
+    }
+    if signo == abi::SIGCONT {
+        forget(process, SigSet::STOPS);
+        stop::resume(process);
+    } else if SigSet::STOPS.has(signo) {
+        forget(process, SigSet::of(&[abi::SIGCONT]));
+    }
+    !process.is_ending()
+}
+
+/// Forget these signals, wherever they wait: they are ignored now.
+pub fn forget(process: &Process, signals: SigSet) {
+    process.pending.lock().remove(signals);
+    for task in process.tasks() {
+        task.pending.lock().remove(signals);
+    }
+}
+
+/// Only `sigqueue` and its kin care whether the info was kept.
+fn lost(queued: bool, info: &SigInfo) -> Result<()> {
+    if queued || info.code == abi::SI_USER as i32 || info.code > 0 { Ok(()) } else { Err(Errno::EAGAIN) }
+}
+
+/// What waits for this task, sent to it or to its process.
+pub fn waiting(task: &Task) -> SigSet {
+    task.pending.lock().set().union(task.process.pending.lock().set())
+}
+
+/// Whether something waits that is not blocked, or the task shall stop or end.
+pub fn deliverable(task: &Task) -> bool {
+    task.work.load(Ordering::SeqCst) & (work::EXIT | work::STOP) != 0
+        || !waiting(task).minus(task.mask()).is_empty()
+}
+
+/// Take one of these signals off the queues, without its action (`sigwait`, `signalfd`).
+pub fn take(task: &Task, wanted: SigSet) -> Option<SigInfo> {
+    let own = task.pending.lock().take(wanted);
+    own.or_else(|| task.process.pending.lock().take(wanted))
+}

@@ -1,0 +1,385 @@
+//! The table of processes: who exists, who is whose parent, who is in which group and session, who has ended.
+//!
+//! All relations stand here, under one lock, by number and not by reference: so a walk over them sees one moment, no two
+//! processes can hold each other alive, and a change (a fork, an end, `setsid`) is one step for everybody. The lock is a
+//! leaf that is never held over a wake-up, a signal or anything that sleeps: functions here decide and return what is
+//! to be done, their callers do it.
+//!
+//! Number 1 is the kernel's, in the role of `init`: it is the parent of orphans and forgets them when they end. The first
+//! program has the number 2 and, as its parent is outside, 0 for a parent.
+
+use super::Pid;
+use super::process::Process;
+use super::task::Task;
+use super::wait::{Selector, Status, Waited};
+use crate::errno::{Errno, Result};
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use spin::Mutex;
+
+/// The kernel in the role of `init`.
+pub const INIT: Pid = 1;
+/// The first program.
+pub const FIRST: Pid = 2;
+/// Numbers wrap around here, as on Linux with 64 bits.
+const PID_MAX: Pid = 1 << 22;
+/// Low numbers are not used a second time.
+const PID_MIN: Pid = 300;
+
+struct Table {
+    nodes: BTreeMap<Pid, Node>,
+    tasks: BTreeMap<Pid, Weak<Task>>,
+    last: Pid,
+}
+
+/// A process, alive or waiting to be waited for.
+struct Node {
+    process: Arc<Process>,
+    parent: Pid,
+    group: Pid,
+    session: Pid,
+    children: Vec<Pid>,
+    ended: Option<Status>,
+    /// A stop, or a continuation, that no `wait` has reported yet.
+    news: Option<News>,
+    /// Orphans below it become its children (`PR_SET_CHILD_SUBREAPER`).
+    subreaper: bool,
+}
+
+/// What else than its end a parent can hear of a child.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum News {
+    Stopped(u32),
+    Continued,
+}
+
+static TABLE: Mutex<Table> = Mutex::new(Table { nodes: BTreeMap::new(), tasks: BTreeMap::new(), last: INIT });
+
+impl Table {
+    fn in_use(&self, number: Pid) -> bool {
+        self.nodes.contains_key(&number)
+            || self.tasks.contains_key(&number)
+            || self.nodes.values().any(|n| n.group == number || n.session == number)
+    }
+
+    fn set_parent(&mut self, child: Pid, parent: Pid) {
+        if let Some(node) = self.nodes.get_mut(&child) {
+            node.parent = parent;
+            node.process.parent.store(parent, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether no member of the group has a parent in the same session but another group: nobody is left to do job
+    /// control on it. `without`: do not count this process.
+    fn orphaned(&self, group: Pid, without: Pid) -> bool {
+        !self.nodes.values().any(|n| {
+            n.group == group
+                && n.ended.is_none()
+                && n.process.pid != without
+                && self.nodes.get(&n.parent).is_some_and(|p| p.session == n.session && p.group != group)
+        })
+    }
+
+    fn forget(&mut self, pid: Pid) -> Option<Arc<Process>> {
+        let node = self.nodes.remove(&pid)?;
+        if let Some(parent) = self.nodes.get_mut(&node.parent) {
+            parent.children.retain(|c| *c != pid);
+        }
+        Some(node.process)
+    }
+}
+
+/// A number that nothing has.
+pub fn new_number() -> Result<Pid> {
+    let mut table = TABLE.lock();
+    for _ in 0..PID_MAX {
+        let next = if table.last + 1 >= PID_MAX { PID_MIN } else { table.last + 1 };
+        table.last = next;
+        if !table.in_use(next) {
+            return Ok(next);
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// Add a process: a child of `parent`, in its group and session; or the first of all.
+pub(super) fn add(process: &Arc<Process>, parent: Option<&Process>) {
+    let mut table = TABLE.lock();
+    let (parent, group, session) = match parent {
+        Some(p) => (p.pid, p.group(), p.session()),
+        None => (0, process.pid, process.pid),
+    };
+    process.parent.store(parent, Ordering::Relaxed);
+    process.group.store(group, Ordering::Relaxed);
+    process.session.store(session, Ordering::Relaxed);
+    let node = Node {
+        process: process.clone(),
+        parent,
+        group,
+        session,
+        children: Vec::new(),
+        ended: None,
+        news: None,
+        subreaper: false,
+    };
+    table.nodes.insert(process.pid, node);
+    if let Some(parent) = table.nodes.get_mut(&parent) {
+        parent.children.push(process.pid);
+    }
+}
+
+/// Take away a process that never ran.
+pub(super) fn remove(pid: Pid) {
+    let gone = TABLE.lock().forget(pid);
+    drop(gone);
+}
+
+/// Make a task findable by its number.
+pub(super) fn add_task(task: &Arc<Task>) {
+    TABLE.lock().tasks.insert(task.tid(), Arc::downgrade(task));
+}
+
+/// The number is free again.
+pub(super) fn remove_task(tid: Pid) {
+    TABLE.lock().tasks.remove(&tid);
+}
+
+/// The process with this number; a zombie too.
+pub fn process(pid: Pid) -> Option<Arc<Process>> {
+    TABLE.lock().nodes.get(&pid).map(|n| n.process.clone())
+}
+
+/// The living task with this number.
+pub fn task(tid: Pid) -> Option<Arc<Task>> {
+    TABLE.lock().tasks.get(&tid)?.upgrade()
+}
+
+/// All processes, zombies too, by number.
+pub fn processes() -> Vec<Arc<Process>> {
+    TABLE.lock().nodes.values().map(|n| n.process.clone()).collect()
+}
+
+/// How many processes of this real user there are: `RLIMIT_NPROC` counts tasks.
+pub fn task_count() -> usize {
+    TABLE.lock().tasks.len()
+}
+
+/// The living processes of a group.
+pub fn group_members(group: Pid) -> Vec<Arc<Process>> {
+    let table = TABLE.lock();
+    table
+        .nodes
+        .values()
+        .filter(|n| n.group == group && n.ended.is_none())
+        .map(|n| n.process.clone())
+        .collect()
+}
+
+/// The children of a process, zombies too.
+pub fn children(pid: Pid) -> Vec<Pid> {
+    TABLE.lock().nodes.get(&pid).map(|n| n.children.clone()).unwrap_or_default()
+}
+
+/// Whether the process has ended and waits for its parent to hear of it.
+pub fn is_zombie(pid: Pid) -> bool {
+    TABLE.lock().nodes.get(&pid).is_some_and(|n| n.ended.is_some())
+}
+
+/// Whether nobody is left to do job control on the group: terminal stops are then not for it.
+pub fn group_is_orphaned(group: Pid) -> bool {
+    TABLE.lock().orphaned(group, 0)
+}
+
+/// `setsid`: a new session with a new group in it, both led by `process`. EPERM if it leads a group already.
+pub fn new_session(process: &Process) -> Result<Pid> {
+    let mut table = TABLE.lock();
+    let pid = process.pid;
+    if table.nodes.values().any(|n| n.group == pid) {
+        return Err(Errno::EPERM);
+    }
+    let node = table.nodes.get_mut(&pid).ok_or(Errno::ESRCH)?;
+    node.group = pid;
+    node.session = pid;
+    process.group.store(pid, Ordering::Relaxed);
+    process.session.store(pid, Ordering::Relaxed);
+    Ok(pid)
+}
+
+/// `setpgid`, with its rules: of oneself or a child that has not yet executed a program, within one session, no leader.
+pub fn set_group(caller: &Process, pid: Pid, group: Pid) -> Result<()> {
+    let mut table = TABLE.lock();
+    let node = table.nodes.get(&pid).ok_or(Errno::ESRCH)?;
+    if pid != caller.pid {
+        if node.parent != caller.pid || node.ended.is_some() {
+            return Err(Errno::ESRCH);
+        }
+        if node.session != caller.session() {
+            return Err(Errno::EPERM);
+        }
+        if node.process.executed.load(Ordering::Relaxed) {
+            return Err(Errno::EACCES);
+        }
+    }
+    let session = node.session;
+    if session == pid {
+        return Err(Errno::EPERM);
+    }
+    if group != pid && !table.nodes.values().any(|n| n.group == group && n.session == session) {
+        return Err(Errno::EPERM);
+    }
+    if let Some(node) = table.nodes.get_mut(&pid) {
+        node.group = group;
+        node.process.group.store(group, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Group and session of a process.
+pub fn group_and_session(pid: Pid) -> Result<(Pid, Pid)> {
+    TABLE.lock().nodes.get(&pid).map(|n| (n.group, n.session)).ok_or(Errno::ESRCH)
+}
+
+/// `PR_SET_CHILD_SUBREAPER`.
+pub fn set_subreaper(pid: Pid, on: bool) {
+    if let Some(node) = TABLE.lock().nodes.get_mut(&pid) {
+        node.subreaper = on;
+    }
+}
+
+/// `PR_GET_CHILD_SUBREAPER`.
+pub fn is_subreaper(pid: Pid) -> bool {
+    TABLE.lock().nodes.get(&pid).is_some_and(|n| n.subreaper)
+}
+
+/// What is to be done when a process has ended.
+pub(super) struct Ended {
+    /// Who hears of it; `None` where nobody does.
+    pub parent: Option<Arc<Process>>,
+    /// Its children, now another's.
+    pub orphans: Vec<Arc<Process>>,
+    /// Who has them now; `None`: the kernel.
+    pub heir: Option<Arc<Process>>,
+    /// Groups that lost their last link to job control and have a stopped member.
+    pub orphaned_groups: Vec<Pid>,
+}
+
+/// A process has ended: its children go to the nearest subreaper, or to the kernel; it becomes a zombie if it has a parent
+/// to tell (`keep`), else it is gone.
+pub(super) fn end(process: &Process, status: Status, keep: bool) -> Ended {
+    let mut table = TABLE.lock();
+    let pid = process.pid;
+    let mut heir = process.parent();
+    while let Some(node) = table.nodes.get(&heir) {
+        if node.subreaper && node.ended.is_none() {
+            break;
+        }
+        heir = node.parent;
+    }
+    let heir = if table.nodes.contains_key(&heir) { heir } else { INIT };
+    let (children, group) = match table.nodes.get_mut(&pid) {
+        Some(node) => {
+            node.ended = Some(status);
+            node.news = None;
+            (core::mem::take(&mut node.children), node.group)
+        }
+        None => (Vec::new(), 0),
+    };
+    let mut orphans = Vec::new();
+    let mut groups = alloc::vec![group];
+    for child in children {
+        let Some(node) = table.nodes.get(&child) else { continue };
+        let (process, child_group, ended) = (node.process.clone(), node.group, node.ended.is_some());
+        table.set_parent(child, heir);
+        if heir == INIT && ended {
+            table.nodes.remove(&child);
+            continue;
+        }
+        if let Some(node) = table.nodes.get_mut(&heir) {
+            node.children.push(child);
+        }
+        if !groups.contains(&child_group) {
+            groups.push(child_group);
+        }
+        orphans.push(process);
+    }
+    let stopped = |t: &Table, g: Pid| {
+        t.nodes.values().any(|n| n.group == g && n.ended.is_none() && n.process.stopped().is_some())
+    };
+    groups.retain(|g| table.orphaned(*g, pid) && stopped(&table, *g));
+    let parent = table.nodes.get(&process.parent()).filter(|n| n.ended.is_none()).map(|n| n.process.clone());
+    // The first program is kept: the kernel itself reads its status.
+    if !keep && parent.is_some() || parent.is_none() && pid != FIRST {
+        table.forget(pid);
+    }
+    let heir = table.nodes.get(&heir).map(|n| n.process.clone());
+    Ended { parent, orphans, heir, orphaned_groups: groups }
+}
+
+/// How the first program ended, once it has.
+pub(super) fn first_status() -> Option<Status> {
+    TABLE.lock().nodes.get(&FIRST)?.ended
+}
+
+/// A child stopped: its parent can hear of it.
+pub(super) fn note_stopped(pid: Pid, signo: u32) -> Option<Arc<Process>> {
+    note(pid, News::Stopped(signo))
+}
+
+/// A child goes on.
+pub(super) fn note_continued(pid: Pid) -> Option<Arc<Process>> {
+    note(pid, News::Continued)
+}
+
+fn note(pid: Pid, news: News) -> Option<Arc<Process>> {
+    let mut table = TABLE.lock();
+    let node = table.nodes.get_mut(&pid)?;
+    node.news = Some(news);
+    let parent = node.parent;
+    table.nodes.get(&parent).map(|n| n.process.clone())
+}
+
+/// Look for a child that `selector` asks about and that has something to report. ECHILD if it asks about none;
+/// `Ok(None)` if none has. What is reported is taken away, unless it only looks (`WNOWAIT`).
+pub(super) fn wait(parent: &Process, selector: &Selector) -> Result<Option<Waited>> {
+    let mut guard = TABLE.lock();
+    let table = &mut *guard;
+    let children = &table.nodes.get(&parent.pid).ok_or(Errno::ECHILD)?.children;
+    let mut any = false;
+    let mut found = None;
+    for pid in children {
+        let Some(node) = table.nodes.get(pid) else { continue };
+        let exit_signal = node.process.exit_signal.load(Ordering::Relaxed);
+        if !selector.asks_about(*pid, node.group, exit_signal) {
+            continue;
+        }
+        any = true;
+        let status = match (node.ended, node.news) {
+            (Some(status), _) if selector.ended => status,
+            (None, Some(News::Stopped(signo))) if selector.stopped => Status::Stopped(signo),
+            (None, Some(News::Continued)) if selector.continued => Status::Continued,
+            _ => continue,
+        };
+        found = Some((*pid, status));
+        break;
+    }
+    let Some((pid, status)) = found else {
+        return if any { Ok(None) } else { Err(Errno::ECHILD) };
+    };
+    let process = match table.nodes.get_mut(&pid) {
+        Some(node) => {
+            if !selector.keep {
+                node.news = None;
+            }
+            node.process.clone()
+        }
+        None => return Ok(None),
+    };
+    if !selector.keep && matches!(status, Status::Exited(_) | Status::Signalled { .. }) {
+        let gone = table.forget(pid);
+        drop(guard);
+        drop(gone);
+    }
+    Ok(Some(Waited { pid, status, process }))
+}

@@ -1,0 +1,221 @@
+//! A task: one thread of a program.
+//!
+//! What a task is splits in two, by who may touch it:
+//!
+//! ```text
+//!   Caller  (run.rs)  registers, FPU state, image: only the task's own thread, so no lock, no atomics
+//!   Task    (here)    what others may look at or send to: signal mask and queue, names, tables it shares
+//! ```
+//!
+//! The trap loop looks at one word of the task, [`Task::work`], before it returns to the program. All rare work (a
+//! signal, a stop, an exit) sets a bit there, so the common path pays one load and one branch for all of it.
+//!
+//! Locks: every `Mutex` here is a leaf, held for a few instructions; none is held over a user copy, a wait or a
+//! call into another room.
+
+use super::Pid;
+use super::files::{Cred, FileTable, FsContext};
+use super::image::Image;
+use super::process::{Process, Usage};
+use super::signal::{AltStack, Pending, SigSet};
+use crate::sched::{self, Thread};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use spin::Mutex;
+
+/// Bits of [`Task::work`].
+pub mod work {
+    /// A signal may be waiting, or a call wants to be restarted: look.
+    pub const SIGNAL: u32 = 1;
+    /// The process is stopped (SIGSTOP and its kin): park until it continues.
+    pub const STOP: u32 = 2;
+    /// The task must end: its process exits or another of its threads executes a new program.
+    pub const EXIT: u32 = 4;
+}
+
+/// Bytes of a task's name, the final zero included.
+pub const NAME_LEN: usize = 16;
+
+/// One thread of a program.
+pub struct Task {
+    /// Its number; the first task of a process has the process's own.
+    tid: AtomicU32,
+    /// The process it belongs to.
+    pub process: Arc<Process>,
+    /// Rare work to do before the program runs again (see [`work`]).
+    pub work: AtomicU32,
+    /// Blocked signals. Written by the task itself only; senders read it.
+    pub(super) mask: AtomicU64,
+    /// Blocked signals that the task waits for (`sigtimedwait`): they wake it all the same.
+    awaited: AtomicU64,
+    /// Signals sent to this very task.
+    pub(super) pending: Mutex<Pending>,
+    /// Where handlers with `SA_ONSTACK` run.
+    pub alt_stack: Mutex<AltStack>,
+    /// Open files; tasks created with `CLONE_FILES` share one table.
+    files: Mutex<Arc<FileTable>>,
+    /// Root, working directory and umask; shared with `CLONE_FS`.
+    fs: Mutex<Arc<FsContext>>,
+    cred: Mutex<Arc<Cred>>,
+    /// The loaded program, for other tasks to look at; the task's own thread uses its `Caller`'s.
+    image: Mutex<Option<Arc<Image>>>,
+    name: Mutex<[u8; NAME_LEN]>,
+    /// Address to zero and to wake a futex at when the task ends (`set_tid_address`); 0 for none.
+    pub clear_child_tid: AtomicU64,
+    /// Head of the list of robust futexes; 0 for none.
+    pub robust_list: AtomicU64,
+    /// Signal that the parent's death sends (`PR_SET_PDEATHSIG`); 0 for none.
+    pub death_signal: AtomicU32,
+    /// The kernel thread that runs it; gone before it starts and after it ends.
+    thread: Mutex<Option<Arc<Thread>>>,
+}
+
+/// What a new task starts from.
+pub struct TaskParts {
+    pub files: Arc<FileTable>,
+    pub fs: Arc<FsContext>,
+    pub cred: Arc<Cred>,
+    pub image: Arc<Image>,
+    pub name: [u8; NAME_LEN],
+    pub mask: SigSet,
+}
+
+impl Task {
+    /// A task that does not run yet.
+    pub fn new(tid: Pid, process: Arc<Process>, parts: TaskParts) -> Arc<Task> {
+        Arc::new(Task {
+            tid: AtomicU32::new(tid as u32),
+            process,
+            work: AtomicU32::new(0),
+            mask: AtomicU64::new(parts.mask.0),
+            awaited: AtomicU64::new(0),
+            pending: Mutex::new(Pending::new()),
+            alt_stack: Mutex::new(AltStack::NONE),
+            files: Mutex::new(parts.files),
+            fs: Mutex::new(parts.fs),
+            cred: Mutex::new(parts.cred),
+            image: Mutex::new(Some(parts.image)),
+            name: Mutex::new(parts.name),
+            clear_child_tid: AtomicU64::new(0),
+            robust_list: AtomicU64::new(0),
+            death_signal: AtomicU32::new(0),
+            thread: Mutex::new(None),
+        })
+    }
+
+    /// The number of this thread. It changes once at most: when a thread that is not the first executes a program,
+    /// it takes the process's number.
+    #[inline]
+    pub fn tid(&self) -> Pid {
+        self.tid.load(Ordering::Relaxed) as Pid
+    }
+
+    pub(super) fn set_tid(&self, tid: Pid) {
+        self.tid.store(tid as u32, Ordering::Relaxed);
+    }
+
+    /// The table of open files.
+    pub fn files(&self) -> Arc<FileTable> {
+        self.files.lock().clone()
+    }
+
+    /// Use another table of open files; the old one is handed back, to be dropped where sleeping is allowed.
+    pub fn replace_files(&self, files: Arc<FileTable>) -> Arc<FileTable> {
+        core::mem::replace(&mut *self.files.lock(), files)
+    }
+
+    /// Root, working directory and umask.
+    pub fn fs(&self) -> Arc<FsContext> {
+        self.fs.lock().clone()
+    }
+
+    pub(super) fn replace_fs(&self, fs: Arc<FsContext>) -> Arc<FsContext> {
+        core::mem::replace(&mut *self.fs.lock(), fs)
+    }
+
+    /// Who the task acts as.
+    pub fn cred(&self) -> Arc<Cred> {
+        self.cred.lock().clone()
+    }
+
+    pub fn set_cred(&self, cred: Arc<Cred>) {
+        *self.cred.lock() = cred;
+    }
+
+    /// The program it runs; `None` once it has ended.
+    pub fn image(&self) -> Option<Arc<Image>> {
+        self.image.lock().clone()
+    }
+
+    pub(super) fn replace_image(&self, image: Option<Arc<Image>>) -> Option<Arc<Image>> {
+        core::mem::replace(&mut *self.image.lock(), image)
+    }
+
+    /// Its name, padded with zeroes (`comm`).
+    pub fn name(&self) -> [u8; NAME_LEN] {
+        *self.name.lock()
+    }
+
+    /// Set the name: the first 15 bytes of it.
+    pub fn set_name(&self, name: &[u8]) {
+        *self.name.lock() = short_name(name);
+    }
+
+    /// The blocked signals.
+    pub fn mask(&self) -> SigSet {
+        SigSet(self.mask.load(Ordering::Relaxed))
+    }
+
+    /// The signals that it is no use to wake the task for.
+    pub(super) fn deaf_to(&self) -> SigSet {
+        SigSet(self.mask.load(Ordering::SeqCst) & !self.awaited.load(Ordering::SeqCst))
+    }
+
+    /// Wake for these signals though they are blocked.
+    pub fn await_signals(&self, signals: SigSet) {
+        self.awaited.store(signals.0, Ordering::SeqCst);
+    }
+
+    /// Bind the kernel thread that runs this task.
+    pub(super) fn set_thread(&self, thread: Option<Arc<Thread>>) {
+        let old = core::mem::replace(&mut *self.thread.lock(), thread);
+        drop(old);
+    }
+
+    /// The kernel thread that runs this task, if it has started.
+    pub fn thread(&self) -> Option<Arc<Thread>> {
+        self.thread.lock().clone()
+    }
+
+    /// Ask for rare work, and get the task to look soon: an interruptible wait of its ends.
+    pub fn ask(&self, bits: u32) {
+        self.work.fetch_or(bits, Ordering::SeqCst);
+        if let Some(thread) = self.thread() {
+            thread.interrupt();
+        }
+    }
+
+    /// Time it has used.
+    pub fn usage(&self) -> Usage {
+        let user = self.thread().map_or(0, |t| t.cpu_time());
+        Usage { user, ..Usage::default() }
+    }
+
+    /// Whether an interruptible call should give up: rare work is waiting.
+    pub fn has_work(&self) -> bool {
+        self.work.load(Ordering::SeqCst) != 0
+    }
+}
+
+/// The first 15 bytes of a name, padded with zeroes.
+pub fn short_name(name: &[u8]) -> [u8; NAME_LEN] {
+    let mut short = [0; NAME_LEN];
+    let len = name.iter().position(|&b| b == 0).unwrap_or(name.len()).min(NAME_LEN - 1);
+    short[..len].copy_from_slice(&name[..len]);
+    short
+}
+
+/// The task that the running kernel thread belongs to; `None` on the kernel's own threads.
+pub fn current_task() -> Option<Arc<Task>> {
+    sched::current().owner().cloned()?.downcast::<Task>().ok()
+}

@@ -1,0 +1,428 @@
+//! Processes and tasks: making, ending, waiting; who they are; what they set for themselves.
+
+use super::{Calls, user};
+use crate::errno::{Errno, Result};
+use crate::process::fork::CloneArgs;
+use crate::process::process::Usage;
+use crate::process::run::Caller;
+use crate::process::signal::LAST;
+use crate::process::wait::{self, Selector, Status, Whom};
+use crate::process::{Pid, exec, exit, fork, table};
+use crate::{arch, sched};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use linux_raw_sys::general as abi;
+use linux_raw_sys::prctl;
+
+pub const CALLS: &Calls = &[
+    (abi::__NR_getpid, getpid),
+    (abi::__NR_getppid, getppid),
+    (abi::__NR_gettid, gettid),
+    (abi::__NR_getpgrp, getpgrp),
+    (abi::__NR_getpgid, getpgid),
+    (abi::__NR_getsid, getsid),
+    (abi::__NR_setpgid, setpgid),
+    (abi::__NR_setsid, setsid),
+    (abi::__NR_fork, fork),
+    (abi::__NR_vfork, vfork),
+    (abi::__NR_clone, clone),
+    (abi::__NR_clone3, clone3),
+    (abi::__NR_execve, execve),
+    (abi::__NR_execveat, execveat),
+    (abi::__NR_exit, exit),
+    (abi::__NR_exit_group, exit_group),
+    (abi::__NR_wait4, wait4),
+    (abi::__NR_waitid, waitid),
+    (abi::__NR_set_tid_address, set_tid_address),
+    (abi::__NR_set_robust_list, set_robust_list),
+    (abi::__NR_get_robust_list, get_robust_list),
+    (abi::__NR_arch_prctl, arch_prctl),
+    (abi::__NR_prctl, prctl),
+    (abi::__NR_personality, personality),
+    (abi::__NR_sched_yield, sched_yield),
+    (abi::__NR_getrusage, getrusage),
+    (abi::__NR_times, times),
+];
+
+fn getpid(caller: &mut Caller) -> Result<u64> {
+    Ok(caller.task.process.pid as u64)
+}
+
+fn getppid(caller: &mut Caller) -> Result<u64> {
+    Ok(caller.task.process.parent() as u64)
+}
+
+fn gettid(caller: &mut Caller) -> Result<u64> {
+    Ok(caller.task.tid() as u64)
+}
+
+fn getpgrp(caller: &mut Caller) -> Result<u64> {
+    Ok(caller.task.process.group() as u64)
+}
+
+/// The number given, or the caller's own for 0. Negative numbers name nobody.
+fn whom(caller: &Caller, pid: u64) -> Result<Pid> {
+    match pid as Pid {
+        0 => Ok(caller.task.process.pid),
+        pid if pid > 0 => Ok(pid),
+        _ => Err(Errno::ESRCH),
+    }
+}
+
+fn getpgid(caller: &mut Caller) -> Result<u64> {
+    let pid = whom(caller, caller.args()[0])?;
+    Ok(table::group_and_session(pid)?.0 as u64)
+}
+
+fn getsid(caller: &mut Caller) -> Result<u64> {
+    let pid = whom(caller, caller.args()[0])?;
+    Ok(table::group_and_session(pid)?.1 as u64)
+}
+
+fn setpgid(caller: &mut Caller) -> Result<u64> {
+    let [pid, group, ..] = caller.args();
+    if (group as Pid) < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let pid = whom(caller, pid)?;
+    let group = if group as Pid == 0 { pid } else { group as Pid };
+    table::set_group(&caller.task.process, pid, group)?;
+    Ok(0)
+}
+
+fn setsid(caller: &mut Caller) -> Result<u64> {
+    Ok(table::new_session(&caller.task.process)? as u64)
+}
+
+fn fork(caller: &mut Caller) -> Result<u64> {
+    let args = CloneArgs { exit_signal: abi::SIGCHLD, ..CloneArgs::default() };
+    Ok(fork::clone(caller, &args)? as u64)
+}
+
+fn vfork(caller: &mut Caller) -> Result<u64> {
+    let flags = (abi::CLONE_VM | abi::CLONE_VFORK) as u64;
+    let args = CloneArgs { flags, exit_signal: abi::SIGCHLD, ..CloneArgs::default() };
+    Ok(fork::clone(caller, &args)? as u64)
+}
+
+fn clone(caller: &mut Caller) -> Result<u64> {
+    let [flags, stack, parent_tid, child_tid, tls, _] = caller.args();
+    let signal = (flags & abi::CSIGNAL as u64) as u32;
+    // Only the lower half is flags here; `clone3` has the rest.
+    let flags = flags as u32 as u64 & !(abi::CSIGNAL as u64);
+    let args = CloneArgs { flags, stack, exit_signal: signal, parent_tid, child_tid, tls };
+    Ok(fork::clone(caller, &args)? as u64)
+}
+
+fn clone3(caller: &mut Caller) -> Result<u64> {
+    let [at, size, ..] = caller.args();
+    if size < abi::CLONE_ARGS_SIZE_VER0 as u64 {
+        return Err(Errno::EINVAL);
+    }
+    if size > hafez_mm::PAGE_SIZE as u64 {
+        return Err(Errno::E2BIG);
+    }
+    let mut raw = [0u64; 11];
+    let known = (size as usize).min(8 * raw.len());
+    let mut bytes = [0u8; 88];
+    user::copy_from(&mut bytes[..known], at)?;
+    for (word, eight) in raw.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = eight.iter().rev().fold(0, |sum, byte| sum << 8 | *byte as u64);
+    }
+    // A newer program may say more than is known here, as long as it says zero.
+    for extra in known as u64..size {
+        let mut byte = [0];
+        user::copy_from(&mut byte, at.wrapping_add(extra))?;
+        if byte[0] != 0 {
+            return Err(Errno::E2BIG);
+        }
+    }
+    let [
+        flags,
+        _pidfd,
+        child_tid,
+        parent_tid,
+        signal,
+        stack,
+        stack_size,
+        tls,
+        set_tid,
+        set_tid_size,
+        _cgroup,
+    ] = raw;
+    let wrong = flags & (abi::CSIGNAL as u64 | abi::CLONE_DETACHED as u64) != 0
+        || signal > LAST as u64
+        || (stack == 0) != (stack_size == 0)
+        || set_tid != 0
+        || set_tid_size != 0
+        || flags & (abi::CLONE_THREAD | abi::CLONE_PARENT) as u64 != 0 && signal != 0;
+    if wrong || stack.checked_add(stack_size).is_none() {
+        return Err(Errno::EINVAL);
+    }
+    let args = CloneArgs {
+        flags,
+        stack: stack + stack_size,
+        exit_signal: signal as u32,
+        parent_tid,
+        child_tid,
+        tls,
+    };
+    Ok(fork::clone(caller, &args)? as u64)
+}
+
+fn execve(caller: &mut Caller) -> Result<u64> {
+    let [path, argv, envp, ..] = caller.args();
+    exec::execve(caller, abi::AT_FDCWD, path, argv, envp, 0)
+}
+
+fn execveat(caller: &mut Caller) -> Result<u64> {
+    let [dir, path, argv, envp, flags, _] = caller.args();
+    if flags & !(abi::AT_EMPTY_PATH | abi::AT_SYMLINK_NOFOLLOW) as u64 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    exec::execve(caller, dir as i32, path, argv, envp, flags as u32)
+}
+
+fn exit(caller: &mut Caller) -> Result<u64> {
+    let code = caller.args()[0] as u8;
+    exit::end_task(caller, code);
+    Ok(0)
+}
+
+fn exit_group(caller: &mut Caller) -> Result<u64> {
+    let code = caller.args()[0] as u8;
+    exit::end_process(&caller.task.process, Status::Exited(code));
+    Ok(0)
+}
+
+fn wait4(caller: &mut Caller) -> Result<u64> {
+    let [pid, status_at, options, usage_at, ..] = caller.args();
+    let options = options as u32;
+    let known =
+        abi::WNOHANG | abi::WUNTRACED | abi::WCONTINUED | abi::__WNOTHREAD | abi::__WCLONE | abi::__WALL;
+    if options & !known != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let whom = match pid as Pid {
+        Pid::MIN => return Err(Errno::ESRCH),
+        -1 => Whom::Any,
+        0 => Whom::Group(caller.task.process.group()),
+        pid if pid < 0 => Whom::Group(-pid),
+        pid => Whom::Pid(pid),
+    };
+    let selector = Selector {
+        whom,
+        ended: true,
+        stopped: options & abi::WUNTRACED != 0,
+        continued: options & abi::WCONTINUED != 0,
+        keep: false,
+        clones: options & abi::__WCLONE != 0,
+        all: options & abi::__WALL != 0,
+    };
+    let Some(waited) = wait::wait(caller, &selector, options & abi::WNOHANG != 0)? else { return Ok(0) };
+    if status_at != 0 {
+        user::write_u32(status_at, waited.status.to_wait())?;
+    }
+    if usage_at != 0 {
+        write_usage(usage_at, &waited.usage())?;
+    }
+    Ok(waited.pid as u64)
+}
+
+fn waitid(caller: &mut Caller) -> Result<u64> {
+    let [kind, id, info_at, options, usage_at, _] = caller.args();
+    let options = options as u32;
+    let what = abi::WEXITED | abi::WSTOPPED | abi::WCONTINUED;
+    let how = abi::WNOHANG | abi::WNOWAIT | abi::__WNOTHREAD | abi::__WCLONE | abi::__WALL;
+    if options & !(what | how) != 0 || options & what == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let id = id as Pid;
+    let whom = match kind as u32 {
+        abi::P_ALL => Whom::Any,
+        abi::P_PID if id > 0 => Whom::Pid(id),
+        abi::P_PGID if id > 0 => Whom::Group(id),
+        abi::P_PGID if id == 0 => Whom::Group(caller.task.process.group()),
+        _ => return Err(Errno::EINVAL),
+    };
+    let selector = Selector {
+        whom,
+        ended: options & abi::WEXITED != 0,
+        stopped: options & abi::WSTOPPED != 0,
+        continued: options & abi::WCONTINUED != 0,
+        keep: options & abi::WNOWAIT != 0,
+        clones: options & abi::__WCLONE != 0,
+        all: options & abi::__WALL != 0,
+    };
+    let waited = wait::wait(caller, &selector, options & abi::WNOHANG != 0)?;
+    if let (Some(waited), true) = (&waited, usage_at != 0) {
+        write_usage(usage_at, &waited.usage())?;
+    }
+    if info_at != 0 {
+        let (signo, code, pid, uid, status) = match &waited {
+            Some(w) => {
+                let (code, status) = w.status.to_info();
+                (abi::SIGCHLD, code, w.pid, w.process.uid(), status)
+            }
+            None => (0, 0, 0, 0, 0),
+        };
+        // Only these fields; the rest of the caller's siginfo stays as it is.
+        let words = [signo, 0, code as u32, 0, pid as u32, uid, status as u32];
+        for (i, word) in words.into_iter().enumerate().filter(|(i, _)| *i != 3) {
+            user::write_u32(info_at.wrapping_add(4 * i as u64), word)?;
+        }
+    }
+    Ok(0)
+}
+
+/// `struct rusage`.
+fn write_usage(at: u64, usage: &Usage) -> Result<()> {
+    let time = |ns: u64| [ns / 1_000_000_000, ns % 1_000_000_000 / 1000];
+    let mut words = [0u64; 18];
+    words[0..2].copy_from_slice(&time(usage.user));
+    words[2..4].copy_from_slice(&time(usage.system));
+    words[4] = usage.peak * 4; // KiB
+    words[8] = usage.minor;
+    words[9] = usage.major;
+    words[16] = usage.voluntary;
+    words[17] = usage.involuntary;
+    user::write_words(at, &words)
+}
+
+fn getrusage(caller: &mut Caller) -> Result<u64> {
+    let [who, at, ..] = caller.args();
+    let process = &caller.task.process;
+    let usage = match who as i32 {
+        abi::RUSAGE_CHILDREN => process.times.lock().children,
+        0 => process.usage(),
+        1 => caller.task.usage(),
+        _ => return Err(Errno::EINVAL),
+    };
+    write_usage(at, &usage)?;
+    Ok(0)
+}
+
+fn times(caller: &mut Caller) -> Result<u64> {
+    let at = caller.args()[0];
+    if at != 0 {
+        let own = caller.task.process.usage();
+        let children = caller.task.process.times.lock().children;
+        let ticks = [own.user, own.system, children.user, children.system].map(|ns| ns / exit::NS_PER_TICK);
+        user::write_words(at, &ticks)?;
+    }
+    Ok(crate::clock::monotonic() / exit::NS_PER_TICK)
+}
+
+fn set_tid_address(caller: &mut Caller) -> Result<u64> {
+    caller.task.clear_child_tid.store(caller.args()[0], Ordering::Relaxed);
+    Ok(caller.task.tid() as u64)
+}
+
+/// Bytes of `struct robust_list_head`.
+const ROBUST_HEAD: u64 = 24;
+
+fn set_robust_list(caller: &mut Caller) -> Result<u64> {
+    let [head, len, ..] = caller.args();
+    if len != ROBUST_HEAD {
+        return Err(Errno::EINVAL);
+    }
+    caller.task.robust_list.store(head, Ordering::Relaxed);
+    Ok(0)
+}
+
+fn get_robust_list(caller: &mut Caller) -> Result<u64> {
+    let [tid, head_at, len_at, ..] = caller.args();
+    let task = match tid as Pid {
+        0 => caller.task.clone(),
+        tid => table::task(tid).ok_or(Errno::ESRCH)?,
+    };
+    let (me, other) = (caller.task.cred(), task.cred());
+    if !me.is_root() && me.uid != other.uid {
+        return Err(Errno::EPERM);
+    }
+    user::write_u64(len_at, ROBUST_HEAD)?;
+    user::write_u64(head_at, task.robust_list.load(Ordering::Relaxed))?;
+    Ok(0)
+}
+
+const ARCH_SET_GS: u64 = 0x1001;
+const ARCH_SET_FS: u64 = 0x1002;
+const ARCH_GET_FS: u64 = 0x1003;
+const ARCH_GET_GS: u64 = 0x1004;
+
+fn arch_prctl(caller: &mut Caller) -> Result<u64> {
+    let [what, value, ..] = caller.args();
+    if matches!(what, ARCH_SET_FS | ARCH_SET_GS) && !arch::user::in_user_half(value, 0) {
+        return Err(Errno::EPERM);
+    }
+    match what {
+        ARCH_SET_FS => caller.user.set_fs_base(value),
+        ARCH_SET_GS => caller.user.set_gs_base(value),
+        ARCH_GET_FS => user::write_u64(value, caller.user.fs_base())?,
+        ARCH_GET_GS => user::write_u64(value, caller.user.gs_base())?,
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+fn prctl(caller: &mut Caller) -> Result<u64> {
+    let [what, a, b, c, d, _] = caller.args();
+    let task = caller.task.clone();
+    let process = &task.process;
+    let no_more = |args: &[u64]| if args.iter().all(|v| *v == 0) { Ok(()) } else { Err(Errno::EINVAL) };
+    match what as u32 {
+        prctl::PR_SET_NAME => {
+            let mut name = [0u8; 16];
+            // The first 15 bytes count, wherever the string ends.
+            let len = arch::user::copy_string(&mut name[..15], a)?.unwrap_or(15);
+            task.set_name(&name[..len]);
+        }
+        prctl::PR_GET_NAME => user::copy_to(a, &task.name())?,
+        prctl::PR_SET_PDEATHSIG if a <= LAST as u64 => task.death_signal.store(a as u32, Ordering::Relaxed),
+        prctl::PR_GET_PDEATHSIG => user::write_u32(a, task.death_signal.load(Ordering::Relaxed))?,
+        prctl::PR_SET_DUMPABLE if a <= 1 => process.dumpable.store(a == 1, Ordering::Relaxed),
+        prctl::PR_GET_DUMPABLE => return Ok(process.dumpable.load(Ordering::Relaxed) as u64),
+        prctl::PR_SET_CHILD_SUBREAPER => table::set_subreaper(process.pid, a != 0),
+        prctl::PR_GET_CHILD_SUBREAPER => user::write_u32(a, table::is_subreaper(process.pid) as u32)?,
+        prctl::PR_SET_NO_NEW_PRIVS => {
+            no_more(&[b, c, d])?;
+            if a != 1 {
+                return Err(Errno::EINVAL);
+            }
+            process.no_new_privileges.store(true, Ordering::Relaxed);
+        }
+        prctl::PR_GET_NO_NEW_PRIVS => {
+            no_more(&[a, b, c, d])?;
+            return Ok(process.no_new_privileges.load(Ordering::Relaxed) as u64);
+        }
+        // There are no capabilities: root has them all, others none, and nothing is ever dropped from a bounding set.
+        prctl::PR_CAPBSET_READ if a <= LAST_CAPABILITY => return Ok(1),
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+/// `CAP_CHECKPOINT_RESTORE`.
+const LAST_CAPABILITY: u64 = 40;
+
+/// Asks for the personality without setting it.
+const PERSONALITY_ASK: u32 = 0xffff_ffff;
+
+fn personality(caller: &mut Caller) -> Result<u64> {
+    let wanted = caller.args()[0] as u32;
+    let cell = &caller.task.process.personality;
+    if wanted == PERSONALITY_ASK {
+        return Ok(cell.load(Ordering::Relaxed) as u64);
+    }
+    // Of all of it, only "no address randomisation" means something here.
+    if wanted & !exec::ADDR_NO_RANDOMIZE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(cell.swap(wanted, Ordering::Relaxed) as u64)
+}
+
+fn sched_yield(_caller: &mut Caller) -> Result<u64> {
+    sched::yield_now();
+    Ok(0)
+}

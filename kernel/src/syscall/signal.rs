@@ -1,0 +1,301 @@
+//! Signals: `kill` and its kin, actions, masks, waiting for signals, the alternate stack.
+
+use super::{Calls, user};
+use crate::clock;
+use crate::errno::{Errno, Result};
+use crate::process::run::Caller;
+use crate::process::signal::{
+    self, Action, AltStack, LAST, SIGINFO_LEN, SS_AUTODISARM, SigInfo, SigSet, set_mask,
+};
+use crate::process::{Pid, Process, Task, table};
+use crate::sched::{WaitQueue, WaitResult};
+use alloc::sync::Arc;
+use linux_raw_sys::general as abi;
+
+pub const CALLS: &Calls = &[
+    (abi::__NR_kill, kill),
+    (abi::__NR_tkill, tkill),
+    (abi::__NR_tgkill, tgkill),
+    (abi::__NR_rt_sigqueueinfo, rt_sigqueueinfo),
+    (abi::__NR_rt_tgsigqueueinfo, rt_tgsigqueueinfo),
+    (abi::__NR_rt_sigaction, rt_sigaction),
+    (abi::__NR_rt_sigprocmask, rt_sigprocmask),
+    (abi::__NR_rt_sigpending, rt_sigpending),
+    (abi::__NR_rt_sigsuspend, rt_sigsuspend),
+    (abi::__NR_rt_sigtimedwait, rt_sigtimedwait),
+    (abi::__NR_rt_sigreturn, signal::sigreturn),
+    (abi::__NR_sigaltstack, sigaltstack),
+    (abi::__NR_pause, pause),
+    (abi::__NR_restart_syscall, restart_syscall),
+];
+
+/// A signal number; 0 asks only whether one may.
+fn number(raw: u64) -> Result<u32> {
+    if raw as u32 <= LAST { Ok(raw as u32) } else { Err(Errno::EINVAL) }
+}
+
+/// EPERM unless the caller may send this process this signal (`kill(2)`).
+fn permit(caller: &Caller, target: &Process, signo: u32) -> Result<()> {
+    let me = caller.task.cred();
+    let Some(task) = target.any_task() else { return Ok(()) };
+    let other = task.cred();
+    let may = me.euid == 0
+        || [other.uid, other.suid].iter().any(|id| *id == me.euid || *id == me.uid)
+        || signo == abi::SIGCONT && target.session() == caller.task.process.session();
+    if may { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+fn mine(caller: &Caller, signo: u32, code: i32) -> SigInfo {
+    SigInfo::user(signo, code, caller.task.process.pid, caller.task.cred().uid)
+}
+
+fn send(caller: &Caller, target: &Arc<Process>, info: SigInfo) -> Result<()> {
+    permit(caller, target, info.signo)?;
+    if info.signo == 0 { Ok(()) } else { signal::to_process(target, info) }
+}
+
+fn kill(caller: &mut Caller) -> Result<u64> {
+    let [pid, signo, ..] = caller.args();
+    let info = mine(caller, number(signo)?, abi::SI_USER as i32);
+    let pid = pid as Pid;
+    if pid > 0 {
+        let target = table::process(pid).ok_or(Errno::ESRCH)?;
+        return send(caller, &target, info).map(|()| 0);
+    }
+    let me = &caller.task.process;
+    let targets = match pid {
+        0 => table::group_members(me.group()),
+        -1 => table::processes().into_iter().filter(|p| p.pid != me.pid).collect(),
+        Pid::MIN => return Err(Errno::ESRCH),
+        _ => table::group_members(-pid),
+    };
+    // It is enough if one could be sent to.
+    let mut result = Err(Errno::ESRCH);
+    for target in targets {
+        match send(caller, &target, info) {
+            Ok(()) => result = Ok(0),
+            Err(e) if result == Err(Errno::ESRCH) => result = Err(e),
+            Err(_) => {}
+        }
+    }
+    result
+}
+
+fn send_to_task(caller: &Caller, group: Option<Pid>, tid: Pid, info: SigInfo) -> Result<u64> {
+    if tid <= 0 || group.is_some_and(|g| g <= 0) {
+        return Err(Errno::EINVAL);
+    }
+    let task: Arc<Task> = table::task(tid).ok_or(Errno::ESRCH)?;
+    if group.is_some_and(|g| g != task.process.pid) {
+        return Err(Errno::ESRCH);
+    }
+    permit(caller, &task.process, info.signo)?;
+    if info.signo != 0 {
+        signal::to_task(&task, info)?;
+    }
+    Ok(0)
+}
+
+fn tkill(caller: &mut Caller) -> Result<u64> {
+    let [tid, signo, ..] = caller.args();
+    let info = mine(caller, number(signo)?, abi::SI_TKILL);
+    send_to_task(caller, None, tid as Pid, info)
+}
+
+fn tgkill(caller: &mut Caller) -> Result<u64> {
+    let [group, tid, signo, ..] = caller.args();
+    let info = mine(caller, number(signo)?, abi::SI_TKILL);
+    send_to_task(caller, Some(group as Pid), tid as Pid, info)
+}
+
+/// An info that the program made up. It may say what it likes to itself, but not pose as the kernel, or as `kill`, to others.
+fn made_up(caller: &Caller, target: Pid, signo: u64, at: u64) -> Result<SigInfo> {
+    let mut raw = [0; SIGINFO_LEN];
+    user::copy_from(&mut raw, at)?;
+    let info = SigInfo { signo: number(signo)?, ..SigInfo::from_bytes(&raw) };
+    if (info.code >= 0 || info.code == abi::SI_TKILL) && target != caller.task.process.pid {
+        return Err(Errno::EPERM);
+    }
+    Ok(info)
+}
+
+fn rt_sigqueueinfo(caller: &mut Caller) -> Result<u64> {
+    let [pid, signo, at, ..] = caller.args();
+    let info = made_up(caller, pid as Pid, signo, at)?;
+    let target = table::process(pid as Pid).ok_or(Errno::ESRCH)?;
+    send(caller, &target, info).map(|()| 0)
+}
+
+fn rt_tgsigqueueinfo(caller: &mut Caller) -> Result<u64> {
+    let [group, tid, signo, at, ..] = caller.args();
+    let info = made_up(caller, group as Pid, signo, at)?;
+    send_to_task(caller, Some(group as Pid), tid as Pid, info)
+}
+
+/// The kernel's sigset has 8 bytes, and callers must say so.
+fn check_size(size: u64) -> Result<()> {
+    if size == 8 { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+fn rt_sigaction(caller: &mut Caller) -> Result<u64> {
+    let [signo, new, old, size, ..] = caller.args();
+    check_size(size)?;
+    let new = if new != 0 {
+        let mut raw = [0u64; 4];
+        user::read_words(&mut raw, new)?;
+        let [handler, flags, restorer, mask] = raw;
+        Some(Action {
+            handler,
+            flags: flags & KNOWN_FLAGS,
+            restorer,
+            mask: SigSet(mask).minus(SigSet::UNBLOCKABLE),
+        })
+    } else {
+        None
+    };
+    let signo = number(signo)?;
+    if signo == 0 || new.is_some() && SigSet::UNBLOCKABLE.has(signo) {
+        return Err(Errno::EINVAL);
+    }
+    let process = &caller.task.process;
+    let actions = process.actions();
+    let before = match new {
+        Some(action) => actions.lock().set(signo, action),
+        None => actions.lock().get(signo),
+    };
+    if new.is_some_and(|a| a.ignores(signo)) {
+        signal::forget(process, SigSet::of(&[signo]));
+    }
+    if old != 0 {
+        user::write_words(old, &[before.handler, before.flags, before.restorer, before.mask.0])?;
+    }
+    Ok(0)
+}
+
+/// Flags that `rt_sigaction` keeps: a program can ask which of its flags are known by reading them back.
+const KNOWN_FLAGS: u64 = (abi::SA_NOCLDSTOP
+    | abi::SA_NOCLDWAIT
+    | abi::SA_SIGINFO
+    | abi::SA_ONSTACK
+    | abi::SA_RESTART
+    | abi::SA_NODEFER
+    | abi::SA_RESETHAND
+    | abi::SA_RESTORER) as u64;
+
+fn rt_sigprocmask(caller: &mut Caller) -> Result<u64> {
+    let [how, new, old, size, ..] = caller.args();
+    check_size(size)?;
+    let before = caller.task.mask();
+    if new != 0 {
+        let set = SigSet(user::read_u64(new)?);
+        let mask = match how as u32 {
+            abi::SIG_BLOCK => before.union(set),
+            abi::SIG_UNBLOCK => before.minus(set),
+            abi::SIG_SETMASK => set,
+            _ => return Err(Errno::EINVAL),
+        };
+        set_mask(&caller.task, mask);
+    }
+    if old != 0 {
+        user::write_u64(old, before.0)?;
+    }
+    Ok(0)
+}
+
+fn rt_sigpending(caller: &mut Caller) -> Result<u64> {
+    let [at, size, ..] = caller.args();
+    if size > 8 {
+        return Err(Errno::EINVAL);
+    }
+    let set = signal::waiting(&caller.task).both(caller.task.mask());
+    user::copy_to(at, &set.0.to_le_bytes()[..size as usize])?;
+    Ok(0)
+}
+
+/// A queue that nobody wakes: what ends the wait is an interruption.
+static NOTHING: WaitQueue = WaitQueue::new();
+
+fn rt_sigsuspend(caller: &mut Caller) -> Result<u64> {
+    let [at, size, ..] = caller.args();
+    check_size(size)?;
+    let mask = SigSet(user::read_u64(at)?);
+    caller.set_mask_until_return(mask);
+    pause(caller)
+}
+
+fn pause(caller: &mut Caller) -> Result<u64> {
+    let task = caller.task.clone();
+    NOTHING.wait_until(|| signal::deliverable(&task), None, true);
+    Err(Errno::RESTART_NOHAND)
+}
+
+fn rt_sigtimedwait(caller: &mut Caller) -> Result<u64> {
+    let [set, info, timeout, size, ..] = caller.args();
+    check_size(size)?;
+    let wanted = SigSet(user::read_u64(set)?).minus(SigSet::UNBLOCKABLE);
+    let deadline = if timeout != 0 {
+        let mut spec = [0u64; 2];
+        user::read_words(&mut spec, timeout)?;
+        let [seconds, ns] = spec;
+        if seconds as i64 > i64::MAX / 2 || (seconds as i64) < 0 || ns >= 1_000_000_000 {
+            return Err(Errno::EINVAL);
+        }
+        Some(clock::monotonic().saturating_add(seconds.saturating_mul(1_000_000_000)).saturating_add(ns))
+    } else {
+        None
+    };
+    let task = caller.task.clone();
+    let mut found = signal::take(&task, wanted);
+    if found.is_none() && deadline.is_none_or(|d| d > clock::monotonic()) {
+        task.await_signals(wanted);
+        let came = || !signal::waiting(&task).both(wanted).is_empty() || signal::deliverable(&task);
+        let ended = NOTHING.wait_until(came, deadline, true);
+        task.await_signals(SigSet::EMPTY);
+        found = signal::take(&task, wanted);
+        if found.is_none() && ended != WaitResult::TimedOut {
+            caller.look_at_signals();
+            return Err(Errno::EINTR);
+        }
+    }
+    let found = found.ok_or(Errno::EAGAIN)?;
+    if info != 0 {
+        user::copy_to(info, &found.to_bytes())?;
+    }
+    Ok(found.signo as u64)
+}
+
+fn sigaltstack(caller: &mut Caller) -> Result<u64> {
+    let [new, old, ..] = caller.args();
+    let sp = caller.user.rsp();
+    let before = *caller.task.alt_stack.lock();
+    let in_use = before.holds(sp);
+    if new != 0 {
+        let mut raw = [0u64; 3];
+        user::read_words(&mut raw, new)?;
+        let [base, flags, size] = raw;
+        let flags = flags as u32;
+        if in_use {
+            return Err(Errno::EPERM);
+        }
+        let next = match flags & !SS_AUTODISARM {
+            abi::SS_DISABLE => AltStack { flags: flags | abi::SS_DISABLE, ..AltStack::NONE },
+            0 | abi::SS_ONSTACK if size < abi::MINSIGSTKSZ as u64 => return Err(Errno::ENOMEM),
+            0 | abi::SS_ONSTACK => AltStack { base, size, flags: flags & SS_AUTODISARM },
+            _ => return Err(Errno::EINVAL),
+        };
+        *caller.task.alt_stack.lock() = next;
+    }
+    if old != 0 {
+        let flags = before.flags | if in_use { abi::SS_ONSTACK } else { 0 };
+        user::write_words(old, &[before.base, flags as u64, before.size])?;
+    }
+    Ok(0)
+}
+
+/// Goes on with a relative wait that a stop, or a signal with no handler, interrupted.
+fn restart_syscall(caller: &mut Caller) -> Result<u64> {
+    match caller.resume.take() {
+        Some(resume) => resume(caller),
+        None => Err(Errno::EINTR),
+    }
+}
