@@ -29,7 +29,25 @@ mod random;
 mod sched;
 mod syscall;
 
+/// The machine is up: on the boot stack, interrupts off.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_main() -> ! {
+    let info = arch::boot::info();
+    early_println!(
+        "hafez: {} KiB of RAM, {} devices, at {} ns",
+        info.ram_frames * 4,
+        info.virtio.len(),
+        arch::time::now_ns()
+    );
+    early_println!("{:?} [{}] tsc {}", info.usable, info.command_line, arch::time::tsc_hz());
+    early_println!("{:?}", info.virtio);
+    selfcheck::run();
+    arch::exit(0)
+}
+
+mod selfcheck;
+
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    arch::panic::message(info)
 }

@@ -31,7 +31,7 @@ static DEVICES: Once<Vec<Device>> = Once::new();
 /// Find the devices and take them into use. Needs memory and the interrupt controller; sleeps nowhere.
 pub fn init(info: &BootInfo) {
     let mut found = Vec::new();
-    for slot in info.virtio {
+    for slot in &info.virtio {
         let Some(transport) = Transport::probe(slot) else { continue };
         match take(transport) {
             Ok(Some(device)) => found.push(device),

@@ -1,12 +1,129 @@
-//! The kernel's heap.
+//! The kernel's heap: talc, fed with wired frames from the machine's memory.
+//!
+//! It begins with a small arena in the image, for what is built before there is a `Memory`. When it is full, it takes a
+//! few more frames, contiguous, in the direct map. It never gives frames back (blocks of all ages share them), so it
+//! stays as large as the kernel's objects once were.
+//!
+//! The lock is never held while frames are taken. The frame allocator does not use the heap.
 
-struct NoHeap;
-// SAFETY: it never hands out memory.
-unsafe impl core::alloc::GlobalAlloc for NoHeap {
-    unsafe fn alloc(&self, _: core::alloc::Layout) -> *mut u8 {
-        core::ptr::null_mut()
-    }
-    unsafe fn dealloc(&self, _: *mut u8, _: core::alloc::Layout) {}
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use hafez_mm::PAGE_SIZE;
+use spin::Mutex;
+use talc::{DefaultBinning, base::Talc, source::Manual};
+
+/// Enough for what the machine layer builds before memory is up.
+const FIRST_BYTES: usize = 32 << 10;
+/// Frames to take at a time, log2: 32 KiB keep the number of steps small, and little is left over.
+const GROW_ORDER: u8 = 3;
+/// The largest block that the frame allocator has, log2 of frames.
+const MAX_ORDER: u8 = 10;
+/// What talc keeps at the ends of what it is given.
+const OVERHEAD: usize = 128;
+
+struct Heap {
+    talc: Mutex<Talc<Manual, DefaultBinning>>,
+    /// Bytes handed out.
+    used: AtomicUsize,
+    /// Bytes owned.
+    owned: AtomicUsize,
 }
+
+#[repr(align(16))]
+struct First(UnsafeCell<[u8; FIRST_BYTES]>);
+// SAFETY: given to the heap once.
+unsafe impl Sync for First {}
+static FIRST: First = First(UnsafeCell::new([0; FIRST_BYTES]));
+
 #[global_allocator]
-static HEAP: NoHeap = NoHeap;
+static HEAP: Heap =
+    Heap { talc: Mutex::new(Talc::new(Manual)), used: AtomicUsize::new(0), owned: AtomicUsize::new(0) };
+
+impl Heap {
+    fn give(&self, base: *mut u8, bytes: usize) {
+        // SAFETY: the memory is the heap's own from now on (see the callers).
+        if unsafe { self.talc.lock().claim(base, bytes) }.is_some() {
+            self.owned.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Own room for one more block of `bytes`. `false` where there are no frames for it.
+    #[cold]
+    fn grow(&self, bytes: usize) -> bool {
+        if self.owned.load(Ordering::Relaxed) == 0 {
+            self.give(FIRST.0.get().cast(), FIRST_BYTES);
+            return true;
+        }
+        let frames = (bytes + OVERHEAD).div_ceil(PAGE_SIZE);
+        let wanted = frames.next_power_of_two().trailing_zeros() as u8;
+        if wanted > MAX_ORDER {
+            return false;
+        }
+        for order in [wanted.max(GROW_ORDER), wanted] {
+            if let Some(frame) = super::wired(order) {
+                self.give(crate::arch::paging::phys().ptr(frame), PAGE_SIZE << order);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+// SAFETY: talc is the allocator; the lock serialises it, and interrupt handlers cannot interrupt its holder as the
+// kernel runs with interrupts off.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        loop {
+            // SAFETY: by the caller, the layout has a size. The frames are not taken by talc (`Manual`) but below.
+            if let Some(at) = unsafe { self.talc.lock().try_allocate(layout) } {
+                self.used.fetch_add(layout.size(), Ordering::Relaxed);
+                return at.as_ptr();
+            }
+            if !self.grow(layout.size() + layout.align()) {
+                return null_mut();
+            }
+        }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        self.used.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: by the caller, the block is ours and has this layout.
+        unsafe { self.talc.lock().deallocate(at, layout) };
+    }
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: by the caller, as above.
+        if unsafe { self.talc.lock().try_realloc_in_place(at, layout, size) } {
+            self.used.fetch_add(size.wrapping_sub(layout.size()), Ordering::Relaxed);
+            return at;
+        }
+        // SAFETY: by the caller; the new block is another, and at least as large as what is copied.
+        unsafe {
+            let new = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !new.is_null() {
+                core::ptr::copy_nonoverlapping(at, new, layout.size().min(size));
+                self.dealloc(at, layout);
+            }
+            new
+        }
+    }
+}
+
+/// Bytes handed out, bytes owned.
+pub fn usage() -> (usize, usize) {
+    (HEAP.used.load(Ordering::Relaxed), HEAP.owned.load(Ordering::Relaxed))
+}
+
+/// Whether one block of `bytes` is to be had (growing the heap for it if need be).
+pub fn headroom(bytes: usize) -> bool {
+    let Ok(layout) = Layout::from_size_align(bytes.max(1), 16) else { return false };
+    // SAFETY: the block is given back at once, with the same layout.
+    unsafe {
+        let at = HEAP.alloc(layout);
+        if at.is_null() {
+            return false;
+        }
+        HEAP.dealloc(at, layout);
+    }
+    true
+}

@@ -3,17 +3,60 @@
 mod heap;
 mod platform;
 
+pub use heap::usage as heap_usage;
 pub use platform::{Hooks, KernelPlatform, set_hooks};
 
-use hafez_mm::Memory;
+use crate::arch;
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use hafez_mm::{Config, Memory, Pfn, PolicyKind};
+
+struct Place(UnsafeCell<MaybeUninit<Memory<KernelPlatform>>>);
+// SAFETY: written once, before any other thread or CPU runs.
+unsafe impl Sync for Place {}
+static MEMORY: Place = Place(UnsafeCell::new(MaybeUninit::uninit()));
+static UP: AtomicBool = AtomicBool::new(false);
+
+/// Build the machine's memory from what the loader told. Once, before anything else of this room is used.
+pub fn init(policy: PolicyKind) {
+    assert!(!UP.load(Ordering::Relaxed));
+    let info = arch::boot::info();
+    let config = Config {
+        phys: arch::paging::phys(),
+        usable: &info.usable,
+        meta: info.frame_table,
+        total_frames: info.total_frames,
+        kernel_root: arch::paging::kernel_root(),
+        policy,
+        seed: arch::random::seed(),
+    };
+    // SAFETY: the ranges are RAM that nothing else uses, the frame table's place was kept for it, and nobody looks at
+    // the static before `UP`.
+    unsafe { (*MEMORY.0.get()).write(Memory::new(KernelPlatform, config)) };
+    UP.store(true, Ordering::Release);
+}
 
 /// The memory of the machine.
+#[inline(always)]
 pub fn memory() -> &'static Memory<KernelPlatform> {
-    todo!()
+    debug_assert!(UP.load(Ordering::Relaxed));
+    // SAFETY: `init` has run: it is the first thing that `kernel_main` does.
+    unsafe { (*MEMORY.0.get()).assume_init_ref() }
+}
+
+static EARLY: AtomicU32 = AtomicU32::new(0);
+
+/// 2^`order` contiguous frames for the kernel itself.
+pub fn wired(order: u8) -> Option<Pfn> {
+    let count = 1 << order;
+    let last = arch::boot::info().usable.last()?;
+    let end = last.end.0 - EARLY.fetch_add(2 * count, Ordering::Relaxed) - count;
+    (end >= last.start.0).then(|| Pfn(end & !(count - 1)))
 }
 
 /// Whether the heap can serve `bytes` more, for the kernel's own objects. Ask before building what a program can
 /// ask for any number of times (processes, files, regions); if not, answer ENOMEM.
-pub fn headroom(_bytes: usize) -> bool {
-    todo!()
+pub fn headroom(bytes: usize) -> bool {
+    heap::headroom(bytes)
 }

@@ -1,7 +1,8 @@
-//! What the memory core asks of the kernel.
+//! What the memory core asks of the kernel. What rooms above this one do is handed in as hooks.
 
 use crate::arch;
 use hafez_mm::{AccountId, Flush, OomReport, Platform};
+use spin::Once;
 
 /// What rooms above do for the memory core.
 pub struct Hooks {
@@ -13,9 +14,11 @@ pub struct Hooks {
     pub kill: fn(account: AccountId, why: &OomReport),
 }
 
+static HOOKS: Once<Hooks> = Once::new();
+
 /// Tell what to call; before the first program starts.
-pub fn set_hooks(_hooks: Hooks) {
-    todo!()
+pub fn set_hooks(hooks: Hooks) {
+    HOOKS.call_once(|| hooks);
 }
 
 /// The kernel under the memory core.
@@ -31,16 +34,23 @@ impl Platform for KernelPlatform {
     fn now(&self) -> u64 {
         arch::time::now_ns()
     }
-    fn wait(&self, _key: usize, _ready: &dyn Fn() -> bool) {
-        todo!()
+    fn wait(&self, key: usize, ready: &dyn Fn() -> bool) {
+        match HOOKS.get() {
+            Some(hooks) => (hooks.wait)(key, ready),
+            None => assert!(ready(), "memory waits before there are threads"),
+        }
     }
-    fn wake(&self, _key: usize) {
-        todo!()
+    fn wake(&self, key: usize) {
+        if let Some(hooks) = HOOKS.get() {
+            (hooks.wake)(key);
+        }
     }
     fn random(&self) -> u64 {
-        todo!()
+        arch::random::seed()
     }
-    fn kill(&self, _account: AccountId, _why: &OomReport) {
-        todo!()
+    fn kill(&self, account: AccountId, why: &OomReport) {
+        if let Some(hooks) = HOOKS.get() {
+            (hooks.kill)(account, why);
+        }
     }
 }

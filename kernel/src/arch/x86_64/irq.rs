@@ -1,17 +1,90 @@
 //! Interrupts: the guard that keeps them out, and handlers for the lines of the IOAPIC.
+//!
+//! The kernel runs with interrupts off. They come in while a program runs, and in the idle loop. Handlers run with
+//! interrupts off, do not block, and wake whoever waits.
+
+use super::{apic, regs, trap};
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Lines of two IOAPICs.
+pub const LINES: usize = 48;
 
 /// Interrupts stay off while this lives; then they are as before.
 pub struct InterruptsOff {
-    _before: bool,
+    were_on: bool,
 }
 
 /// Keep interrupts out until the guard is dropped.
 pub fn interrupts_off() -> InterruptsOff {
-    todo!()
+    let were_on = regs::rflags() & 1 << 9 != 0;
+    // SAFETY: only delays interrupts.
+    unsafe { core::arch::asm!("cli", options(nostack)) };
+    InterruptsOff { were_on }
 }
 
-/// Call `handler(data)` at each interrupt on line `gsi` (edge-triggered as virtio-mmio has it), with interrupts off.
-/// The handler must not block.
-pub fn register(_gsi: u8, _handler: fn(usize), _data: usize) {
-    todo!()
+impl Drop for InterruptsOff {
+    fn drop(&mut self) {
+        if self.were_on {
+            // SAFETY: as it was before.
+            unsafe { core::arch::asm!("sti", options(nostack)) };
+        }
+    }
+}
+
+/// Handlers that share a line.
+const SHARED: usize = 4;
+
+struct Handler {
+    /// A `fn(usize)`, or 0.
+    function: AtomicUsize,
+    data: AtomicUsize,
+}
+
+static HANDLERS: [[Handler; SHARED]; LINES] =
+    [const { [const { Handler { function: AtomicUsize::new(0), data: AtomicUsize::new(0) } }; SHARED] };
+        LINES];
+static TIMER: AtomicUsize = AtomicUsize::new(0);
+
+/// Call `handler(data)` at each interrupt on line `gsi` (level-triggered: the handler makes the device lower it). Up to
+/// four handlers may share a line; each is called. They must not block. `false`: no such line, or it is full.
+pub fn register(gsi: u8, handler: fn(usize), data: usize) -> bool {
+    let Some(line) = HANDLERS.get(gsi as usize) else { return false };
+    let Some(free) = line.iter().find(|entry| entry.function.load(Ordering::Acquire) == 0) else {
+        return false;
+    };
+    free.data.store(data, Ordering::Relaxed);
+    free.function.store(handler as usize, Ordering::Release);
+    apic::route(gsi, trap::FIRST_LINE + gsi);
+    true
+}
+
+/// For `sched`: what the timer's interrupt calls.
+pub fn set_timer_handler(handler: fn()) {
+    TIMER.store(handler as usize, Ordering::Release);
+}
+
+/// An interrupt came.
+pub(super) fn dispatch(vector: u8) {
+    if vector == trap::SPURIOUS {
+        return;
+    }
+    if vector == trap::TIMER {
+        let handler = TIMER.load(Ordering::Acquire);
+        if handler != 0 {
+            // SAFETY: stored by `set_timer_handler` alone.
+            let handler: fn() = unsafe { core::mem::transmute(handler) };
+            handler();
+        }
+    } else if let Some(line) = vector.checked_sub(trap::FIRST_LINE).and_then(|n| HANDLERS.get(n as usize)) {
+        for entry in line {
+            let function = entry.function.load(Ordering::Acquire);
+            if function == 0 {
+                break;
+            }
+            // SAFETY: stored by `register` alone.
+            let handler: fn(usize) = unsafe { core::mem::transmute(function) };
+            handler(entry.data.load(Ordering::Relaxed));
+        }
+    }
+    apic::end_of_interrupt();
 }

@@ -1,28 +1,219 @@
 //! The kernel's half of every address space, and the translation buffer.
+//!
+//! ```text
+//!   0xFFFF_8000_0000_0000  direct map: all RAM, and device registers (uncached)   NX, writable; image's text and rodata: read-only
+//!   0xFFFF_C000_0000_0000  kernel stacks, a hole below each                      NX, writable
+//!   0xFFFF_FFFF_8000_0000  the image                                             each part with its one kind of access
+//! ```
+//!
+//! The three entries of the root exist from boot and never change, so a new space copies them and is done. The direct
+//! map uses 2 MiB pages (1 GiB where the CPU has them and RAM fills one), but 4 KiB pages where the image lies, for its
+//! read-only parts must be read-only there too.
+//!
+//! All kernel entries are global: they outlive a change of space in the translation buffer. They are never removed,
+//! except those of stacks, which `unmap_stack_page` flushes.
 
-use hafez_mm::{Flush, Pfn, PhysMap, SpaceId};
+use super::{boot::VirtioMmio, cpu, entry, percpu, regs};
+use core::sync::atomic::{AtomicU32, Ordering};
+use hafez_mm::{Flush, FlushPages, PAGE_SIZE, Pfn, PfnRange, PhysMap, SpaceId};
 
 /// Where frame 0 is seen.
 pub const DIRECT_MAP: u64 = 0xFFFF_8000_0000_0000;
+/// Where kernel stacks are.
+pub const STACKS: u64 = 0xFFFF_C000_0000_0000;
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const WRITE_THROUGH: u64 = 1 << 3;
+const UNCACHED: u64 = 1 << 4;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const HUGE: u64 = 1 << 7;
+const GLOBAL: u64 = 1 << 8;
+const NO_EXECUTE: u64 = 1 << 63;
+const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
+
+/// Accessed and dirty are set from the start, so that the processor never has to write them.
+const KERNEL: u64 = PRESENT | GLOBAL | ACCESSED | DIRTY;
+const TEXT: u64 = KERNEL;
+const RODATA: u64 = KERNEL | NO_EXECUTE;
+const DATA: u64 = KERNEL | NO_EXECUTE | WRITABLE;
+const DEVICE: u64 = DATA | UNCACHED | WRITE_THROUGH;
+/// Entries above the last level: rights are decided below.
+const TABLE: u64 = PRESENT | WRITABLE | ACCESSED;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const MIB2: u64 = 2 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Above this many pages, reloading CR3 is cheaper than forgetting them one by one.
+const FLUSH_ONE_BY_ONE: usize = 32;
+
+static KERNEL_ROOT: AtomicU32 = AtomicU32::new(0);
 
 /// All of RAM, and the device registers below 4 GiB (uncached).
-pub fn phys() -> PhysMap {
+#[inline(always)]
+pub const fn phys() -> PhysMap {
     // SAFETY: the direct map covers every frame that the loader told and lives as long as the kernel.
     unsafe { PhysMap::new(DIRECT_MAP as *mut u8) }
 }
+
 /// The root of the kernel's own space: its upper half is what every space has.
 pub fn kernel_root() -> Pfn {
-    todo!()
+    Pfn(KERNEL_ROOT.load(Ordering::Relaxed))
 }
+
+/// A table's entry.
+fn entry(table: Pfn, index: usize) -> *mut u64 {
+    // Any 9-bit index is inside the frame.
+    phys().ptr(table).cast::<u64>().wrapping_add(index & 511)
+}
+
+/// Gives frames for tables; `None` when there are none.
+type Source<'a> = &'a mut dyn FnMut() -> Option<Pfn>;
+
+/// Follow `at` from the kernel's root down to the table of `level` (3: of 1 GiB pages, 2: of 2 MiB, 1: of 4 KiB), making
+/// the tables that are missing; the entry of `at` there.
+fn walk(at: u64, level: u32, source: Source<'_>) -> Option<*mut u64> {
+    let mut table = kernel_root();
+    for above in (level + 1..=4).rev() {
+        let slot = entry(table, (at >> (12 + 9 * (above - 1))) as usize);
+        // SAFETY: tables of the kernel half are frames of ours; entries are only written here, and only added.
+        unsafe {
+            if *slot & PRESENT == 0 {
+                let new = source()?;
+                phys().zero(new);
+                *slot = new.addr().0 | TABLE;
+            }
+            assert!(above == 4 || *slot & HUGE == 0, "a large page where a table was expected");
+            table = Pfn(((*slot & ADDRESS) >> 12) as u32);
+        }
+    }
+    Some(entry(table, (at >> (12 + 9 * (level - 1))) as usize))
+}
+
+fn put(at: u64, level: u32, value: u64, source: Source<'_>) -> Option<()> {
+    let slot = walk(at, level, source)?;
+    // SAFETY: from `walk`.
+    unsafe { *slot = if level > 1 { value | HUGE } else { value } };
+    Some(())
+}
+
+/// Build the kernel half and change to it. Frames for the tables are taken from `next` on.
+pub(super) fn init(ram: &[PfnRange], virtio: &[VirtioMmio], next: &mut Pfn) {
+    let source: Source<'_> = &mut || {
+        let frame = *next;
+        next.0 += 1;
+        Some(frame)
+    };
+    let root = source().expect("endless");
+    phys().zero(root);
+    KERNEL_ROOT.store(root.0, Ordering::Relaxed);
+
+    let image = entry::image();
+    let physical = |at: u64| at - entry::BASE;
+    let rights = |at: u64| match at {
+        at if at < image.text_end => TEXT,
+        at if at < image.rodata_end => RODATA,
+        _ => DATA,
+    };
+
+    let mut at = image.start;
+    while at < image.end {
+        if at != image.stack_guard && !(image.boot_tables.0..image.boot_tables.1).contains(&at) {
+            put(at, 1, physical(at) | rights(at), source);
+        }
+        at += PAGE;
+    }
+
+    // Read-only parts of the image are small-paged in the direct map too.
+    let small_until = physical(image.rodata_end).next_multiple_of(MIB2);
+    for range in ram {
+        let (mut at, end) = (range.start.addr().0, range.end.addr().0);
+        while at < end {
+            if at < small_until {
+                let inside = (physical(image.start)..physical(image.rodata_end)).contains(&at);
+                put(DIRECT_MAP + at, 1, at | if inside { RODATA } else { DATA }, source);
+                at += PAGE;
+            } else if cpu::features().huge_1g && at.is_multiple_of(GIB) && at + GIB <= end {
+                put(DIRECT_MAP + at, 3, at | DATA, source);
+                at += GIB;
+            } else {
+                // A last part of less than 2 MiB has nothing behind it that could be reached by accident.
+                put(DIRECT_MAP + at, 2, (at & !(MIB2 - 1)) | DATA, source);
+                at = (at + MIB2) & !(MIB2 - 1);
+            }
+        }
+    }
+    // The table of stacks exists from boot, as every space copies its entry.
+    walk(STACKS, 3, source);
+
+    for base in [super::apic::LOCAL, super::apic::IO, super::apic::IO + 0x1_0000] {
+        map_device(base, PAGE, source);
+    }
+    for device in virtio {
+        map_device(device.base, device.size, source);
+    }
+    load_kernel_space();
+    // SAFETY: the new tables map all that the kernel uses; global pages are now allowed.
+    unsafe { regs::set_cr4(regs::cr4() | 1 << 7) };
+}
+
+/// Device registers, uncached, in the direct map.
+fn map_device(base: u64, size: u64, source: Source<'_>) {
+    let mut at = base & !(MIB2 - 1);
+    while at < base + size {
+        put(DIRECT_MAP + at, 2, at | DEVICE, source);
+        at += MIB2;
+    }
+}
+
+/// Map one page of a kernel stack. `false` where a table was needed and `source` had no frame.
+pub fn map_stack_page(at: u64, frame: Pfn, source: &mut dyn FnMut() -> Option<Pfn>) -> bool {
+    assert!((STACKS..STACKS + GIB).contains(&at));
+    put(at, 1, frame.addr().0 | DATA, source).is_some()
+}
+
+/// Unmap one page of a kernel stack; the frame that was there.
+pub fn unmap_stack_page(at: u64) -> Option<Pfn> {
+    assert!((STACKS..STACKS + GIB).contains(&at));
+    let slot = walk(at, 1, &mut || None)?;
+    // SAFETY: from `walk`; nobody is on that stack.
+    let old = unsafe { core::mem::replace(&mut *slot, 0) };
+    regs::invlpg(at);
+    (old & PRESENT != 0).then_some(Pfn(((old & ADDRESS) >> 12) as u32))
+}
+
 /// Make no CPU in `flush.cpus` use an old translation of these pages.
-pub fn flush(_flush: &Flush<'_>) {
-    todo!()
+pub fn flush(flush: &Flush<'_>) {
+    // One CPU runs, and it keeps translations of the loaded space only: loading another forgets them.
+    debug_assert!(percpu::this().id.get() == 0);
+    if regs::cr3() & ADDRESS != flush.root.addr().0 {
+        return;
+    }
+    match flush.pages {
+        FlushPages::List(pages) if pages.len() <= FLUSH_ONE_BY_ONE => {
+            for page in pages {
+                regs::invlpg(page.addr().0);
+            }
+        }
+        _ => load_root(flush.root),
+    }
 }
+
+fn load_root(root: Pfn) {
+    // SAFETY: every root has the kernel's half.
+    unsafe { regs::set_cr3(root.addr().0) };
+}
+
 /// Use this space's translations from now on.
-pub fn load_space(_root: Pfn, _id: SpaceId) {
-    todo!()
+pub fn load_space(root: Pfn, _id: SpaceId) {
+    if regs::cr3() & ADDRESS != root.addr().0 {
+        load_root(root);
+    }
 }
+
 /// Use the kernel's own root: the lower half is empty.
 pub fn load_kernel_space() {
-    todo!()
+    load_root(kernel_root());
 }

@@ -1,13 +1,48 @@
-//! Ring 3: entering it, coming back, and reaching into its memory.
+//! Ring 3: entering it and coming back.
+//!
+//! `run` enters the program and returns at its next trap; what to do about the trap is the caller's loop. The entry
+//! code stores the program's registers straight into its `UserContext`:
+//!
+//! ```text
+//!   UserContext ─► State { r15 … rax, vector, error, rip, cs, rflags, rsp, ss | fs_base, gs_base, FPU }
+//!                                                                            ▲
+//!                                              TSS.rsp0 while the program runs, and where `syscall` stores from
+//! ```
+//!
+//! FPU state and segment bases are switched seldom: they stay in the processor until another program runs on this
+//! CPU (`PerCpu::live_user` says whose they are). `leave`, called at every switch of kernel threads, writes them to
+//! memory if they may have changed; `run` loads them if they are not there. A system call touches neither.
+//!
+//! What a program could set to harm the kernel cannot get into a `State`: flags are masked, selectors are constant, and
+//! a `rip` outside the user half is answered with a protection fault before `sysret` could fault in ring 0.
 
-use super::fpu::FpuState;
-use alloc::boxed::Box;
+use super::{
+    descriptors,
+    fpu::FpuState,
+    percpu::{self, PerCpu},
+    regs, trap,
+    trap::Frame,
+};
+use alloc::alloc::{Layout, alloc, dealloc};
+use core::arch::naked_asm;
+use core::mem::offset_of;
 use core::ops::{Deref, DerefMut};
-use hafez_mm::Pfn;
+use core::ptr::NonNull;
 
-/// The registers of a program.
+pub use super::user_copy::*;
+
+/// Flags that a program may set by itself: CF PF AF ZF SF TF DF OF RF? no, AC, ID.
+const USER_FLAGS: u64 = 0x0024_0DD5;
+/// Interrupts on, and the bit that is always set.
+const FIXED_FLAGS: u64 = 0x202;
+/// Cleared by `syscall`: TF IF DF NT AC.
+const SYSCALL_MASK: u64 = 0x4_4700;
+/// The first address that is not the program's (USER_END).
+const USER_TOP: u64 = hafez_mm::USER_END.0 << hafez_mm::PAGE_SHIFT;
+
+/// The general registers of a program.
 #[derive(Clone, Default, Debug)]
-#[repr(C, align(16))]
+#[repr(C)]
 pub struct Registers {
     pub r15: u64,
     pub r14: u64,
@@ -26,78 +61,168 @@ pub struct Registers {
     pub rax: u64,
 }
 
-/// All that a program's thread has in the processor: registers, segment bases, FPU state. The last two stay in the
-/// processor while nobody else needs it; this handle knows where they are.
-pub struct UserContext {
-    _state: Box<(Registers, FpuState)>,
+/// What a `UserContext` points to.
+#[repr(C, align(64))]
+#[derive(Clone)]
+pub struct State {
+    frame: Frame,
+    fs_base: u64,
+    gs_base: u64,
+    /// The CPU that loaded it last.
+    live_on: *const PerCpu,
+    fpu: FpuState,
 }
+
+/// All that a program's thread has in the processor: registers, segment bases, FPU state.
+pub struct UserContext {
+    state: NonNull<State>,
+}
+
+// SAFETY: the state is owned; only the CPU on which its thread runs holds parts of it.
+unsafe impl Send for UserContext {}
 
 /// There was no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
 
+impl State {
+    fn fresh(rip: u64, rsp: u64) -> Self {
+        State {
+            frame: Frame {
+                registers: Registers::default(),
+                vector: trap::FIRST_INTERRUPT,
+                error: 0,
+                rip,
+                cs: descriptors::USER_CODE as u64,
+                rflags: FIXED_FLAGS,
+                rsp,
+                ss: descriptors::USER_DATA as u64,
+            },
+            fs_base: 0,
+            gs_base: 0,
+            live_on: core::ptr::null(),
+            fpu: FpuState::new(),
+        }
+    }
+}
+
 impl UserContext {
+    fn place(state: State) -> Result<Self, NoMemory> {
+        // SAFETY: the layout has a size; the memory is written before it is used.
+        unsafe {
+            let at = NonNull::new(alloc(Layout::new::<State>()).cast::<State>()).ok_or(NoMemory)?;
+            at.write(state);
+            Ok(UserContext { state: at })
+        }
+    }
     /// A fresh program's context: `rip` and `rsp` as given, all else zero, FPU state fresh.
-    pub fn new(_rip: u64, _rsp: u64) -> Result<Self, NoMemory> {
-        todo!()
+    pub fn new(rip: u64, rsp: u64) -> Result<Self, NoMemory> {
+        Self::place(State::fresh(rip, rsp))
     }
     /// A copy for a child.
-    pub fn try_clone(&self) -> Result<Self, NoMemory> {
-        todo!()
+    pub fn try_clone(&mut self) -> Result<Self, NoMemory> {
+        self.settle();
+        Self::place(State { live_on: core::ptr::null(), ..self.state().clone() })
     }
     /// All as in a fresh program (execve).
-    pub fn reset(&mut self, _rip: u64, _rsp: u64) {
-        todo!()
+    pub fn reset(&mut self, rip: u64, rsp: u64) {
+        self.abandon();
+        *self.state_mut() = State::fresh(rip, rsp);
+    }
+    #[inline(always)]
+    fn state(&self) -> &State {
+        // SAFETY: owned and initialised; the processor writes to it only inside `run`, which borrows it mutably.
+        unsafe { self.state.as_ref() }
+    }
+    #[inline(always)]
+    fn state_mut(&mut self) -> &mut State {
+        // SAFETY: as above.
+        unsafe { self.state.as_mut() }
     }
     pub fn rip(&self) -> u64 {
-        todo!()
+        self.state().frame.rip
     }
     /// A value that is no user address ends the next `run` with a general protection exception.
-    pub fn set_rip(&mut self, _rip: u64) {
-        todo!()
+    pub fn set_rip(&mut self, rip: u64) {
+        self.state_mut().frame.rip = rip;
     }
     pub fn rsp(&self) -> u64 {
-        todo!()
+        self.state().frame.rsp
     }
-    pub fn set_rsp(&mut self, _rsp: u64) {
-        todo!()
+    pub fn set_rsp(&mut self, rsp: u64) {
+        self.state_mut().frame.rsp = rsp;
     }
     pub fn rflags(&self) -> u64 {
-        todo!()
+        self.state().frame.rflags
     }
     /// Only the flags that a program may set by itself are taken.
-    pub fn set_rflags(&mut self, _rflags: u64) {
-        todo!()
+    pub fn set_rflags(&mut self, rflags: u64) {
+        self.state_mut().frame.rflags = rflags & USER_FLAGS | FIXED_FLAGS;
     }
-    pub fn fs_base(&self) -> u64 {
-        todo!()
+    pub fn fs_base(&mut self) -> u64 {
+        self.settle();
+        self.state().fs_base
     }
-    /// The address must be in the user half (the caller checks: EPERM).
-    pub fn set_fs_base(&mut self, _base: u64) {
-        todo!()
+    /// An address outside the user half is not taken (the caller checks first: EPERM).
+    pub fn set_fs_base(&mut self, base: u64) {
+        if base < USER_TOP {
+            self.abandon();
+            self.state_mut().fs_base = base;
+        }
     }
-    pub fn gs_base(&self) -> u64 {
-        todo!()
+    pub fn gs_base(&mut self) -> u64 {
+        self.settle();
+        self.state().gs_base
     }
     /// As `set_fs_base`.
-    pub fn set_gs_base(&mut self, _base: u64) {
-        todo!()
+    pub fn set_gs_base(&mut self, base: u64) {
+        if base < USER_TOP {
+            self.abandon();
+            self.state_mut().gs_base = base;
+        }
     }
     /// The FPU state, brought to memory first where the processor holds it.
     pub fn fpu(&mut self) -> &mut FpuState {
-        todo!()
+        self.abandon();
+        &mut self.state_mut().fpu
+    }
+    /// Bring what the processor holds to memory.
+    fn settle(&mut self) {
+        let area = percpu::this();
+        if area.live_user.get() == self.state.as_ptr() {
+            leave();
+        }
+    }
+    /// Bring what the processor holds to memory, and have the next `run` load it again.
+    fn abandon(&mut self) {
+        self.settle();
+        self.state_mut().live_on = core::ptr::null();
+    }
+}
+
+impl Drop for UserContext {
+    fn drop(&mut self) {
+        let area = percpu::this();
+        if area.live_user.get() == self.state.as_ptr() {
+            area.live_user.set(core::ptr::null_mut());
+            area.live_dirty.set(false);
+        }
+        // SAFETY: from `place`, and no CPU names it any more.
+        unsafe { dealloc(self.state.as_ptr().cast(), Layout::new::<State>()) };
     }
 }
 
 impl Deref for UserContext {
     type Target = Registers;
+    #[inline(always)]
     fn deref(&self) -> &Registers {
-        todo!()
+        &self.state().frame.registers
     }
 }
 impl DerefMut for UserContext {
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut Registers {
-        todo!()
+        &mut self.state_mut().frame.registers
     }
 }
 
@@ -115,60 +240,204 @@ pub enum Trap {
 }
 
 /// Run the program until its next trap, in the address space that is loaded.
-pub fn run(_context: &mut UserContext) -> Trap {
-    todo!()
+#[inline]
+pub fn run(context: &mut UserContext) -> Trap {
+    let area = percpu::this();
+    let state = context.state.as_ptr();
+    // SAFETY: the state is ours (borrowed mutably through the context), and has only what a program may have.
+    unsafe {
+        if area.live_user.get() != state || (*state).live_on != &raw const *area {
+            load(area, state);
+        }
+        area.live_dirty.set(true);
+        if (*state).frame.rip >= USER_TOP {
+            return Trap::Exception { vector: 13, code: 0 };
+        }
+        enter_user(state);
+        match (*state).frame.vector {
+            trap::SYSCALL => Trap::Syscall,
+            vector => other_trap(vector, (*state).frame.error),
+        }
+    }
 }
 
-/// An access to memory that the program does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadAddress;
-
-/// Called when the kernel itself faults on user memory: bring the page in (may sleep) and tell whether to try again.
-pub fn set_fault_hook(_hook: fn(addr: u64, write: bool, exec: bool) -> bool) {
-    todo!()
+#[cold]
+fn other_trap(vector: u64, error: u64) -> Trap {
+    if vector == trap::PAGE_FAULT {
+        Trap::PageFault {
+            addr: regs::cr2(),
+            write: error & trap::FAULT_WRITE != 0,
+            exec: error & trap::FAULT_FETCH != 0,
+            present: error & trap::FAULT_PRESENT != 0,
+        }
+    } else if vector < trap::FIRST_INTERRUPT {
+        Trap::Exception { vector: vector as u8, code: error }
+    } else {
+        super::irq::dispatch(vector as u8);
+        Trap::Interrupt
+    }
 }
 
-/// Copy from the program. On an error, part of `to` may have been written.
-pub fn copy_from(_to: &mut [u8], _from: u64) -> Result<(), BadAddress> {
-    todo!()
+/// Put a program's FPU state and segment bases into the processor.
+///
+/// # Safety
+/// The state is alive and no other CPU holds it.
+#[cold]
+unsafe fn load(area: &PerCpu, state: *mut State) {
+    leave();
+    // SAFETY: by the caller; bases are in the user half.
+    unsafe {
+        (*state).fpu.restore();
+        regs::write_msr(regs::FS_BASE, (*state).fs_base);
+        regs::write_msr(regs::KERNEL_GS_BASE, (*state).gs_base);
+        (*state).live_on = area;
+    }
+    area.live_user.set(state);
 }
-/// Copy to the program. On an error, part may have been written.
-pub fn copy_to(_to: u64, _from: &[u8]) -> Result<(), BadAddress> {
-    todo!()
+
+/// Another thread may run now: bring what the processor holds of the last program to memory, if it may have changed.
+#[inline]
+pub fn leave() {
+    let area = percpu::this();
+    if !area.live_dirty.replace(false) {
+        return;
+    }
+    let state = area.live_user.get();
+    // SAFETY: a live state is not null while dirty, and its drop clears both.
+    unsafe {
+        (*state).fpu.save();
+        (*state).fs_base = regs::read_msr(regs::FS_BASE);
+        (*state).gs_base = regs::read_msr(regs::KERNEL_GS_BASE);
+    }
 }
-/// Zero `len` bytes of the program's memory.
-pub fn zero(_to: u64, _len: usize) -> Result<(), BadAddress> {
-    todo!()
+
+/// Enter ring 3; returns at the next trap with the state completed. `sysret` where the last trap was a system call and
+/// nobody changed the registers it destroys, else `iret`.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn enter_user(state: *mut State) {
+    naked_asm!(
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov gs:[{kernel_rsp}], rsp",
+        "lea rax, [rdi + {frame_bytes}]",
+        "mov gs:[{rsp0}], rax",
+        "mov rcx, [rdi + {rip}]",
+        "mov r11, [rdi + {rflags}]",
+        "mov rbx, [rdi + {rbx}]",
+        "mov rbp, [rdi + {rbp}]",
+        "mov r12, [rdi + {r12}]",
+        "mov r13, [rdi + {r13}]",
+        "mov r14, [rdi + {r14}]",
+        "mov r15, [rdi + {r15}]",
+        "mov rdx, [rdi + {rdx}]",
+        "mov rsi, [rdi + {rsi}]",
+        "mov r8, [rdi + {r8}]",
+        "mov r9, [rdi + {r9}]",
+        "mov r10, [rdi + {r10}]",
+        "mov rax, [rdi + {rax}]",
+        "cmp rcx, [rdi + {rcx}]",
+        "jne 2f",
+        "cmp r11, [rdi + {r11}]",
+        "jne 2f",
+        "mov rsp, [rdi + {rsp}]",
+        "mov rdi, [rdi + {rdi}]",
+        "swapgs",
+        "sysretq",
+        // All registers, through the frame itself.
+        "2:",
+        "mov rcx, [rdi + {rcx}]",
+        "mov r11, [rdi + {r11}]",
+        "lea rsp, [rdi + {rip}]",
+        "mov rdi, [rdi + {rdi}]",
+        "swapgs",
+        "iretq",
+        kernel_rsp = const offset_of!(PerCpu, kernel_rsp),
+        rsp0 = const trap::RSP0,
+        frame_bytes = const trap::FRAME_BYTES,
+        rip = const offset_of!(Frame, rip),
+        rflags = const offset_of!(Frame, rflags),
+        rsp = const offset_of!(Frame, rsp),
+        rbx = const offset_of!(Frame, registers.rbx),
+        rbp = const offset_of!(Frame, registers.rbp),
+        r8 = const offset_of!(Frame, registers.r8),
+        r9 = const offset_of!(Frame, registers.r9),
+        r10 = const offset_of!(Frame, registers.r10),
+        r11 = const offset_of!(Frame, registers.r11),
+        r12 = const offset_of!(Frame, registers.r12),
+        r13 = const offset_of!(Frame, registers.r13),
+        r14 = const offset_of!(Frame, registers.r14),
+        r15 = const offset_of!(Frame, registers.r15),
+        rax = const offset_of!(Frame, registers.rax),
+        rcx = const offset_of!(Frame, registers.rcx),
+        rdx = const offset_of!(Frame, registers.rdx),
+        rsi = const offset_of!(Frame, registers.rsi),
+        rdi = const offset_of!(Frame, registers.rdi),
+    )
 }
-/// Copy a string that ends in NUL: `Some(length)` without the NUL, `None` if `to` is full before it ends.
-pub fn copy_string(_to: &mut [u8], _from: u64) -> Result<Option<usize>, BadAddress> {
-    todo!()
+
+/// Where the `syscall` instruction arrives: interrupts off, the program's stack still in `rsp`, `rcx` = its `rip`, `r11` =
+/// its flags.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn syscall_entry() {
+    naked_asm!(
+        "swapgs",
+        "mov gs:[{scratch}], rsp",
+        "mov rsp, gs:[{rsp0}]",
+        "mov [rsp - {from_end_rflags}], r11",
+        "mov [rsp - {from_end_rip}], rcx",
+        "lea rsp, [rsp - {pushed}]",
+        "push {syscall}",
+        "push rax",
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "push rcx",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov rax, gs:[{scratch}]",
+        "mov [rsp + {rsp}], rax",
+        ".globl leave_user",
+        "leave_user:",
+        "mov rsp, gs:[{kernel_rsp}]",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "ret",
+        scratch = const offset_of!(PerCpu, scratch),
+        rsp0 = const trap::RSP0,
+        from_end_rflags = const trap::FRAME_BYTES - offset_of!(Frame, rflags),
+        from_end_rip = const trap::FRAME_BYTES - offset_of!(Frame, rip),
+        pushed = const trap::FRAME_BYTES - offset_of!(Frame, error),
+        syscall = const trap::SYSCALL,
+        rsp = const offset_of!(Frame, rsp),
+        kernel_rsp = const offset_of!(PerCpu, kernel_rsp),
+    )
 }
-/// Copy `len` bytes at `offset` of a pinned frame to the program.
-pub fn copy_from_frame(_to: u64, _frame: Pfn, _offset: usize, _len: usize) -> Result<(), BadAddress> {
-    todo!()
-}
-/// Copy `len` bytes from the program to `offset` of a pinned frame.
-pub fn copy_to_frame(_frame: Pfn, _offset: usize, _from: u64, _len: usize) -> Result<(), BadAddress> {
-    todo!()
-}
-pub fn read_u32(_at: u64) -> Result<u32, BadAddress> {
-    todo!()
-}
-pub fn write_u32(_at: u64, _value: u32) -> Result<(), BadAddress> {
-    todo!()
-}
-pub fn read_u64(_at: u64) -> Result<u64, BadAddress> {
-    todo!()
-}
-pub fn write_u64(_at: u64, _value: u64) -> Result<(), BadAddress> {
-    todo!()
-}
-/// Atomic compare and exchange: what was there before (equal to `old` if it was exchanged).
-pub fn cmpxchg_u32(_at: u64, _old: u32, _new: u32) -> Result<u32, BadAddress> {
-    todo!()
-}
-/// Whether all of `[at, at + len)` lies in the user half. The copies check by themselves.
-pub fn in_user_half(_at: u64, _len: usize) -> bool {
-    todo!()
+
+/// Let this CPU take system calls.
+pub(super) fn init() {
+    // SAFETY: the handler and selectors are as the manual wants them (SDM vol. 3, 5.8.8): kernel code and the data
+    // selector after it; user code 32, from which `sysret` takes data + 8 and 64-bit code + 16.
+    unsafe {
+        regs::write_msr(regs::EFER, regs::read_msr(regs::EFER) | 1);
+        let star = (descriptors::USER_CODE_32 as u64) << 48 | (descriptors::KERNEL_CODE as u64) << 32;
+        regs::write_msr(regs::STAR, star);
+        regs::write_msr(regs::LSTAR, syscall_entry as *const () as u64);
+        regs::write_msr(regs::FMASK, SYSCALL_MASK);
+    }
 }

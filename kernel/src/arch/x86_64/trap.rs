@@ -1,0 +1,189 @@
+//! Exceptions and interrupts: the stubs that the gates name, and what happens when one comes while the kernel runs.
+//!
+//! From ring 3 the processor has switched to `rsp0`, which points behind the `Frame` of the running `UserContext`; the
+//! stub completes that frame in place and returns to `user::run`'s caller. From ring 0 the frame is built on the
+//! current stack. Which of the two it was, the saved CS alone decides.
+//!
+//! NMI, double fault and machine check come on stacks of their own and end the kernel: they may strike between two
+//! instructions of the entry code, where neither the stack nor GS can be trusted.
+
+use super::{irq, panic, percpu::PerCpu, regs, user, user::Registers};
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+/// Gates in use: exceptions below 32, then the CPU's own interrupts, then one for each interrupt line.
+pub const VECTORS: usize = FIRST_LINE as usize + irq::LINES;
+pub const PAGE_FAULT: u64 = 14;
+/// The first vector that is no exception.
+pub const FIRST_INTERRUPT: u64 = 32;
+pub const TIMER: u8 = 32;
+pub const SPURIOUS: u8 = 47;
+/// The vector of interrupt line 0.
+pub const FIRST_LINE: u8 = 48;
+/// What the system call entry stores as its vector.
+pub const SYSCALL: u64 = 256;
+
+/// Bits of a page fault's error code.
+pub const FAULT_PRESENT: u64 = 1;
+pub const FAULT_WRITE: u64 = 2;
+pub const FAULT_FETCH: u64 = 16;
+
+/// What the stubs leave: registers, then what the processor pushed.
+#[derive(Clone, Debug)]
+#[repr(C, align(16))]
+pub struct Frame {
+    pub registers: Registers,
+    pub vector: u64,
+    pub error: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub rflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
+}
+
+pub const FRAME_BYTES: usize = size_of::<Frame>();
+
+global_asm!(
+    r#"
+    .macro SAVE_REGISTERS
+    push rax
+    push rdi
+    push rsi
+    push rdx
+    push rcx
+    push r8
+    push r9
+    push r10
+    push r11
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    .endm
+
+    // A place for stac or clac, filled in at boot where the CPU has SMAP.
+    .macro PATCH kind
+    990:
+    .byte 0x0F, 0x1F, 0x00
+    .pushsection .patches, "a"
+    .quad 990b, \kind
+    .popsection
+    .endm
+
+    .section .text.hot, "ax", @progbits
+    .balign 16
+trap_stubs:
+    .set vector, 0
+    .rept {vectors}
+    .balign 16
+    .if vector == 2 || vector == 8 || vector == 18
+      .if vector != 8
+      push 0
+      .endif
+      push vector
+      jmp trap_fatal
+    .else
+      .if !(vector == 10 || vector == 11 || vector == 12 || vector == 13 || vector == 14 || vector == 17 || vector == 21 || vector == 29 || vector == 30)
+      push 0
+      .endif
+      push vector
+      jmp trap_common
+    .endif
+    .set vector, vector + 1
+    .endr
+
+    .balign 16
+trap_common:
+    test byte ptr [rsp + 24], 3
+    jz 2f
+    swapgs
+    SAVE_REGISTERS
+    PATCH 1
+    cld
+    jmp leave_user
+2:
+    SAVE_REGISTERS
+    PATCH 1
+    cld
+    mov rdi, rsp
+    mov rbp, rsp
+    and rsp, -16
+    call {kernel_trap}
+    mov rsp, rbp
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    pop rax
+    add rsp, 16
+    iretq
+
+trap_fatal:
+    SAVE_REGISTERS
+    PATCH 1
+    cld
+    mov rdi, rsp
+    mov rax, [rsp + {frame}]               // the area's address, at the top of the exception stack
+    mov rdx, rax
+    shr rdx, 32
+    mov ecx, {gs_base}
+    wrmsr
+    xor ebp, ebp
+    call {fatal_trap}
+    ud2
+    "#,
+    vectors = const VECTORS,
+    frame = const FRAME_BYTES,
+    gs_base = const regs::GS_BASE,
+    kernel_trap = sym kernel_trap,
+    fatal_trap = sym fatal_trap,
+);
+
+unsafe extern "C" {
+    static trap_stubs: u8;
+}
+
+/// The address of a vector's stub.
+pub fn stub(vector: usize) -> u64 {
+    (&raw const trap_stubs) as u64 + vector as u64 * 16
+}
+
+/// A trap while the kernel ran.
+extern "C" fn kernel_trap(frame: &mut Frame) {
+    match frame.vector {
+        PAGE_FAULT => {
+            let address = regs::cr2();
+            let Some(recover) = user::fixup(frame.rip) else {
+                panic::trap(frame, Some(address));
+            };
+            if !user::bring_in(address, frame.error) {
+                frame.rip = recover;
+            }
+        }
+        vector if vector >= FIRST_INTERRUPT => irq::dispatch(vector as u8),
+        _ => match user::fixup(frame.rip) {
+            Some(recover) => frame.rip = recover,
+            None => panic::trap(frame, None),
+        },
+    }
+}
+
+extern "C" fn fatal_trap(frame: &mut Frame) -> ! {
+    panic::trap(frame, (frame.vector == 8).then(regs::cr2))
+}
+
+/// Where `rsp0` lies in a CPU's area.
+pub const RSP0: usize = offset_of!(PerCpu, tss) + offset_of!(super::descriptors::Tss, rsp0);
