@@ -1,0 +1,70 @@
+//! Names for the addresses in a kernel's last words.
+//!
+//! The kernel walks its stack and prints bare addresses, which needs no memory and no tables there. The names and lines are in the
+//! ELF file that it was started from, and that is still here.
+
+use std::fmt::Write;
+use std::path::Path;
+
+/// Every address of the kernel's text begins so: `0x`, and the top 2 GiB of the address space.
+const PREFIX: &str = "0xffffffff8";
+/// Hexadecimal digits of an address, without `0x`.
+const DIGITS: usize = 16;
+
+/// `text` with a name and a place after each address of the kernel in it.
+pub fn name_addresses(text: &str, elf: &Path) -> String {
+    let Ok(loader) = addr2line::Loader::new(elf) else { return text.to_owned() };
+    annotate(text, |address| {
+        let name = loader.find_symbol(address)?;
+        let name = addr2line::demangle_auto(name.into(), None);
+        let place = loader.find_location(address).ok().flatten();
+        let place = place.and_then(|l| Some(format!(" at {}:{}", short(l.file?), l.line?)));
+        Some(format!("{name}{}", place.unwrap_or_default()))
+    })
+}
+
+/// The path from the workspace on, as one would open it there.
+fn short(file: &str) -> &str {
+    ["/kernel/src/", "/crates/"].iter().find_map(|p| file.rfind(p)).map_or(file, |i| &file[i + 1..])
+}
+
+fn annotate(text: &str, name: impl Fn(u64) -> Option<String>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(PREFIX) {
+        let (before, found) = rest.split_at(at);
+        let end = (2..found.len().min(2 + DIGITS)).find(|i| !found.as_bytes()[*i].is_ascii_hexdigit());
+        let end = end.unwrap_or(found.len().min(2 + DIGITS));
+        let (digits, after) = found.split_at(end);
+        out.push_str(before);
+        out.push_str(digits);
+        // A return address points behind the call, which may be another line, or another function.
+        let known = u64::from_str_radix(&digits[2..], 16).ok().and_then(|a| name(a - 1));
+        if let Some(known) = known {
+            let _ = write!(out, " {known}");
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_get_names_and_all_else_stays() {
+        let known = |a: u64| (a == 0xffff_ffff_8010_0fff).then(|| "start".to_owned());
+        for (text, expected) in [
+            ("at 0xffffffff80101000\n", "at 0xffffffff80101000 start\n"),
+            ("0xffffffff80101000", "0xffffffff80101000 start"),
+            ("0xffffffff80101001 é 0xffffffff8", "0xffffffff80101001 é 0xffffffff8"),
+            ("cr2 0x0000000000001000", "cr2 0x0000000000001000"),
+            ("0xffffffff801010000", "0xffffffff80101000 start0"),
+            ("0xffffffff8é", "0xffffffff8é"),
+        ] {
+            assert_eq!(annotate(text, known), expected);
+        }
+    }
+}
