@@ -121,8 +121,17 @@ fn non_empty(text: &str) -> Result<OsString, String> {
 pub const LEAST_MEMORY: Size = Size(8 << 20);
 
 impl RunArgs {
-    /// What clap cannot know.
-    fn check(&self) -> Result<(), String> {
+    /// What clap cannot know. `all` is the whole command line.
+    fn check(&self, all: &[OsString]) -> Result<(), String> {
+        // Clap takes a mistyped option for the program; nobody means that without a `--` before it.
+        let before = all.len().checked_sub(self.program.len() + 1).map(|i| &all[i]);
+        let first = self.program.first().filter(|p| p.as_encoded_bytes().starts_with(b"-"));
+        if let Some(first) = first.filter(|_| before.is_none_or(|b| b != "--")) {
+            return Err(format!(
+                "there is no option {}; `hafez run --help` lists them",
+                first.to_string_lossy()
+            ));
+        }
         let later = [
             (self.zram.is_some(), "--zram: compressed swap is not there yet; --swap takes a disk"),
             (self.trace.is_some(), "--trace: traces are not there yet"),
@@ -153,7 +162,8 @@ impl RunArgs {
 
 /// The command, or the exit code after the right words went out.
 pub fn parse() -> Result<Command, u8> {
-    let command = match Cli::try_parse() {
+    let all: Vec<OsString> = std::env::args_os().collect();
+    let command = match Cli::try_parse_from(&all) {
         Ok(cli) => cli.command,
         Err(error) if !error.use_stderr() => {
             let _ = error.print();
@@ -165,7 +175,7 @@ pub fn parse() -> Result<Command, u8> {
         }
     };
     if let Command::Run(args) = &command
-        && let Err(why) = args.check()
+        && let Err(why) = args.check(&all)
     {
         eprintln!("hafez: {why}");
         return Err(crate::FAILED);
@@ -197,9 +207,9 @@ mod tests {
     use super::*;
 
     fn run(args: &[&str]) -> Result<Box<RunArgs>, String> {
-        let all = ["hafez", "run"].iter().chain(args);
-        match Cli::try_parse_from(all).map_err(|e| one_line(&e))?.command {
-            Command::Run(args) => args.check().map(|()| args),
+        let all: Vec<OsString> = ["hafez", "run"].iter().chain(args).map(OsString::from).collect();
+        match Cli::try_parse_from(&all).map_err(|e| one_line(&e))?.command {
+            Command::Run(args) => args.check(&all).map(|()| args),
             Command::Doctor => unreachable!("the arguments say run"),
         }
     }
