@@ -46,6 +46,8 @@ pub enum Event {
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// This many of one deadly signal, and the machine is ended from outside: whatever is inside does not listen.
 const IMPATIENCE: u32 = 3;
+/// How a panic begins on the early console.
+const EARLY_PANIC: &str = "KERNEL PANIC";
 /// Bytes of what QEMU and the early kernel say that are worth keeping.
 const KEPT: usize = 16 << 10;
 
@@ -247,7 +249,10 @@ impl Session {
         }
         self.spinner = None;
         self.raw = None;
-        if let Some(text) = self.state.panic.take() {
+        let early = String::from_utf8_lossy(&bytes_of(self.early_words)).into_owned();
+        // A kernel that panics before it has ports, or in them, can still write to the early console.
+        let panic = self.state.panic.take().or_else(|| Some(early[early.find(EARLY_PANIC)?..].to_owned()));
+        if let Some(text) = panic {
             let named = symbols::name_addresses(&text, &self.kernel);
             eprintln!(
                 "hafez: the kernel panicked. This is a bug in Hafez, not in the program.\n{}",
@@ -260,7 +265,6 @@ impl Session {
                 return Ok(128 + self.state.deadly.0 as u8);
             }
             let qemu = String::from_utf8_lossy(&bytes_of(self.qemu_words)).trim().to_owned();
-            let early = String::from_utf8_lossy(&bytes_of(self.early_words)).trim().to_owned();
             let how = match status {
                 Ok(status) => match status.signal() {
                     Some(signal) => format!("QEMU was killed by signal {signal}"),
@@ -270,7 +274,7 @@ impl Session {
             };
             let lost = self.state.control_lost.map(|why| format!("; {why}")).unwrap_or_default();
             let mut report = format!("the machine stopped before the program did: {how}{lost}");
-            for words in [qemu, symbols::name_addresses(&early, &self.kernel)] {
+            for words in [qemu, symbols::name_addresses(early.trim(), &self.kernel)] {
                 if !words.is_empty() {
                     report += &format!("\n{words}");
                 }

@@ -6,9 +6,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
-/// Every address of the kernel's text begins so: `0x`, and the top 2 GiB of the address space.
-const PREFIX: &str = "0xffffffff8";
-/// Hexadecimal digits of an address, without `0x`.
+/// Every address of the kernel's text begins so: it lies in the top 2 GiB.
+const PREFIX: &str = "ffffffff8";
+/// Hexadecimal digits of an address.
 const DIGITS: usize = 16;
 
 /// `text` with a name and a place after each address of the kernel in it.
@@ -33,13 +33,12 @@ fn annotate(text: &str, name: impl Fn(u64) -> Option<String>) -> String {
     let mut rest = text;
     while let Some(at) = rest.find(PREFIX) {
         let (before, found) = rest.split_at(at);
-        let end = (2..found.len().min(2 + DIGITS)).find(|i| !found.as_bytes()[*i].is_ascii_hexdigit());
-        let end = end.unwrap_or(found.len().min(2 + DIGITS));
+        let end = found.bytes().take(DIGITS).take_while(u8::is_ascii_hexdigit).count();
         let (digits, after) = found.split_at(end);
         out.push_str(before);
         out.push_str(digits);
         // A return address points behind the call, which may be another line, or another function.
-        let known = u64::from_str_radix(&digits[2..], 16).ok().and_then(|a| name(a - 1));
+        let known = u64::from_str_radix(digits, 16).ok().and_then(|a| name(a - 1));
         if let Some(known) = known {
             let _ = write!(out, " {known}");
         }
@@ -58,7 +57,7 @@ mod tests {
         let known = |a: u64| (a == 0xffff_ffff_8010_0fff).then(|| "start".to_owned());
         for (text, expected) in [
             ("at 0xffffffff80101000\n", "at 0xffffffff80101000 start\n"),
-            ("0xffffffff80101000", "0xffffffff80101000 start"),
+            ("ffffffff80101000", "ffffffff80101000 start"),
             ("0xffffffff80101001 é 0xffffffff8", "0xffffffff80101001 é 0xffffffff8"),
             ("cr2 0x0000000000001000", "cr2 0x0000000000001000"),
             ("0xffffffff801010000", "0xffffffff80101000 start0"),
