@@ -205,6 +205,10 @@ pub trait Inode: Any + Send + Sync {
     fn create(&self, _name: &[u8], _new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
         Err(Errno::EPERM)
     }
+    /// A regular file with no name in this directory's file system (O_TMPFILE).
+    fn create_unnamed(&self, _new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+        Err(Errno::EOPNOTSUPP)
+    }
     /// A second name for `target`, which is of the same file system (same `dev`) and no directory.
     fn link(&self, _name: &[u8], _target: &Arc<dyn Inode>) -> Result<()> {
         Err(Errno::EPERM)

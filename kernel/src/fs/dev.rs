@@ -1,0 +1,144 @@
+//! `/dev`: the devices that programs expect, and device numbers.
+//!
+//! | node | number | reads | writes |
+//! |---|---|---|---|
+//! | null | 1:3 | end of file | vanish |
+//! | zero | 1:5 | zero bytes; a mapping of it is anonymous memory | vanish |
+//! | full | 1:7 | zero bytes | ENOSPC |
+//! | random, urandom | 1:8, 1:9 | the kernel's generator | stir it |
+//! | tty, console | 5:0, 5:1 | the terminal | the terminal |
+
+use super::{
+    file::{FileOps, How, Mapping},
+    inode::Kind,
+    iobuf::{Sink, Source},
+    synth::{Dir, Entry},
+};
+use crate::{
+    errno::{Errno, Result},
+    random,
+};
+use alloc::sync::Arc;
+use core::any::Any;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A device number as `st_rdev` has it (`makedev(3)`).
+pub const fn makedev(major: u32, minor: u32) -> u64 {
+    let (major, minor) = (major as u64, minor as u64);
+    minor & 0xff | (major & 0xfff) << 8 | (minor & !0xff) << 12 | (major & !0xfff) << 32
+}
+
+/// A device number for a file system that is on no device: major 0.
+pub fn next_anonymous() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(32);
+    NEXT.fetch_add(1, Relaxed)
+}
+
+/// The memory devices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mem {
+    Null,
+    Zero,
+    Full,
+    Random,
+}
+
+/// Bytes of randomness that one go makes: the rest of a long read comes in further ones.
+const RANDOM_CHUNK: usize = 256;
+
+impl FileOps for Mem {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn read(&self, _: u64, to: &mut Sink<'_>, _: How) -> Result<()> {
+        match self {
+            Mem::Null => {}
+            Mem::Zero | Mem::Full => {
+                let all = to.remaining();
+                to.put_zeroes(all);
+            }
+            Mem::Random => {
+                let mut bytes = [0; RANDOM_CHUNK];
+                while to.remaining() > 0 {
+                    random::fill(&mut bytes);
+                    to.put(&bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+    fn write(&self, _: u64, from: &mut Source<'_>, _: How) -> Result<()> {
+        match self {
+            Mem::Full if from.remaining() > 0 => return Err(Errno::ENOSPC),
+            Mem::Random => {
+                let mut bytes = [0; RANDOM_CHUNK];
+                while from.remaining() > 0 {
+                    let n = from.take(&mut bytes);
+                    random::mix(&bytes[..n]);
+                }
+            }
+            _ => from.skip_all(),
+        }
+        Ok(())
+    }
+    fn seekable(&self) -> bool {
+        true
+    }
+    fn size(&self) -> Result<u64> {
+        Ok(0)
+    }
+    fn seek_data(&self, _: u64, _: bool) -> Result<u64> {
+        Err(Errno::ENXIO)
+    }
+    fn mapping(&self) -> Result<Mapping> {
+        if *self == Mem::Zero { Ok(Mapping::Zero) } else { Err(Errno::ENODEV) }
+    }
+}
+
+/// Open a character device by number (a node that `mknod` made).
+pub fn open_number(rdev: u64) -> Result<Arc<dyn FileOps>> {
+    const NULL: u64 = makedev(1, 3);
+    const ZERO: u64 = makedev(1, 5);
+    const FULL: u64 = makedev(1, 7);
+    const RANDOM: u64 = makedev(1, 8);
+    const URANDOM: u64 = makedev(1, 9);
+    const TTY: u64 = makedev(5, 0);
+    const CONSOLE: u64 = makedev(5, 1);
+    Ok(match rdev {
+        NULL => Arc::new(Mem::Null),
+        ZERO => Arc::new(Mem::Zero),
+        FULL => Arc::new(Mem::Full),
+        RANDOM | URANDOM => Arc::new(Mem::Random),
+        TTY | CONSOLE => return super::tty::open(),
+        _ => return Err(Errno::ENXIO),
+    })
+}
+
+/// The contents of `/dev`.
+pub fn tree() -> Arc<dyn super::Inode> {
+    let dir = Dir::new(0o755);
+    let nodes = [
+        ("null", 1, 3, 0o666),
+        ("zero", 1, 5, 0o666),
+        ("full", 1, 7, 0o666),
+        ("random", 1, 8, 0o666),
+        ("urandom", 1, 9, 0o666),
+        ("tty", 5, 0, 0o666),
+        ("console", 5, 1, 0o600),
+    ];
+    for (name, major, minor, mode) in nodes {
+        let rdev = makedev(major, minor);
+        dir.add(name, Entry::device(Kind::Char, mode, rdev, move || open_number(rdev)));
+    }
+    let links = [
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("fd", "/proc/self/fd"),
+    ];
+    for (name, target) in links {
+        dir.add(name, Entry::link(move || Ok(target.as_bytes().to_vec())));
+    }
+    dir.add("shm", Entry::dir(Dir::new(0o1777)));
+    dir.inode()
+}

@@ -1,0 +1,381 @@
+//! The open file description: what `open` makes and `dup`, `fork` and `SCM_RIGHTS` share (`open(2)`).
+//!
+//! It joins a place in the tree, what can be done with the contents ([`FileOps`]), how it was opened, and an offset. The
+//! offset of a file that has one is under a [`SleepLock`]: two threads that read through one description get
+//! different bytes, as POSIX wants; `pread` and `pwrite` take no part in it. A write, and an append's look at
+//! the end, are under the inode's write lock.
+//!
+//! Lock order: offset > write lock of the inode > whatever the file system has.
+
+use super::{
+    inode::{Inode, Kind, OpenMode, Stat},
+    iobuf::{Sink, Source},
+    lock::SleepLock,
+    locks,
+    path::Location,
+    poll::{Events, Watchers},
+};
+use crate::errno::{Errno, Result};
+use alloc::{sync::Arc, vec::Vec};
+use core::any::Any;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use hafez_mm::Object;
+use linux_raw_sys::general as abi;
+
+/// How the transfer may behave, from the description's flags or from `RWF_*`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// Say `EAGAIN` rather than sleep.
+    pub nonblock: bool,
+}
+
+/// What a mapping of the file is backed by.
+pub enum Mapping {
+    Object(Arc<Object>),
+    /// `/dev/zero`: as anonymous memory.
+    Zero,
+}
+
+/// Who makes an `ioctl`: what terminals ask about job control.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Job {
+    pub pid: u32,
+    pub group: u32,
+    pub session: u32,
+}
+
+/// What can be done with an open file, apart from its place in the tree.
+///
+/// A transfer moves what it can through the sink or source and returns; what moved counts even if an error follows, so an
+/// implementation just returns the error. It sleeps only if nothing moved yet (reads), and never with `nonblock`.
+pub trait FileOps: Any + Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    /// `at` means something only to what is [`seekable`](FileOps::seekable).
+    fn read(&self, _at: u64, _to: &mut Sink<'_>, _how: How) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+    fn write(&self, _at: u64, _from: &mut Source<'_>, _how: How) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+    /// Whether it has an offset; else `lseek` and `pread` say `ESPIPE`.
+    fn seekable(&self) -> bool {
+        false
+    }
+    /// What could be done now without sleeping.
+    fn poll(&self) -> Events {
+        Events::IN | Events::OUT | Events::RDNORM | Events::WRNORM
+    }
+    /// Name every queue that is woken when [`poll`](FileOps::poll)'s answer may change. None: it never does.
+    fn watch(&self, _watchers: &mut Watchers) {}
+    /// The device's own requests; those common to all files are done before.
+    fn ioctl(&self, _request: u32, _argument: u64, _job: Job) -> Result<usize> {
+        Err(Errno::ENOTTY)
+    }
+    fn mapping(&self) -> Result<Mapping> {
+        Err(Errno::ENODEV)
+    }
+    /// `fsync`: `EINVAL` for what has no storage.
+    fn sync(&self, _data_only: bool) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+    /// Bytes that a regular file has (SEEK_END).
+    fn size(&self) -> Result<u64> {
+        Err(Errno::ESPIPE)
+    }
+    /// SEEK_DATA and SEEK_HOLE: the next offset from `at` on that is in data (or, if `hole`, in a hole). The default knows one
+    /// piece of data and the hole at its end.
+    fn seek_data(&self, at: u64, hole: bool) -> Result<u64> {
+        let size = self.size()?;
+        if at >= size {
+            return Err(Errno::ENXIO);
+        }
+        Ok(if hole { size } else { at })
+    }
+}
+
+/// The bits of the status flags that `fcntl(F_SETFL)` can change.
+pub const SETTABLE: u32 = abi::O_APPEND | abi::O_NONBLOCK | abi::O_DIRECT | abi::O_NOATIME | abi::FASYNC;
+/// The flags that are of the opening only, not of the description.
+const OPEN_ONLY: u32 = abi::O_CREAT | abi::O_EXCL | abi::O_NOCTTY | abi::O_TRUNC | abi::O_CLOEXEC;
+
+/// An open file description.
+pub struct File {
+    ops: Arc<dyn FileOps>,
+    place: Location,
+    /// Status and access-mode flags, as `F_GETFL` gives them.
+    flags: AtomicU32,
+    mode: OpenMode,
+    offset: AtomicU64,
+    offset_lock: SleepLock,
+    id: u64,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl File {
+    /// `flags` as `open(2)` takes them.
+    pub fn new(ops: Arc<dyn FileOps>, place: Location, flags: u32) -> Result<Arc<File>> {
+        // Descriptions can be made by the thousand: leave the kernel room for what it cannot do without.
+        if !crate::mem::headroom(4096) {
+            return Err(Errno::ENFILE);
+        }
+        Ok(Arc::new(File {
+            ops,
+            place,
+            mode: open_mode(flags),
+            flags: AtomicU32::new(flags & !OPEN_ONLY),
+            offset: AtomicU64::new(0),
+            offset_lock: SleepLock::new(),
+            id: NEXT_ID.fetch_add(1, Relaxed),
+        }))
+    }
+
+    pub fn ops(&self) -> &Arc<dyn FileOps> {
+        &self.ops
+    }
+    /// The implementation, if it is a `T`.
+    pub fn ops_as<T: FileOps>(&self) -> Option<&T> {
+        self.ops.as_any().downcast_ref()
+    }
+    pub fn place(&self) -> &Location {
+        &self.place
+    }
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        self.place.inode()
+    }
+    pub fn kind(&self) -> Kind {
+        self.inode().kind()
+    }
+    pub fn stat(&self) -> Result<Stat> {
+        self.inode().stat()
+    }
+    /// Unique, never reused: names the owner of an open-file-description lock.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+    pub fn mode(&self) -> OpenMode {
+        self.mode
+    }
+    /// Opened with O_PATH: good for naming only.
+    pub fn is_path_only(&self) -> bool {
+        self.flags() & abi::O_PATH != 0
+    }
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Relaxed)
+    }
+    /// F_SETFL: the settable ones become as in `flags`.
+    pub fn set_flags(&self, flags: u32) {
+        let _ = self.flags.fetch_update(Relaxed, Relaxed, |old| Some(old & !SETTABLE | flags & SETTABLE));
+    }
+    /// Set or clear one flag (`ioctl(FIONBIO)`).
+    pub fn set_flag(&self, flag: u32, on: bool) {
+        if on {
+            self.flags.fetch_or(flag, Relaxed);
+        } else {
+            self.flags.fetch_and(!flag, Relaxed);
+        }
+    }
+    fn how(&self) -> How {
+        How { nonblock: self.flags() & abi::O_NONBLOCK != 0 }
+    }
+
+    /// `read(2)` if `at` is `None`, else `pread(2)`.
+    pub fn read(&self, at: Option<u64>, to: &mut Sink<'_>) -> Result<usize> {
+        self.read_how(at, to, self.how())
+    }
+
+    /// As [`read`](File::read), in another way than the flags say (`RWF_NOWAIT`).
+    pub fn read_how(&self, at: Option<u64>, to: &mut Sink<'_>, how: How) -> Result<usize> {
+        if !self.mode.read || self.is_path_only() {
+            return Err(Errno::EBADF);
+        }
+        if !self.ops.seekable() {
+            if at.is_some() {
+                return Err(Errno::ESPIPE);
+            }
+            let result = self.ops.read(0, to, how);
+            return to.outcome(result);
+        }
+        if let Some(at) = at {
+            let result = self.ops.read(at, to, how);
+            return to.outcome(result);
+        }
+        let _one = self.offset_lock.lock();
+        let at = self.offset.load(Relaxed);
+        let result = self.ops.read(at, to, how);
+        self.offset.store(at + to.done() as u64, Relaxed);
+        to.outcome(result)
+    }
+
+    /// `write(2)` if `at` is `None`, else `pwrite(2)`. With O_APPEND both write at the end, as Linux does.
+    pub fn write(&self, at: Option<u64>, from: &mut Source<'_>) -> Result<usize> {
+        self.write_how(at, from, self.how(), self.flags() & abi::O_APPEND != 0)
+    }
+
+    /// As [`write`](File::write), in another way than the flags say (`RWF_APPEND`, `RWF_NOWAIT`).
+    pub fn write_how(
+        &self,
+        at: Option<u64>,
+        from: &mut Source<'_>,
+        how: How,
+        append: bool,
+    ) -> Result<usize> {
+        if !self.mode.write || self.is_path_only() {
+            return Err(Errno::EBADF);
+        }
+        if !self.ops.seekable() {
+            if at.is_some() {
+                return Err(Errno::ESPIPE);
+            }
+            let result = self.ops.write(0, from, how);
+            return from.outcome(result);
+        }
+        if let Some(at) = at {
+            return self.write_at(Some(at), from, how, append).0;
+        }
+        let _one = self.offset_lock.lock();
+        let (result, end) = self.write_at(None, from, how, append);
+        if from.done() > 0 {
+            self.offset.store(end, Relaxed);
+        }
+        result
+    }
+
+    fn write_at(
+        &self,
+        at: Option<u64>,
+        from: &mut Source<'_>,
+        how: How,
+        append: bool,
+    ) -> (Result<usize>, u64) {
+        let _one = self.inode().write_lock().map(SleepLock::lock);
+        let at = match (append, self.ops.size()) {
+            (true, Ok(end)) => end,
+            _ => at.unwrap_or_else(|| self.offset.load(Relaxed)),
+        };
+        let mut result = self.ops.write(at, from, how);
+        if result.is_ok() && self.flags() & abi::O_DSYNC != 0 {
+            result = self.ops.sync(self.flags() & abi::O_SYNC != abi::O_SYNC);
+        }
+        (from.outcome(result), at + from.done() as u64)
+    }
+
+    /// Read into the kernel's own memory, as far as the file goes.
+    pub fn read_kernel(&self, at: u64, bytes: &mut [u8]) -> Result<usize> {
+        let mut sink = Sink::kernel(bytes);
+        let result = self.ops.read(at, &mut sink, How::default());
+        sink.outcome(result)
+    }
+
+    /// Everything in it. `EFBIG` past `limit` bytes.
+    pub fn read_all(&self, limit: usize) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        loop {
+            let old = all.len();
+            all.resize(old + 4096, 0);
+            let n = self.read_kernel(old as u64, &mut all[old..])?;
+            all.truncate(old + n);
+            if n == 0 {
+                return Ok(all);
+            }
+            if all.len() > limit {
+                return Err(Errno::EFBIG);
+            }
+        }
+    }
+
+    pub fn offset(&self) -> u64 {
+        self.offset.load(Relaxed)
+    }
+    /// Run `step` on the offset as one step (`getdents`, `sendfile`).
+    pub fn with_offset<T>(&self, step: impl FnOnce(&mut u64) -> T) -> T {
+        let _one = self.offset_lock.lock();
+        let mut at = self.offset.load(Relaxed);
+        let result = step(&mut at);
+        self.offset.store(at, Relaxed);
+        result
+    }
+
+    /// `lseek(2)`.
+    pub fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
+        if self.is_path_only() {
+            return Err(Errno::EBADF);
+        }
+        if !self.ops.seekable() {
+            return Err(Errno::ESPIPE);
+        }
+        let _one = self.offset_lock.lock();
+        let to = match whence {
+            abi::SEEK_SET => offset,
+            abi::SEEK_CUR => (self.offset() as i64).checked_add(offset).ok_or(Errno::EOVERFLOW)?,
+            abi::SEEK_END => (self.ops.size()? as i64).checked_add(offset).ok_or(Errno::EOVERFLOW)?,
+            abi::SEEK_DATA | abi::SEEK_HOLE => {
+                let at = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+                self.ops.seek_data(at, whence == abi::SEEK_HOLE)? as i64
+            }
+            _ => return Err(Errno::EINVAL),
+        };
+        let to = u64::try_from(to).map_err(|_| Errno::EINVAL)?;
+        self.offset.store(to, Relaxed);
+        Ok(to)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        locks::release_file(self);
+    }
+}
+
+/// What the access-mode bits allow.
+pub fn open_mode(flags: u32) -> OpenMode {
+    let access = flags & abi::O_ACCMODE;
+    let path_only = flags & abi::O_PATH != 0;
+    OpenMode {
+        read: !path_only && access != abi::O_WRONLY && access != abi::O_ACCMODE,
+        write: !path_only && (access == abi::O_WRONLY || access == abi::O_RDWR),
+        nonblock: flags & abi::O_NONBLOCK != 0,
+    }
+}
+
+/// What O_PATH opens: nothing can be done with it.
+pub struct PathOnly;
+
+impl FileOps for PathOnly {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn read(&self, _: u64, _: &mut Sink<'_>, _: How) -> Result<()> {
+        Err(Errno::EBADF)
+    }
+    fn write(&self, _: u64, _: &mut Source<'_>, _: How) -> Result<()> {
+        Err(Errno::EBADF)
+    }
+    fn mapping(&self) -> Result<Mapping> {
+        Err(Errno::EBADF)
+    }
+}
+
+/// An open directory: its entries come by `getdents`, which asks the inode.
+pub struct OpenDir;
+
+impl FileOps for OpenDir {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn read(&self, _: u64, _: &mut Sink<'_>, _: How) -> Result<()> {
+        Err(Errno::EISDIR)
+    }
+    fn seekable(&self) -> bool {
+        true
+    }
+    fn size(&self) -> Result<u64> {
+        Ok(i64::MAX as u64)
+    }
+    fn seek_data(&self, _: u64, _: bool) -> Result<u64> {
+        Err(Errno::EINVAL)
+    }
+    fn sync(&self, _: bool) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+//! Opening, and changing the tree: what `open`, `mkdir`, `rename` and their like mean, above any file system.
+//!
+//! The order of checks is Linux's, because programs see it in the error: what exists is found out before whether
+//! the mount may be written (`mkdir` of an existing directory on a read-only disk is `EEXIST`), that before permissions.
+
+use super::{
+    cred::want,
+    dentry::Dentry,
+    file::{File, OpenDir, PathOnly, open_mode},
+    inode::{Inode, Kind, NewKind, NewNode, RenameFlags, SetAttr, Stat},
+    lock::SleepLock,
+    path::{Last, Location, Walker},
+};
+use crate::errno::{Errno, Result};
+use alloc::sync::Arc;
+use linux_raw_sys::general as abi;
+
+/// Held over every rename: nobody moves a directory while another checks that it does not go into itself.
+static RENAME: SleepLock = SleepLock::new();
+
+impl Walker {
+    /// `openat(2)`.
+    pub fn open(&self, base: &Location, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>> {
+        if flags & abi::O_PATH != 0 {
+            let kept = abi::O_PATH | abi::O_DIRECTORY | abi::O_NOFOLLOW | abi::O_CLOEXEC;
+            return self.open_path_only(base, path, flags & kept);
+        }
+        if flags & abi::__O_TMPFILE != 0 {
+            return self.open_temporary(base, path, flags, mode);
+        }
+        if flags & abi::O_CREAT != 0 && flags & abi::O_DIRECTORY != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let exclusive = flags & abi::O_CREAT != 0 && flags & abi::O_EXCL != 0;
+        let follow = flags & abi::O_NOFOLLOW == 0 && !exclusive;
+        match self.resolve_open(base, path, follow)? {
+            Ok(_) if exclusive => Err(Errno::EEXIST),
+            Ok(place) => self.open_existing(place, flags),
+            Err(_) if flags & abi::O_CREAT == 0 => Err(Errno::ENOENT),
+            Err(last) => self.open_new(last, flags, mode),
+        }
+    }
+
+    fn open_path_only(&self, base: &Location, path: &[u8], flags: u32) -> Result<Arc<File>> {
+        let place = self.resolve(base, path, flags & abi::O_NOFOLLOW == 0)?;
+        if flags & abi::O_DIRECTORY != 0 && !place.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        File::new(Arc::new(PathOnly), place, flags)
+    }
+
+    /// O_TMPFILE: a file without a name.
+    fn open_temporary(&self, base: &Location, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>> {
+        if flags & abi::O_DIRECTORY == 0 || !open_mode(flags).write {
+            return Err(Errno::EINVAL);
+        }
+        let dir = self.resolve(base, path, true)?;
+        if !dir.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        dir.mount.check_writable()?;
+        dir.inode().permission(&self.cred, want::WRITE | want::EXEC)?;
+        let new = self.new_node(&dir, NewKind::File, mode)?;
+        let inode = dir.inode().create_unnamed(&new)?;
+        let ops = inode.clone().open(open_mode(flags))?;
+        let dentry = Dentry::root(inode, b"/ (deleted)");
+        File::new(ops, Location { mount: dir.mount, dentry }, flags & !abi::__O_TMPFILE & !abi::O_DIRECTORY)
+    }
+
+    /// Open what is there.
+    pub fn open_existing(&self, place: Location, flags: u32) -> Result<Arc<File>> {
+        let inode = place.inode().clone();
+        let mode = open_mode(flags);
+        let changes = mode.write || flags & abi::O_TRUNC != 0;
+        match inode.kind() {
+            Kind::Link => return Err(if flags & abi::O_DIRECTORY != 0 { Errno::ENOTDIR } else { Errno::ELOOP }),
+            Kind::Dir if changes || flags & abi::O_CREAT != 0 => return Err(Errno::EISDIR),
+            Kind::Dir => {}
+            _ if flags & abi::O_DIRECTORY != 0 => return Err(Errno::ENOTDIR),
+            Kind::File if changes => place.mount.check_writable()?,
+            Kind::Socket => return Err(Errno::ENXIO),
+            _ => {}
+        }
+        let wanted = (if mode.read { want::READ } else { 0 }) | (if changes { want::WRITE } else { 0 });
+        if !self.cred.is_root() && wanted != 0 {
+            inode.permission(&self.cred, wanted)?;
+        }
+        if flags & abi::O_NOATIME != 0 {
+            self.cred.check_owner(&inode.stat()?)?;
+        }
+        if inode.kind() == Kind::Dir {
+            return File::new(Arc::new(OpenDir), place, flags);
+        }
+        let ops = inode.clone().open(mode)?;
+        if flags & abi::O_TRUNC != 0 && inode.kind() == Kind::File {
+            truncate(&inode, 0)?;
+        }
+        File::new(ops, place, flags)
+    }
+
+    fn open_new(&self, last: Last, flags: u32, mode: u32) -> Result<Arc<File>> {
+        if last.slash {
+            return Err(Errno::EISDIR);
+        }
+        let name = last.plain(Errno::EISDIR)?;
+        let place = match self.make(&last.dir, name, NewKind::File, mode) {
+            Ok(place) => place,
+            // Another was first: open what it made.
+            Err(Errno::EEXIST) if flags & abi::O_EXCL == 0 => {
+                last.dir.dentry.forget(name);
+                return self.open_existing(last.dir.child(name)?, flags);
+            }
+            Err(e) => return Err(e),
+        };
+        // Whoever makes a file may open it, whatever mode he gave it.
+        let ops = place.inode().clone().open(open_mode(flags))?;
+        File::new(ops, place, flags)
+    }
+
+    fn new_node<'a>(&self, dir: &Location, node: NewKind<'a>, mode: u32) -> Result<NewNode<'a>> {
+        let mut new = NewNode {
+            node,
+            mode: mode & 0o7777 & !self.umask,
+            uid: self.cred.fsuid,
+            gid: self.cred.fsgid,
+        };
+        let dir = dir.inode().stat()?;
+        if dir.mode & abi::S_ISGID != 0 {
+            new.gid = dir.gid;
+            if node == NewKind::Dir {
+                new.mode |= abi::S_ISGID;
+            }
+        }
+        Ok(new)
+    }
+
+    /// Make a node in a directory where it is known not to be.
+    fn make(&self, dir: &Location, name: &[u8], node: NewKind<'_>, mode: u32) -> Result<Location> {
+        dir.mount.check_writable()?;
+        self.may_change(dir)?;
+        let new = self.new_node(dir, node, mode)?;
+        let inode = dir.inode().create(name, &new)?;
+        Ok(Location { mount: dir.mount.clone(), dentry: dir.dentry.created(name, inode) })
+    }
+
+    fn may_change(&self, dir: &Location) -> Result<()> {
+        if dir.dentry.is_removed() {
+            return Err(Errno::ENOENT);
+        }
+        dir.inode().permission(&self.cred, want::WRITE | want::EXEC)
+    }
+
+    /// `mknodat(2)`, `mkdirat(2)`, `symlinkat(2)`.
+    pub fn create(&self, base: &Location, path: &[u8], node: NewKind<'_>, mode: u32) -> Result<Location> {
+        let last = self.resolve_last(base, path)?;
+        let name = last.plain(Errno::EEXIST)?;
+        match last.dir.child(name) {
+            Ok(_) => return Err(Errno::EEXIST),
+            Err(Errno::ENOENT) => {}
+            Err(e) => return Err(e),
+        }
+        if last.slash && node != NewKind::Dir {
+            return Err(Errno::ENOENT);
+        }
+        let result = self.make(&last.dir, name, node, mode);
+        if result.as_ref().is_err_and(|e| *e == Errno::EEXIST) {
+            last.dir.dentry.forget(name);
+        }
+        result
+    }
+
+    /// `linkat(2)`.
+    pub fn link(&self, target: &Location, base: &Location, path: &[u8]) -> Result<()> {
+        let last = self.resolve_last(base, path)?;
+        let name = last.plain(Errno::EEXIST)?;
+        match last.dir.child(name) {
+            Ok(_) => return Err(Errno::EEXIST),
+            Err(Errno::ENOENT) if last.slash => return Err(Errno::ENOENT),
+            Err(Errno::ENOENT) => {}
+            Err(e) => return Err(e),
+        }
+        if !Arc::ptr_eq(&target.mount, &last.dir.mount) {
+            return Err(Errno::EXDEV);
+        }
+        last.dir.mount.check_writable()?;
+        self.may_change(&last.dir)?;
+        if target.is_dir() {
+            return Err(Errno::EPERM);
+        }
+        last.dir.inode().link(name, target.inode())?;
+        last.dir.dentry.created(name, target.inode().clone());
+        Ok(())
+    }
+
+    /// `unlinkat(2)` without AT_REMOVEDIR.
+    pub fn unlink(&self, base: &Location, path: &[u8]) -> Result<()> {
+        let last = self.resolve_last(base, path)?;
+        let name = last.plain(Errno::EISDIR)?;
+        let victim = last.dir.child(name)?;
+        if last.slash {
+            return Err(if victim.is_dir() { Errno::EISDIR } else { Errno::ENOTDIR });
+        }
+        last.dir.mount.check_writable()?;
+        self.may_delete(&last.dir, &victim)?;
+        if victim.is_dir() {
+            return Err(Errno::EISDIR);
+        }
+        last.dir.inode().unlink(name)?;
+        last.dir.dentry.deleted(name);
+        Ok(())
+    }
+
+    /// `rmdir(2)`.
+    pub fn rmdir(&self, base: &Location, path: &[u8]) -> Result<()> {
+        let last = self.resolve_last(base, path)?;
+        let name = match last.name.as_slice() {
+            b"." => return Err(Errno::EINVAL),
+            b".." => return Err(Errno::ENOTEMPTY),
+            b"" => return Err(Errno::EBUSY),
+            name => name,
+        };
+        let victim = last.dir.child(name)?;
+        last.dir.mount.check_writable()?;
+        self.may_delete(&last.dir, &victim)?;
+        if !victim.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        if !Arc::ptr_eq(&victim.mount, &last.dir.mount) {
+            return Err(Errno::EBUSY);
+        }
+        last.dir.inode().rmdir(name)?;
+        last.dir.dentry.deleted(name);
+        Ok(())
+    }
+
+    /// Whether `victim` may leave `dir`: both writable, and in a sticky directory one's own.
+    fn may_delete(&self, dir: &Location, victim: &Location) -> Result<()> {
+        self.may_change(dir)?;
+        if self.cred.is_root() {
+            return Ok(());
+        }
+        let stat = dir.inode().stat()?;
+        if stat.mode & abi::S_ISVTX == 0 || stat.uid == self.cred.fsuid {
+            return Ok(());
+        }
+        self.cred.check_owner(&victim.inode().stat()?)
+    }
+
+    /// `renameat2(2)`.
+    pub fn rename(
+        &self,
+        from: (&Location, &[u8]),
+        to: (&Location, &[u8]),
+        how: RenameFlags,
+    ) -> Result<()> {
+        if how.contains(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
+            return Err(Errno::EINVAL);
+        }
+        let from = self.resolve_last(from.0, from.1)?;
+        let to = self.resolve_last(to.0, to.1)?;
+        if !Arc::ptr_eq(&from.dir.mount, &to.dir.mount) {
+            return Err(Errno::EXDEV);
+        }
+        let (name, to_name) = (from.plain(Errno::EBUSY)?, to.plain(Errno::EBUSY)?);
+        let _one = RENAME.lock();
+        let moved = from.dir.child(name)?;
+        let target = match to.dir.child(to_name) {
+            Ok(_) if how.contains(RenameFlags::NOREPLACE) => return Err(Errno::EEXIST),
+            Ok(target) => Some(target),
+            Err(Errno::ENOENT) if how.contains(RenameFlags::EXCHANGE) => return Err(Errno::ENOENT),
+            Err(Errno::ENOENT) => None,
+            Err(e) => return Err(e),
+        };
+        from.dir.mount.check_writable()?;
+        self.check_rename(&from, &moved, &to, target.as_ref(), how)?;
+        if target.as_ref().is_some_and(|t| Arc::ptr_eq(t.inode(), moved.inode())) {
+            return Ok(());
+        }
+        from.dir.inode().rename(name, to.dir.inode(), to_name, how)?;
+        let exchange = how.contains(RenameFlags::EXCHANGE);
+        from.dir.dentry.renamed(name, &to.dir.dentry, to_name, exchange);
+        Ok(())
+    }
+
+    fn check_rename(
+        &self,
+        from: &Last,
+        moved: &Location,
+        to: &Last,
+        target: Option<&Location>,
+        how: RenameFlags,
+    ) -> Result<()> {
+        let exchange = how.contains(RenameFlags::EXCHANGE);
+        if !moved.is_dir() && (from.slash || (to.slash && !exchange)) {
+            return Err(Errno::ENOTDIR);
+        }
+        if !Arc::ptr_eq(&moved.mount, &from.dir.mount) {
+            return Err(Errno::EBUSY);
+        }
+        if moved.is_dir() && moved.dentry.is_above(&to.dir.dentry) {
+            return Err(Errno::EINVAL);
+        }
+        self.may_delete(&from.dir, moved)?;
+        let Some(target) = target else { return self.may_change(&to.dir) };
+        if !Arc::ptr_eq(&target.mount, &to.dir.mount) {
+            return Err(Errno::EBUSY);
+        }
+        if target.is_dir() && target.dentry.is_above(&from.dir.dentry) {
+            return Err(if exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
+        }
+        self.may_delete(&to.dir, target)?;
+        match (exchange, moved.is_dir(), target.is_dir()) {
+            (false, true, false) => Err(Errno::ENOTDIR),
+            (false, false, true) => Err(Errno::EISDIR),
+            _ => Ok(()),
+        }
+    }
+
+    /// `truncate(2)` of what the path led to.
+    pub fn truncate(&self, place: &Location, size: u64) -> Result<()> {
+        match place.inode().kind() {
+            Kind::File => {}
+            Kind::Dir => return Err(Errno::EISDIR),
+            _ => return Err(Errno::EINVAL),
+        }
+        place.mount.check_writable()?;
+        place.inode().permission(&self.cred, want::WRITE)?;
+        truncate(place.inode(), size)
+    }
+
+    /// `chmod(2)`.
+    pub fn chmod(&self, place: &Location, mode: u32) -> Result<()> {
+        if place.inode().kind() == Kind::Link {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        place.mount.check_writable()?;
+        let stat = place.inode().stat()?;
+        self.cred.check_owner(&stat)?;
+        let mut mode = mode & 0o7777;
+        if !self.cred.is_root() && !self.cred.in_group(stat.gid) {
+            mode &= !abi::S_ISGID;
+        }
+        place.inode().setattr(&SetAttr { mode: Some(mode), ..SetAttr::default() })
+    }
+
+    /// `chown(2)`; `None` leaves one as it is.
+    pub fn chown(&self, place: &Location, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        place.mount.check_writable()?;
+        let stat = place.inode().stat()?;
+        let may = self.cred.is_root()
+            || (self.cred.fsuid == stat.uid
+                && uid.is_none_or(|u| u == stat.uid)
+                && gid.is_none_or(|g| g == stat.gid || self.cred.in_group(g)));
+        if !may {
+            return Err(Errno::EPERM);
+        }
+        place.inode().setattr(&SetAttr { uid, gid, mode: without_suid(&stat), ..SetAttr::default() })
+    }
+}
+
+/// The mode that a file keeps when another may have come to own it.
+fn without_suid(stat: &Stat) -> Option<u32> {
+    if stat.kind() != Some(Kind::File) || stat.mode & (abi::S_ISUID | abi::S_ISGID) == 0 {
+        return None;
+    }
+    let group = if stat.mode & abi::S_IXGRP != 0 { abi::S_ISGID } else { 0 };
+    Some(stat.mode & 0o7777 & !(abi::S_ISUID | group))
+}
+
+/// Set a regular file's size, as one step for its writers.
+pub fn truncate(inode: &Arc<dyn Inode>, size: u64) -> Result<()> {
+    let _one = inode.write_lock().map(SleepLock::lock);
+    inode.setattr(&SetAttr { size: Some(size), ..SetAttr::default() })
+}

@@ -1,0 +1,399 @@
+//! Pipes and FIFOs: `pipe(7)`.
+//!
+//! A queue of page-sized chunks, up to a capacity in bytes (64 KiB, `F_SETPIPE_SZ` changes it). Memory is taken when bytes come
+//! and given back when they go. A write of at most `PIPE_BUF` bytes is one piece: it waits until all of it fits.
+//!
+//! ```text
+//!   write ──copy──► [chunk][chunk][chunk] ──copy──► read
+//! ```
+//!
+//! Copies touch user memory and may sleep, so they run under `turn`, a lock that can; the chunks themselves are under a
+//! spin lock, from which the one being copied is taken out. Nobody sleeps for room or data with `turn` held.
+
+use super::{
+    file::{FileOps, How},
+    inode::{Inode, InodeId, Kind, OpenMode, Stat, StatFs, Time},
+    iobuf::{Sink, Source},
+    lock::SleepLock,
+    mount::Mount,
+    path::Location,
+    poll::{Events, Signal, Watchers},
+};
+use crate::{
+    errno::{Errno, Result},
+    mem,
+};
+use alloc::{boxed::Box, collections::VecDeque, format, sync::Arc};
+use core::any::Any;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use linux_raw_sys::{general as abi, ioctl};
+use spin::{Lazy, Mutex};
+
+/// Bytes that go into a pipe in one piece.
+pub const PIPE_BUF: usize = 4096;
+/// `pipe(7)`: 16 pages.
+const DEFAULT_CAPACITY: usize = 65536;
+/// `/proc/sys/fs/pipe-max-size`.
+const MAX_CAPACITY: usize = 1 << 20;
+const CHUNK: usize = 4096;
+
+/// What is between the ends.
+pub struct Pipe {
+    turn: SleepLock,
+    state: Mutex<State>,
+    changed: Arc<Signal>,
+}
+
+struct State {
+    chunks: VecDeque<Chunk>,
+    /// Kept when the pipe runs empty: the next small write needs no allocation.
+    spare: Option<Chunk>,
+    /// Bytes in the chunks, the one that is being copied included.
+    len: usize,
+    capacity: usize,
+    readers: u32,
+    writers: u32,
+    /// Openings ever: a FIFO's `open` waits for one to come, even if it has gone since.
+    readers_seen: u64,
+    writers_seen: u64,
+}
+
+struct Chunk {
+    bytes: Box<[u8]>,
+    from: usize,
+    to: usize,
+}
+
+impl Chunk {
+    fn new() -> Result<Chunk> {
+        if !mem::headroom(CHUNK) {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(Chunk { bytes: alloc::vec![0; CHUNK].into(), from: 0, to: 0 })
+    }
+}
+
+impl Pipe {
+    /// With no ends yet.
+    pub fn new() -> Arc<Pipe> {
+        let state = State {
+            chunks: VecDeque::new(),
+            spare: None,
+            len: 0,
+            capacity: DEFAULT_CAPACITY,
+            readers: 0,
+            writers: 0,
+            readers_seen: 0,
+            writers_seen: 0,
+        };
+        Arc::new(Pipe { turn: SleepLock::new(), state: Mutex::new(state), changed: Signal::new() })
+    }
+
+    fn end(self: &Arc<Self>, read: bool, write: bool) -> Arc<PipeEnd> {
+        {
+            let mut s = self.state.lock();
+            s.readers += read as u32;
+            s.readers_seen += read as u64;
+            s.writers += write as u32;
+            s.writers_seen += write as u64;
+        }
+        self.changed.notify();
+        Arc::new(PipeEnd { pipe: self.clone(), read, write })
+    }
+
+    /// Open as a FIFO: each end waits for the other (`fifo(7)`).
+    pub fn open(self: &Arc<Self>, how: OpenMode) -> Result<Arc<dyn FileOps>> {
+        if how.write && !how.read && how.nonblock && self.state.lock().readers == 0 {
+            return Err(Errno::ENXIO);
+        }
+        let (readers, writers) = {
+            let s = self.state.lock();
+            (s.readers_seen, s.writers_seen)
+        };
+        let end = self.end(how.read, how.write);
+        if how.nonblock || (how.read && how.write) {
+            return Ok(end);
+        }
+        self.changed.wait(|| {
+            let s = self.state.lock();
+            if how.read {
+                s.writers > 0 || s.writers_seen > writers
+            } else {
+                s.readers > 0 || s.readers_seen > readers
+            }
+        })?;
+        Ok(end)
+    }
+
+    fn read(&self, to: &mut Sink<'_>, how: How) -> Result<()> {
+        if to.remaining() == 0 {
+            return Ok(());
+        }
+        loop {
+            let turn = self.turn.lock();
+            let moved = self.drain(to);
+            drop(turn);
+            if moved || to.faulted() {
+                self.changed.notify();
+                return Ok(());
+            }
+            if self.state.lock().writers == 0 {
+                return Ok(());
+            }
+            if how.nonblock {
+                return Err(Errno::EAGAIN);
+            }
+            self.changed.wait(|| {
+                let s = self.state.lock();
+                s.len > 0 || s.writers == 0
+            })?;
+        }
+    }
+
+    /// Move what is there; whether anything moved. With `turn` held.
+    fn drain(&self, to: &mut Sink<'_>) -> bool {
+        let mut moved = false;
+        while to.remaining() > 0 {
+            let Some(mut chunk) = self.state.lock().chunks.pop_front() else { break };
+            let n = to.put(&chunk.bytes[chunk.from..chunk.to]);
+            chunk.from += n;
+            moved |= n > 0;
+            let mut s = self.state.lock();
+            s.len -= n;
+            if chunk.from < chunk.to {
+                s.chunks.push_front(chunk);
+            } else if s.spare.is_none() {
+                (chunk.from, chunk.to) = (0, 0);
+                s.spare = Some(chunk);
+            }
+        }
+        moved
+    }
+
+    fn write(&self, from: &mut Source<'_>, how: How) -> Result<()> {
+        if from.remaining() == 0 {
+            return Ok(());
+        }
+        // What must be free before anything is written.
+        let whole = if from.remaining() <= PIPE_BUF { from.remaining() } else { 1 };
+        loop {
+            let turn = self.turn.lock();
+            let before = from.done();
+            let result = self.fill(from, whole);
+            drop(turn);
+            if from.done() > before {
+                self.changed.notify();
+            }
+            if !result? || from.remaining() == 0 {
+                return Ok(());
+            }
+            if how.nonblock {
+                return Err(Errno::EAGAIN);
+            }
+            self.changed.wait(|| {
+                let s = self.state.lock();
+                s.readers == 0 || s.len + whole.min(s.capacity) <= s.capacity
+            })?;
+        }
+    }
+
+    /// Move what fits; `false` when the source has no more to give. With `turn` held.
+    fn fill(&self, from: &mut Source<'_>, whole: usize) -> Result<bool> {
+        loop {
+            let mut chunk = {
+                let mut s = self.state.lock();
+                if s.readers == 0 {
+                    return Err(Errno::EPIPE);
+                }
+                if s.len + whole.min(from.remaining()).min(s.capacity) > s.capacity {
+                    return Ok(true);
+                }
+                let room = s.capacity - s.len;
+                match s.chunks.pop_back() {
+                    Some(last) if last.to < CHUNK => (last, room),
+                    other => {
+                        s.chunks.extend(other);
+                        match s.spare.take() {
+                            Some(spare) => (spare, room),
+                            None => {
+                                drop(s);
+                                (Chunk::new()?, room)
+                            }
+                        }
+                    }
+                }
+            };
+            let end = (chunk.0.to + chunk.1).min(CHUNK);
+            let n = from.take(&mut chunk.0.bytes[chunk.0.to..end]);
+            chunk.0.to += n;
+            let mut s = self.state.lock();
+            s.len += n;
+            if chunk.0.from < chunk.0.to {
+                s.chunks.push_back(chunk.0);
+            } else {
+                s.spare = Some(chunk.0);
+            }
+            if n == 0 || from.remaining() == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Bytes that wait to be read.
+    pub fn len(&self) -> usize {
+        self.state.lock().len
+    }
+    pub fn capacity(&self) -> usize {
+        self.state.lock().capacity
+    }
+    /// `F_SETPIPE_SZ`: rounded up to a power of two pages; the new capacity.
+    pub fn set_capacity(&self, bytes: usize, root: bool) -> Result<usize> {
+        if bytes > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
+        let capacity = bytes.max(CHUNK).next_power_of_two();
+        if capacity > MAX_CAPACITY && !root {
+            return Err(Errno::EPERM);
+        }
+        let mut s = self.state.lock();
+        if capacity < s.len {
+            return Err(Errno::EBUSY);
+        }
+        s.capacity = capacity;
+        drop(s);
+        self.changed.notify();
+        Ok(capacity)
+    }
+}
+
+/// One end, or both (a FIFO opened O_RDWR).
+pub struct PipeEnd {
+    pipe: Arc<Pipe>,
+    read: bool,
+    write: bool,
+}
+
+impl PipeEnd {
+    pub fn pipe(&self) -> &Arc<Pipe> {
+        &self.pipe
+    }
+}
+
+impl Drop for PipeEnd {
+    fn drop(&mut self) {
+        let unused = {
+            let mut s = self.pipe.state.lock();
+            s.readers -= self.read as u32;
+            s.writers -= self.write as u32;
+            if s.readers + s.writers == 0 {
+                // A FIFO that nobody has open holds nothing.
+                s.len = 0;
+                Some((core::mem::take(&mut s.chunks), s.spare.take()))
+            } else {
+                None
+            }
+        };
+        drop(unused);
+        self.pipe.changed.notify();
+    }
+}
+
+impl FileOps for PipeEnd {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn read(&self, _: u64, to: &mut Sink<'_>, how: How) -> Result<()> {
+        self.pipe.read(to, how)
+    }
+    fn write(&self, _: u64, from: &mut Source<'_>, how: How) -> Result<()> {
+        self.pipe.write(from, how)
+    }
+    fn poll(&self) -> Events {
+        let s = self.pipe.state.lock();
+        let mut events = Events::empty();
+        if self.read {
+            events.set(Events::READABLE, s.len > 0);
+            events.set(Events::HUP, s.writers == 0 && s.writers_seen > 0);
+        }
+        if self.write {
+            events.set(Events::WRITABLE, s.len + PIPE_BUF <= s.capacity);
+            events.set(Events::ERR, s.readers == 0);
+        }
+        events
+    }
+    fn watch(&self, watchers: &mut Watchers) {
+        watchers.add(&self.pipe.changed);
+    }
+    fn ioctl(&self, request: u32, argument: u64, _: super::file::Job) -> Result<usize> {
+        match request {
+            ioctl::FIONREAD => {
+                crate::arch::user::write_u32(argument, self.pipe.len() as u32)?;
+                Ok(0)
+            }
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+}
+
+/// What `pipe2` makes has an inode too, though no name.
+struct PipeInode {
+    id: InodeId,
+    pipe: Arc<Pipe>,
+    made: Time,
+    owner: (u32, u32),
+}
+
+/// The `st_dev` of pipes: anonymous device numbers have major 0.
+const PIPE_DEV: u64 = 13;
+static PIPES: Lazy<Arc<Mount>> = Lazy::new(|| {
+    let pipe = Pipe::new();
+    Mount::detached(Arc::new(PipeInode { id: next_id(), pipe, made: Time::default(), owner: (0, 0) }), "pipefs")
+});
+
+fn next_id() -> InodeId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    InodeId { dev: PIPE_DEV, ino: NEXT.fetch_add(1, Relaxed) }
+}
+
+impl Inode for PipeInode {
+    fn id(&self) -> InodeId {
+        self.id
+    }
+    fn kind(&self) -> Kind {
+        Kind::Fifo
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn stat(&self) -> Result<Stat> {
+        Ok(Stat {
+            dev: self.id.dev,
+            ino: self.id.ino,
+            mode: Kind::Fifo as u32 | 0o600,
+            nlink: 1,
+            uid: self.owner.0,
+            gid: self.owner.1,
+            blksize: 4096,
+            atime: self.made,
+            mtime: self.made,
+            ctime: self.made,
+            ..Stat::default()
+        })
+    }
+    fn statfs(&self) -> Result<StatFs> {
+        Ok(StatFs { magic: abi::PIPEFS_MAGIC as u64, block_size: 4096, name_max: 255, ..StatFs::default() })
+    }
+    fn open(self: Arc<Self>, how: OpenMode) -> Result<Arc<dyn FileOps>> {
+        self.pipe.open(how)
+    }
+}
+
+/// `pipe2(2)`: the reading and the writing end, and their place.
+pub fn pipe(owner: (u32, u32)) -> Result<(Arc<dyn FileOps>, Arc<dyn FileOps>, Location)> {
+    let pipe = Pipe::new();
+    let (reader, writer) = (pipe.end(true, false), pipe.end(false, true));
+    let id = next_id();
+    let inode = Arc::new(PipeInode { id, pipe, made: Time::now(), owner });
+    let place = Location::detached(&PIPES, inode, format!("pipe:[{}]", id.ino).as_bytes());
+    Ok((reader, writer, place))
+}

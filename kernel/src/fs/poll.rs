@@ -1,0 +1,104 @@
+//! Waiting for files to become ready: what `poll`, `select` and `epoll` share.
+//!
+//! A pollable file answers [`FileOps::poll`](super::file::FileOps::poll) (what can be done now) and names its [`Signal`]s, on which
+//! whoever changes that answer calls [`Signal::notify`]. To wait for many is to ask all, and if none is ready to sleep on all their
+//! queues at once with the same question as the condition. The answer is always computed, never remembered: no event
+//! can be lost.
+
+use crate::{
+    errno::{Errno, Result},
+    sched::{self, WaitQueue, WaitResult},
+};
+use alloc::{sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use linux_raw_sys::general as abi;
+
+bitflags::bitflags! {
+    /// `POLL*`, which are the same bits as `EPOLL*`.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Events: u32 {
+        const IN = abi::POLLIN;
+        const PRI = abi::POLLPRI;
+        const OUT = abi::POLLOUT;
+        const ERR = abi::POLLERR;
+        const HUP = abi::POLLHUP;
+        const NVAL = abi::POLLNVAL;
+        const RDNORM = abi::POLLRDNORM;
+        const RDBAND = abi::POLLRDBAND;
+        const WRNORM = abi::POLLWRNORM;
+        const WRBAND = abi::POLLWRBAND;
+        const RDHUP = abi::POLLRDHUP;
+    }
+}
+
+impl Events {
+    /// Reported whether asked for or not.
+    pub const ALWAYS: Events = Events::ERR.union(Events::HUP);
+    /// Can be read.
+    pub const READABLE: Events = Events::IN.union(Events::RDNORM);
+    /// Can be written.
+    pub const WRITABLE: Events = Events::OUT.union(Events::WRNORM);
+}
+
+/// Where one waits for a file to change, and how often it did.
+#[derive(Default)]
+pub struct Signal {
+    queue: WaitQueue,
+    count: AtomicU64,
+}
+
+impl Signal {
+    pub fn new() -> Arc<Signal> {
+        Arc::new(Signal { queue: WaitQueue::new(), count: AtomicU64::new(0) })
+    }
+    /// Something changed. Not with a lock held that `poll` takes.
+    pub fn notify(&self) {
+        self.count.fetch_add(1, Relaxed);
+        self.queue.wake_all();
+    }
+    pub fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+    /// Changes so far: how edge-triggered epoll tells a new one from an old one.
+    pub fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+    /// Sleep until `ready()` or a signal arrives for the caller.
+    pub fn wait(&self, ready: impl FnMut() -> bool) -> Result<()> {
+        match self.queue.wait_until(ready, None, true) {
+            WaitResult::Interrupted => Err(Errno::RESTART),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Queues to sleep on.
+#[derive(Default)]
+pub struct Watchers {
+    signals: Vec<Arc<Signal>>,
+    fixed: Vec<&'static WaitQueue>,
+}
+
+impl Watchers {
+    pub fn new() -> Watchers {
+        Watchers::default()
+    }
+    pub fn add(&mut self, signal: &Arc<Signal>) {
+        self.signals.push(signal.clone());
+    }
+    /// A driver's queue.
+    pub fn add_fixed(&mut self, queue: &'static WaitQueue) {
+        self.fixed.push(queue);
+    }
+    /// The changes of all that can count them.
+    pub fn changes(&self) -> u64 {
+        self.signals.iter().fold(0, |sum, s| sum.wrapping_add(s.count()))
+    }
+
+    /// Sleep until `ready()`, which is asked first; at most until `deadline` (ns of the monotonic clock).
+    pub fn wait(&self, ready: impl FnMut() -> bool, deadline: Option<u64>) -> Result<WaitResult> {
+        let queues: Vec<&WaitQueue> =
+            self.signals.iter().map(|s| s.queue()).chain(self.fixed.iter().copied()).collect();
+        sched::multi_wait(&queues, ready, deadline, true).map_err(|_| Errno::ENOMEM)
+    }
+}

@@ -1,0 +1,509 @@
+//! Files in memory: `/tmp`, `/dev/shm`, and `memfd_create`.
+//!
+//! A regular file is a shared object, whose pages are swapped like any program's; so `/tmp` may be larger than RAM.
+//! Directories, links and attributes are on the kernel's heap. A size limit counts the pages that files have.
+//!
+//! ```text
+//!   TmpFs ── limits, device number
+//!     └─ Node ── attributes ── Body: File(object) │ Dir(names) │ Link(text) │ Fifo(pipe) │ Socket │ Device
+//! ```
+//!
+//! Locks: `attr` and a directory's `names` are spin locks. An operation on two directories takes their `names` one
+//! after the other under `TmpFs::tree`, never both at once; what it found in the first it checks again where it matters.
+//! Nodes are dropped outside of locks, for the last drop of a file frees its object.
+
+use super::{
+    cache::{self, CachedFile},
+    dev,
+    file::FileOps,
+    inode::{
+        DirEntry, Inode, InodeId, Kind, NewKind, NewNode, OpenMode, RenameFlags, SetAttr, Stat, StatFs, Time,
+    },
+    lock::SleepLock,
+    pipe::Pipe,
+};
+use crate::{
+    errno::{Errno, Result},
+    mem::{self, memory},
+};
+use alloc::{
+    boxed::Box,
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::any::Any;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use hafez_mm::{AccountId, Object, PAGE_SIZE};
+use hashbrown::HashMap;
+use linux_raw_sys::general as abi;
+use spin::{Mutex, Once};
+
+/// What a node takes of the kernel's heap, roughly: asked for before one is made.
+const NODE_COST: usize = 2048;
+
+/// One file system.
+pub struct TmpFs {
+    dev: u64,
+    next_ino: AtomicU64,
+    /// Pages that files may have; `None`: as many as memory and swap hold.
+    limit: Option<u64>,
+    /// Pages of files, as far as counted: see [`Node::charge`].
+    used: AtomicU64,
+    nodes: AtomicU64,
+    tree: SleepLock,
+}
+
+/// Mode, owner, times.
+#[derive(Clone, Copy)]
+struct Attr {
+    mode: u32,
+    nlink: u32,
+    uid: u32,
+    gid: u32,
+    atime: Time,
+    mtime: Time,
+    ctime: Time,
+}
+
+enum Body {
+    File { object: Arc<Object>, write_lock: SleepLock, charged: AtomicU64 },
+    Dir { names: Mutex<Names>, parent: Mutex<Weak<Node>> },
+    Link(Box<[u8]>),
+    Fifo(Arc<Pipe>),
+    Socket,
+    Device(u64),
+}
+
+/// A directory's entries, by name and in the order in which `readdir` gives them: a cursor stays valid over any change.
+#[derive(Default)]
+struct Names {
+    by_name: HashMap<Arc<[u8]>, (u64, Arc<Node>)>,
+    by_cursor: BTreeMap<u64, Arc<[u8]>>,
+    last: u64,
+}
+
+impl Names {
+    fn get(&self, name: &[u8]) -> Option<&Arc<Node>> {
+        self.by_name.get(name).map(|(_, node)| node)
+    }
+    fn insert(&mut self, name: &[u8], node: Arc<Node>) {
+        // 0 and 1 are where `.` and `..` begin.
+        self.last = self.last.max(1) + 1;
+        let name: Arc<[u8]> = name.into();
+        self.by_cursor.insert(self.last, name.clone());
+        self.by_name.insert(name, (self.last, node));
+    }
+    fn remove(&mut self, name: &[u8]) -> Option<Arc<Node>> {
+        let (cursor, node) = self.by_name.remove(name)?;
+        self.by_cursor.remove(&cursor);
+        Some(node)
+    }
+}
+
+/// A file of it.
+pub struct Node {
+    fs: Arc<TmpFs>,
+    me: Weak<Node>,
+    ino: u64,
+    body: Body,
+    attr: Mutex<Attr>,
+    made: Time,
+}
+
+impl TmpFs {
+    /// A new one's root directory. `limit` in bytes.
+    pub fn mount(mode: u32, limit: Option<u64>) -> Result<Arc<dyn Inode>> {
+        let fs = TmpFs::new(limit);
+        let new = NewNode { node: NewKind::Dir, mode, uid: 0, gid: 0 };
+        let root = Node::make(&fs, &new)?;
+        if let Body::Dir { parent, .. } = &root.body {
+            *parent.lock() = Arc::downgrade(&root);
+        }
+        Ok(root)
+    }
+
+    fn new(limit: Option<u64>) -> Arc<TmpFs> {
+        Arc::new(TmpFs {
+            dev: dev::next_anonymous(),
+            next_ino: AtomicU64::new(1),
+            limit: limit.map(|bytes| bytes.div_ceil(PAGE_SIZE as u64)),
+            used: AtomicU64::new(0),
+            nodes: AtomicU64::new(0),
+            tree: SleepLock::new(),
+        })
+    }
+
+    /// A file in no directory, for `memfd_create(2)`.
+    pub fn unnamed(mode: u32, uid: u32, gid: u32) -> Result<Arc<dyn Inode>> {
+        static FS: Once<Arc<TmpFs>> = Once::new();
+        let fs = FS.call_once(|| TmpFs::new(None));
+        let node = Node::make(fs, &NewNode { node: NewKind::File, mode, uid, gid })?;
+        node.attr.lock().nlink = 0;
+        Ok(node)
+    }
+}
+
+impl Node {
+    fn make(fs: &Arc<TmpFs>, new: &NewNode<'_>) -> Result<Arc<Node>> {
+        if !mem::headroom(NODE_COST) {
+            return Err(Errno::ENOSPC);
+        }
+        let (kind, body) = match new.node {
+            NewKind::File => {
+                let object = memory().new_object_shared(0, AccountId::KERNEL)?;
+                (Kind::File, Body::File { object, write_lock: SleepLock::new(), charged: AtomicU64::new(0) })
+            }
+            NewKind::Dir => (Kind::Dir, Body::Dir { names: Mutex::default(), parent: Mutex::new(Weak::new()) }),
+            NewKind::Link { target } => (Kind::Link, Body::Link(target.into())),
+            NewKind::Fifo => (Kind::Fifo, Body::Fifo(Pipe::new())),
+            NewKind::Socket => (Kind::Socket, Body::Socket),
+            NewKind::Device { block, rdev } => {
+                (if block { Kind::Block } else { Kind::Char }, Body::Device(rdev))
+            }
+        };
+        let now = Time::now();
+        let mode = if kind == Kind::Link { 0o777 } else { new.mode & 0o7777 };
+        fs.nodes.fetch_add(1, Relaxed);
+        Ok(Arc::new_cyclic(|me| Node {
+            fs: fs.clone(),
+            me: me.clone(),
+            ino: fs.next_ino.fetch_add(1, Relaxed),
+            body,
+            attr: Mutex::new(Attr {
+                mode: kind as u32 | mode,
+                nlink: if kind == Kind::Dir { 2 } else { 1 },
+                uid: new.uid,
+                gid: new.gid,
+                atime: now,
+                mtime: now,
+                ctime: now,
+            }),
+            made: now,
+        }))
+    }
+
+    fn names(&self) -> Result<&Mutex<Names>> {
+        match &self.body {
+            Body::Dir { names, .. } => Ok(names),
+            _ => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// An entry came or went.
+    fn changed(&self, subdirs: i32) {
+        let now = Time::now();
+        let mut attr = self.attr.lock();
+        attr.nlink = attr.nlink.saturating_add_signed(subdirs);
+        (attr.mtime, attr.ctime) = (now, now);
+    }
+
+    /// One name less.
+    fn unlinked(&self) {
+        let now = Time::now();
+        let mut attr = self.attr.lock();
+        attr.nlink = if matches!(self.body, Body::Dir { .. }) { 0 } else { attr.nlink.saturating_sub(1) };
+        attr.ctime = now;
+    }
+
+    fn is_dir(&self) -> bool {
+        matches!(self.body, Body::Dir { .. })
+    }
+    fn is_empty(&self) -> bool {
+        self.names().is_ok_and(|names| names.lock().by_name.is_empty())
+    }
+
+    fn insert(&self, name: &[u8], node: &Arc<Node>) -> Result<()> {
+        let mut names = self.names()?.lock();
+        if self.attr.lock().nlink == 0 {
+            return Err(Errno::ENOENT);
+        }
+        if names.get(name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        names.insert(name, node.clone());
+        drop(names);
+        if let Body::Dir { parent, .. } = &node.body {
+            *parent.lock() = self.me.clone();
+        }
+        self.changed(node.is_dir() as i32);
+        Ok(())
+    }
+
+    fn remove(&self, name: &[u8]) -> Result<Arc<Node>> {
+        let node = self.names()?.lock().remove(name).ok_or(Errno::ENOENT)?;
+        self.changed(-(node.is_dir() as i32));
+        Ok(node)
+    }
+
+    /// Count the pages up to `size` against the limit, where there is one. Every page counts that the size could hold: a
+    /// sparse file is charged for its holes, so that a store to a mapping never meets a limit.
+    fn charge(&self, size: u64) -> Result<()> {
+        let (Some(limit), Body::File { charged, .. }) = (self.fs.limit, &self.body) else { return Ok(()) };
+        let new = size.div_ceil(PAGE_SIZE as u64);
+        let old = charged.load(Relaxed);
+        if new > old {
+            let more = new - old;
+            let room = |used: u64| used.checked_add(more).filter(|u| *u <= limit);
+            self.fs.used.fetch_update(Relaxed, Relaxed, room).map_err(|_| Errno::ENOSPC)?;
+        } else {
+            self.fs.used.fetch_sub(old - new, Relaxed);
+        }
+        charged.store(new, Relaxed);
+        Ok(())
+    }
+
+    fn set_size(&self, size: u64) -> Result<()> {
+        match &self.body {
+            Body::File { object, .. } => {
+                if size > cache::MAX_SIZE {
+                    return Err(Errno::EFBIG);
+                }
+                self.charge(size)?;
+                memory().object_resize(object, size);
+                Ok(())
+            }
+            Body::Dir { .. } => Err(Errno::EISDIR),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn of(inode: &Arc<dyn Inode>) -> Result<Arc<Node>> {
+        inode.as_any().downcast_ref::<Node>().and_then(|n| n.me.upgrade()).ok_or(Errno::EXDEV)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.fs.nodes.fetch_sub(1, Relaxed);
+        if let Body::File { object, charged, .. } = &self.body {
+            self.fs.used.fetch_sub(charged.load(Relaxed), Relaxed);
+            memory().object_retire(object);
+        }
+    }
+}
+
+impl Inode for Node {
+    fn id(&self) -> InodeId {
+        InodeId { dev: self.fs.dev, ino: self.ino }
+    }
+    fn kind(&self) -> Kind {
+        match &self.body {
+            Body::File { .. } => Kind::File,
+            Body::Dir { .. } => Kind::Dir,
+            Body::Link(_) => Kind::Link,
+            Body::Fifo(_) => Kind::Fifo,
+            Body::Socket => Kind::Socket,
+            Body::Device(_) => Kind::from_mode(self.attr.lock().mode).unwrap_or(Kind::Char),
+        }
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        let attr = *self.attr.lock();
+        let (size, pages) = match &self.body {
+            Body::File { object, .. } => (object.size(), object.resident()),
+            Body::Dir { names, .. } => (20 * (2 + names.lock().by_name.len() as u64), 0),
+            Body::Link(target) => (target.len() as u64, 0),
+            _ => (0, 0),
+        };
+        Ok(Stat {
+            dev: self.fs.dev,
+            ino: self.ino,
+            mode: attr.mode,
+            nlink: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            rdev: if let Body::Device(rdev) = self.body { rdev } else { 0 },
+            size,
+            blocks: pages * (PAGE_SIZE as u64 / 512),
+            blksize: PAGE_SIZE as u32,
+            atime: attr.atime,
+            mtime: attr.mtime,
+            ctime: attr.ctime,
+            btime: Some(self.made),
+        })
+    }
+
+    fn setattr(&self, set: &SetAttr) -> Result<()> {
+        if let Some(size) = set.size {
+            self.set_size(size)?;
+        }
+        let now = Time::now();
+        let mut attr = self.attr.lock();
+        if let Some(mode) = set.mode {
+            attr.mode = attr.mode & abi::S_IFMT | mode & 0o7777;
+        }
+        attr.uid = set.uid.unwrap_or(attr.uid);
+        attr.gid = set.gid.unwrap_or(attr.gid);
+        attr.atime = set.atime.unwrap_or(attr.atime);
+        attr.mtime = set.mtime.unwrap_or(if set.size.is_some() { now } else { attr.mtime });
+        attr.ctime = now;
+        Ok(())
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        let stats = memory().stats();
+        let used = self.fs.used.load(Relaxed);
+        let (blocks, free) = match self.fs.limit {
+            Some(limit) => (limit, limit.saturating_sub(used)),
+            None => (stats.total + stats.swap_total, stats.free + stats.swap_free),
+        };
+        Ok(StatFs {
+            magic: abi::TMPFS_MAGIC as u64,
+            block_size: PAGE_SIZE as u64,
+            blocks,
+            blocks_free: free,
+            blocks_available: free,
+            files: blocks,
+            files_free: blocks.saturating_sub(self.fs.nodes.load(Relaxed)),
+            name_max: 255,
+        })
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let node = self.names()?.lock().get(name).cloned();
+        node.map(|n| n as Arc<dyn Inode>).ok_or(Errno::ENOENT)
+    }
+
+    fn create(&self, name: &[u8], new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+        let node = Node::make(&self.fs, new)?;
+        self.insert(name, &node)?;
+        Ok(node)
+    }
+
+    fn create_unnamed(&self, new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+        let node = Node::make(&self.fs, new)?;
+        node.attr.lock().nlink = 0;
+        Ok(node)
+    }
+
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        let node = Node::of(target)?;
+        if node.attr.lock().nlink == 0 {
+            return Err(Errno::ENOENT);
+        }
+        self.insert(name, &node)?;
+        let now = Time::now();
+        let mut attr = node.attr.lock();
+        attr.nlink += 1;
+        attr.ctime = now;
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        if self.names()?.lock().get(name).ok_or(Errno::ENOENT)?.is_dir() {
+            return Err(Errno::EISDIR);
+        }
+        self.remove(name)?.unlinked();
+        Ok(())
+    }
+
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        let _one = self.fs.tree.lock();
+        let node = self.names()?.lock().get(name).cloned().ok_or(Errno::ENOENT)?;
+        let inner = node.names()?.lock();
+        if !inner.by_name.is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        // From here on nothing can be made in it: `insert` looks at the count under the same lock.
+        node.attr.lock().nlink = 0;
+        drop(inner);
+        self.remove(name)?.unlinked();
+        Ok(())
+    }
+
+    fn rename(&self, name: &[u8], to: &Arc<dyn Inode>, to_name: &[u8], how: RenameFlags) -> Result<()> {
+        let to = Node::of(to)?;
+        let _one = self.fs.tree.lock();
+        let node = self.names()?.lock().get(name).cloned().ok_or(Errno::ENOENT)?;
+        let target = to.names()?.lock().get(to_name).cloned();
+        if to.attr.lock().nlink == 0 {
+            return Err(Errno::ENOENT);
+        }
+        let exchange = how.contains(RenameFlags::EXCHANGE);
+        match &target {
+            Some(_) if how.contains(RenameFlags::NOREPLACE) => return Err(Errno::EEXIST),
+            None if exchange => return Err(Errno::ENOENT),
+            Some(t) if !exchange && t.is_dir() && !t.is_empty() => return Err(Errno::ENOTEMPTY),
+            _ => {}
+        }
+        if target.is_some() {
+            let old = to.remove(to_name)?;
+            if !exchange {
+                old.unlinked();
+            }
+        }
+        self.remove(name)?;
+        to.insert(to_name, &node)?;
+        if let Some(target) = target.filter(|_| exchange) {
+            self.insert(name, &target)?;
+        }
+        node.attr.lock().ctime = Time::now();
+        Ok(())
+    }
+
+    fn readdir(&self, from: u64, emit: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<()> {
+        let Body::Dir { names, parent } = &self.body else { return Err(Errno::ENOTDIR) };
+        let above = parent.lock().upgrade().map_or(self.ino, |p| p.ino);
+        for (at, name, ino) in [(0, &b"."[..], self.ino), (1, &b".."[..], above)] {
+            if from <= at && !emit(&DirEntry { name, ino, kind: Some(Kind::Dir), next: at + 1 }) {
+                return Ok(());
+            }
+        }
+        let names = names.lock();
+        for (cursor, name) in names.by_cursor.range(from.max(2)..) {
+            let Some(node) = names.get(name) else { continue };
+            let entry = DirEntry { name, ino: node.ino, kind: Some(node.kind()), next: cursor + 1 };
+            if !emit(&entry) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn readlink(&self) -> Result<Vec<u8>> {
+        match &self.body {
+            Body::Link(target) => Ok(target.to_vec()),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    fn open(self: Arc<Self>, how: OpenMode) -> Result<Arc<dyn FileOps>> {
+        match &self.body {
+            Body::File { .. } => CachedFile::new(self),
+            Body::Fifo(pipe) => pipe.open(how),
+            Body::Device(rdev) if self.kind() == Kind::Char => dev::open_number(*rdev),
+            Body::Dir { .. } => Err(Errno::EISDIR),
+            _ => Err(Errno::ENXIO),
+        }
+    }
+
+    fn object(&self) -> Result<Arc<Object>> {
+        match &self.body {
+            Body::File { object, .. } => Ok(object.clone()),
+            _ => Err(Errno::ENODEV),
+        }
+    }
+    fn write_lock(&self) -> Option<&SleepLock> {
+        match &self.body {
+            Body::File { write_lock, .. } => Some(write_lock),
+            _ => None,
+        }
+    }
+    fn grow(&self, size: u64) -> Result<()> {
+        self.set_size(size)
+    }
+    fn written(&self) {
+        let now = Time::now();
+        let mut attr = self.attr.lock();
+        (attr.mtime, attr.ctime) = (now, now);
+    }
+    fn punch(&self, from: u64, to: u64) -> Result<()> {
+        memory().object_punch(&self.object()?, from, to)?;
+        self.written();
+        Ok(())
+    }
+}
