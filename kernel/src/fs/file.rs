@@ -36,14 +36,6 @@ pub enum Mapping {
     Zero,
 }
 
-/// Who makes an `ioctl`: what terminals ask about job control.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Job {
-    pub pid: u32,
-    pub group: u32,
-    pub session: u32,
-}
-
 /// What can be done with an open file, apart from its place in the tree.
 ///
 /// A transfer moves what it can through the sink or source and returns; what moved counts even if an error follows, so an
@@ -68,7 +60,7 @@ pub trait FileOps: Any + Send + Sync {
     /// Name every queue that is woken when [`poll`](FileOps::poll)'s answer may change. None: it never does.
     fn watch(&self, _watchers: &mut Watchers) {}
     /// The device's own requests; those common to all files are done before.
-    fn ioctl(&self, _request: u32, _argument: u64, _job: Job) -> Result<usize> {
+    fn ioctl(&self, _request: u32, _argument: u64) -> Result<usize> {
         Err(Errno::ENOTTY)
     }
     fn mapping(&self) -> Result<Mapping> {

@@ -324,7 +324,7 @@ impl FileOps for PipeEnd {
     fn watch(&self, watchers: &mut Watchers) {
         watchers.add(&self.pipe.changed);
     }
-    fn ioctl(&self, request: u32, argument: u64, _: super::file::Job) -> Result<usize> {
+    fn ioctl(&self, request: u32, argument: u64) -> Result<usize> {
         match request {
             ioctl::FIONREAD => {
                 crate::arch::user::write_u32(argument, self.pipe.len() as u32)?;

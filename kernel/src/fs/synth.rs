@@ -3,7 +3,7 @@
 //! ```text
 //!   Entry = mode, owner, and one of
 //!     Dir     names → entries; a fixed table (`Dir`), or anything that implements `SynthDir` (processes come and go)
-//!     File    its text, made at `open`; perhaps a function that takes what is written
+//!     File    its text, made when it is read; perhaps a function that takes what is written
 //!     Link    its text, made when it is read
 //!     Magic   a link that leads straight to a place, whatever its text says (`/proc/PID/exe`)
 //!     Device  what `open` opens
@@ -23,7 +23,7 @@ use crate::errno::{Errno, Result};
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::any::Any;
 use linux_raw_sys::general as abi;
-use spin::{Lazy, RwLock};
+use spin::{Lazy, Mutex, RwLock};
 
 type Make<T> = Arc<dyn Fn() -> Result<T> + Send + Sync>;
 type Take = Arc<dyn Fn(&[u8]) -> Result<()> + Send + Sync>;
@@ -127,8 +127,15 @@ impl Entry {
 
 /// A directory of a table of names, which may grow.
 pub struct Dir {
-    names: RwLock<Vec<(String, Entry)>>,
+    names: RwLock<Vec<Named>>,
     mode: u32,
+}
+
+struct Named {
+    name: String,
+    entry: Entry,
+    /// The table itself, where the entry is one.
+    table: Option<Arc<Dir>>,
 }
 
 impl Dir {
@@ -137,19 +144,28 @@ impl Dir {
     }
     /// Put `entry` there, in place of what had the name.
     pub fn add(&self, name: &str, entry: Entry) {
+        self.put(Named { name: name.into(), entry, table: None });
+    }
+    fn put(&self, new: Named) {
         let mut names = self.names.write();
-        match names.iter_mut().find(|(n, _)| n == name) {
-            Some((_, old)) => *old = entry,
-            None => names.push((name.into(), entry)),
+        match names.iter_mut().find(|n| n.name == new.name) {
+            Some(old) => *old = new,
+            None => names.push(new),
         }
+    }
+    fn table(&self, name: &str) -> Option<Arc<Dir>> {
+        self.names.read().iter().find(|n| n.name == name)?.table.clone()
     }
     /// The directory at `path` below, made where it is missing.
     pub fn dir(self: &Arc<Self>, path: &str) -> Arc<Dir> {
         let mut at = self.clone();
         for name in path.split('/').filter(|n| !n.is_empty()) {
-            let next = Dir::new(0o555);
-            at.add(name, Entry::dir(next.clone()));
-            at = next;
+            at = at.table(name).unwrap_or_else(|| {
+                let new = Dir::new(0o555);
+                let entry = Entry::dir(new.clone());
+                at.put(Named { name: name.into(), entry, table: Some(new.clone()) });
+                new
+            });
         }
         at
     }
@@ -162,11 +178,11 @@ impl Dir {
 
 impl SynthDir for Dir {
     fn lookup(&self, name: &[u8]) -> Option<Entry> {
-        self.names.read().iter().find(|(n, _)| n.as_bytes() == name).map(|(_, e)| e.clone())
+        self.names.read().iter().find(|n| n.name.as_bytes() == name).map(|n| n.entry.clone())
     }
     fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
-        for (name, entry) in self.names.read().iter() {
-            tell(name.as_bytes(), entry.kind());
+        for n in self.names.read().iter() {
+            tell(n.name.as_bytes(), n.entry.kind());
         }
     }
     fn is_dynamic(&self) -> bool {
@@ -279,8 +295,7 @@ impl Inode for SynthInode {
                 if how.write && take.is_none() {
                     return Err(Errno::EACCES);
                 }
-                let text = if how.read { text()? } else { Vec::new() };
-                Ok(Arc::new(OpenText { text, take: take.clone() }))
+                Ok(Arc::new(OpenText { make: text.clone(), text: Mutex::default(), take: take.clone() }))
             }
             Node::Device { open, .. } => open(),
             Node::Dir(_) => Err(Errno::EISDIR),
@@ -289,10 +304,24 @@ impl Inode for SynthInode {
     }
 }
 
-/// An open synthetic file: the text as it was when it was opened.
+/// An open synthetic file. Its text is made anew by each read from the beginning, so that whoever seeks back sees news, and
+/// one who reads on sees the same text to its end.
 struct OpenText {
-    text: Vec<u8>,
+    make: Make<Vec<u8>>,
+    text: Mutex<Option<Arc<Vec<u8>>>>,
     take: Option<Take>,
+}
+
+impl OpenText {
+    fn text(&self, at: u64) -> Result<Arc<Vec<u8>>> {
+        if let Some(text) = self.text.lock().clone().filter(|_| at > 0) {
+            return Ok(text);
+        }
+        let new = Arc::new((self.make)()?);
+        let old = self.text.lock().replace(new.clone());
+        drop(old);
+        Ok(new)
+    }
 }
 
 impl FileOps for OpenText {
@@ -300,8 +329,9 @@ impl FileOps for OpenText {
         self
     }
     fn read(&self, at: u64, to: &mut Sink<'_>, _: How) -> Result<()> {
-        let from = usize::try_from(at).unwrap_or(usize::MAX).min(self.text.len());
-        to.put(&self.text[from..]);
+        let text = self.text(at)?;
+        let from = usize::try_from(at).unwrap_or(usize::MAX).min(text.len());
+        to.put(&text[from..]);
         Ok(())
     }
     fn write(&self, _: u64, from: &mut Source<'_>, _: How) -> Result<()> {
@@ -317,6 +347,6 @@ impl FileOps for OpenText {
         true
     }
     fn size(&self) -> Result<u64> {
-        Ok(self.text.len() as u64)
+        Ok(0)
     }
 }

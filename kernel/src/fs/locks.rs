@@ -1,0 +1,280 @@
+//! Advisory locks on files: `flock(2)`, and `fcntl(2)`'s record locks by process (POSIX) and by open file description (OFD).
+//!
+//! All locks of the machine are in one table, by inode. POSIX and OFD locks are byte ranges and exclude each other; an
+//! `flock` is another kind, over the whole file, that the others do not see (as on Linux). Owners are numbers: a file
+//! table's for POSIX locks (threads share them, a fork does not inherit them), a description's for the other two.
+//!
+//! A range that an owner locks again replaces what it had there: ranges are cut and merged, so that of one owner no two
+//! overlap. Who must wait sleeps on the inode's queue and tries again. Before a POSIX lock waits, the chain of who waits
+//! for whom is followed: a circle is `EDEADLK`.
+
+use super::{file::File, inode::InodeId};
+use crate::{
+    errno::{Errno, Result},
+    sched::{WaitQueue, WaitResult},
+};
+use alloc::{sync::Arc, vec::Vec};
+use hashbrown::HashMap;
+use spin::{Lazy, Mutex};
+
+/// Locks that one file may have in all: a bound for the kernel's heap.
+const MAX_LOCKS: usize = 4096;
+
+/// Who holds a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Owner {
+    /// POSIX: the file table's number, and the pid that `F_GETLK` tells.
+    Process { table: u64, pid: u32 },
+    /// OFD: the description's number.
+    Description(u64),
+}
+
+impl Owner {
+    fn same(&self, other: &Owner) -> bool {
+        match (self, other) {
+            (Owner::Process { table: a, .. }, Owner::Process { table: b, .. }) => a == b,
+            (a, b) => a == b,
+        }
+    }
+}
+
+/// A locked range of bytes, `start <= byte <= last`.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    pub start: u64,
+    pub last: u64,
+    pub exclusive: bool,
+    pub owner: Owner,
+}
+
+impl Record {
+    fn overlaps(&self, other: &Record) -> bool {
+        self.start <= other.last && other.start <= self.last
+    }
+    fn conflicts(&self, other: &Record) -> bool {
+        !self.owner.same(&other.owner) && (self.exclusive || other.exclusive) && self.overlaps(other)
+    }
+}
+
+#[derive(Default)]
+struct FileLocks {
+    records: Vec<Record>,
+    /// Description, exclusive.
+    whole: Vec<(u64, bool)>,
+    queue: Arc<WaitQueue>,
+}
+
+#[derive(Default)]
+struct Table {
+    files: HashMap<InodeId, FileLocks>,
+    /// Owners that wait for a record, and what they want.
+    waiting: Vec<(InodeId, Record)>,
+}
+
+static TABLE: Lazy<Mutex<Table>> = Lazy::new(Mutex::default);
+
+impl Table {
+    /// Forget a file nobody locks or waits for.
+    fn tidy(&mut self, id: InodeId) {
+        if self.files.get(&id).is_some_and(|f| f.records.is_empty() && f.whole.is_empty()) {
+            self.files.remove(&id);
+        }
+    }
+
+    fn conflict(&self, id: InodeId, want: &Record) -> Option<Record> {
+        self.files.get(&id)?.records.iter().find(|r| r.conflicts(want)).copied()
+    }
+
+    /// Whether waiting for `want` would close a circle of waiters.
+    fn deadlock(&self, id: InodeId, want: &Record) -> bool {
+        let mut at = match self.conflict(id, want) {
+            Some(r) => r.owner,
+            None => return false,
+        };
+        // A chain longer than the number of waiters has met one twice.
+        for _ in 0..=self.waiting.len() {
+            let Some((next_id, next)) = self.waiting.iter().find(|(_, w)| w.owner.same(&at)) else {
+                return false;
+            };
+            match self.conflict(*next_id, next) {
+                Some(r) if r.owner.same(&want.owner) => return true,
+                Some(r) => at = r.owner,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Take `range` from what its owner has; then, if `lock`, give it to him.
+    fn set(&mut self, id: InodeId, range: Record, lock: bool) -> Result<()> {
+        let file = self.files.entry(id).or_default();
+        if file.records.len() >= MAX_LOCKS {
+            return Err(Errno::ENOLCK);
+        }
+        let mut kept = Vec::with_capacity(file.records.len() + 2);
+        let mut new = range;
+        for r in &file.records {
+            if !r.owner.same(&range.owner) {
+                kept.push(*r);
+                continue;
+            }
+            let touches = r.start <= new.last.saturating_add(1) && new.start <= r.last.saturating_add(1);
+            if lock && r.exclusive == range.exclusive && touches {
+                new.start = new.start.min(r.start);
+                new.last = new.last.max(r.last);
+                continue;
+            }
+            if !r.overlaps(&range) {
+                kept.push(*r);
+                continue;
+            }
+            if r.start < range.start {
+                kept.push(Record { last: range.start - 1, ..*r });
+            }
+            if r.last > range.last {
+                kept.push(Record { start: range.last + 1, ..*r });
+            }
+        }
+        if lock {
+            kept.push(new);
+        }
+        file.records = kept;
+        Ok(())
+    }
+}
+
+fn wake(id: InodeId) {
+    let queue = TABLE.lock().files.get(&id).map(|f| f.queue.clone());
+    if let Some(queue) = queue {
+        queue.wake_all();
+    }
+}
+
+/// F_GETLK: the lock that would be in the way.
+pub fn test(id: InodeId, want: &Record) -> Option<Record> {
+    TABLE.lock().conflict(id, want)
+}
+
+/// F_SETLK and F_SETLKW of a lock. `EAGAIN` where it must wait and may not.
+pub fn lock(id: InodeId, want: Record, wait: bool) -> Result<()> {
+    loop {
+        let queue = {
+            let mut table = TABLE.lock();
+            if table.conflict(id, &want).is_none() {
+                let result = table.set(id, want, true);
+                drop(table);
+                // A range that became shared lets others in.
+                wake(id);
+                return result;
+            }
+            if !wait {
+                return Err(Errno::EAGAIN);
+            }
+            if matches!(want.owner, Owner::Process { .. }) && table.deadlock(id, &want) {
+                return Err(Errno::EDEADLK);
+            }
+            table.waiting.push((id, want));
+            table.files.entry(id).or_default().queue.clone()
+        };
+        let result = queue.wait_until(|| TABLE.lock().conflict(id, &want).is_none(), None, true);
+        let mut table = TABLE.lock();
+        let mine = |w: &(InodeId, Record)| w.0 == id && w.1.owner.same(&want.owner) && w.1.start == want.start;
+        if let Some(at) = table.waiting.iter().position(mine) {
+            table.waiting.swap_remove(at);
+        }
+        drop(table);
+        if result == WaitResult::Interrupted {
+            return Err(Errno::RESTART);
+        }
+    }
+}
+
+/// F_UNLCK.
+pub fn unlock(id: InodeId, range: Record) -> Result<()> {
+    let mut table = TABLE.lock();
+    if !table.files.contains_key(&id) {
+        return Ok(());
+    }
+    table.set(id, range, false)?;
+    drop(table);
+    wake(id);
+    TABLE.lock().tidy(id);
+    Ok(())
+}
+
+/// `flock(2)`: shared, exclusive, or none.
+pub fn flock(file: &File, exclusive: Option<bool>, wait: bool) -> Result<()> {
+    let (id, me) = (file.inode().id(), file.id());
+    let Some(exclusive) = exclusive else {
+        release_whole(id, me);
+        return Ok(());
+    };
+    let free = |f: &FileLocks| !f.whole.iter().any(|(who, ex)| *who != me && (exclusive || *ex));
+    loop {
+        let queue = {
+            let mut table = TABLE.lock();
+            let locks = table.files.entry(id).or_default();
+            // A change of kind gives the old lock up first, as Linux does; another may come between.
+            locks.whole.retain(|(who, _)| *who != me);
+            if free(locks) {
+                locks.whole.push((me, exclusive));
+                drop(table);
+                wake(id);
+                return Ok(());
+            }
+            locks.queue.clone()
+        };
+        queue.wake_all();
+        if !wait {
+            return Err(Errno::EAGAIN);
+        }
+        if queue.wait_until(|| TABLE.lock().files.get(&id).is_none_or(free), None, true)
+            == WaitResult::Interrupted
+        {
+            return Err(Errno::RESTART);
+        }
+    }
+}
+
+fn release_whole(id: InodeId, who: u64) {
+    if let Some(locks) = TABLE.lock().files.get_mut(&id) {
+        locks.whole.retain(|(holder, _)| *holder != who);
+    }
+    wake(id);
+    TABLE.lock().tidy(id);
+}
+
+/// A description is gone: its `flock` and its OFD locks with it.
+pub fn release_file(file: &File) {
+    if TABLE.lock().files.is_empty() {
+        return;
+    }
+    let (id, me) = (file.inode().id(), file.id());
+    let held = TABLE.lock().files.contains_key(&id);
+    if held {
+        let owner = Owner::Description(me);
+        let _ = unlock(id, Record { start: 0, last: u64::MAX, exclusive: false, owner });
+        release_whole(id, me);
+    }
+}
+
+/// A process closed a descriptor of this file: by POSIX all its record locks of it are gone, whichever descriptor set them.
+pub fn release_process(id: InodeId, table: u64) {
+    let held = {
+        let all = TABLE.lock();
+        !all.files.is_empty() && all.files.contains_key(&id)
+    };
+    if held {
+        let owner = Owner::Process { table, pid: 0 };
+        let _ = unlock(id, Record { start: 0, last: u64::MAX, exclusive: false, owner });
+    }
+}
+
+/// For `/proc/locks`: each record and its file.
+pub fn for_each(mut tell: impl FnMut(InodeId, &Record)) {
+    let all: Vec<(InodeId, Record)> = {
+        let table = TABLE.lock();
+        table.files.iter().flat_map(|(id, f)| f.records.iter().map(move |r| (*id, *r))).collect()
+    };
+    all.iter().for_each(|(id, r)| tell(*id, r));
+}
