@@ -22,7 +22,7 @@ mod arch;
 mod clock;
 mod drivers;
 mod errno;
-// mod fs; (joins when it compiles)
+mod fs;
 mod mem;
 mod process;
 mod random;

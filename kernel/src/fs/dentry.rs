@@ -174,6 +174,13 @@ impl Dentry {
         self.adopt(name, inode, until)
     }
 
+    /// Make `name` lead to `inode` for as long as the dentry is held, whatever the file system says.
+    pub fn graft(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        let new = Dentry::make(inode, Some(self.clone()), name);
+        self.learn(name, Some(Arc::downgrade(&new)), u64::MAX);
+        new
+    }
+
     /// The file system has just taken `name` away.
     pub fn deleted(&self, name: &[u8]) {
         let until = crate::clock::monotonic().saturating_add(self.inode.lookup_ttl());

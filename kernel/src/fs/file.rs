@@ -205,13 +205,7 @@ impl File {
     }
 
     /// As [`write`](File::write), in another way than the flags say (`RWF_APPEND`, `RWF_NOWAIT`).
-    pub fn write_how(
-        &self,
-        at: Option<u64>,
-        from: &mut Source<'_>,
-        how: How,
-        append: bool,
-    ) -> Result<usize> {
+    pub fn write_how(&self, at: Option<u64>, from: &mut Source<'_>, how: How, append: bool) -> Result<usize> {
         if !self.mode.write || self.is_path_only() {
             return Err(Errno::EBADF);
         }

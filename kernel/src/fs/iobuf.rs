@@ -117,7 +117,9 @@ impl<'a> Sink<'a> {
                 to[self.done..self.done + len].copy_from_slice(&bytes[..len]);
                 (len, false)
             }
-            SinkPlace::User(cursor) => cursor.each(len, |at, off, n| user::copy_to(at, &bytes[off..off + n]).is_ok()),
+            SinkPlace::User(cursor) => {
+                cursor.each(len, |at, off, n| user::copy_to(at, &bytes[off..off + n]).is_ok())
+            }
         };
         self.advance(n)
     }

@@ -8,14 +8,11 @@
 //! overlap. Who must wait sleeps on the inode's queue and tries again. Before a POSIX lock waits, the chain of who waits
 //! for whom is followed: a circle is `EDEADLK`.
 
-use super::{file::File, inode::InodeId};
-use crate::{
-    errno::{Errno, Result},
-    sched::{WaitQueue, WaitResult},
-};
+use super::{file::File, inode::InodeId, poll::Signal};
+use crate::errno::{Errno, Result};
 use alloc::{sync::Arc, vec::Vec};
 use hashbrown::HashMap;
-use spin::{Lazy, Mutex};
+use spin::{LazyLock, Mutex};
 
 /// Locks that one file may have in all: a bound for the kernel's heap.
 const MAX_LOCKS: usize = 4096;
@@ -61,7 +58,7 @@ struct FileLocks {
     records: Vec<Record>,
     /// Description, exclusive.
     whole: Vec<(u64, bool)>,
-    queue: Arc<WaitQueue>,
+    changed: Arc<Signal>,
 }
 
 #[derive(Default)]
@@ -71,7 +68,7 @@ struct Table {
     waiting: Vec<(InodeId, Record)>,
 }
 
-static TABLE: Lazy<Mutex<Table>> = Lazy::new(Mutex::default);
+static TABLE: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
 
 impl Table {
     /// Forget a file nobody locks or waits for.
@@ -144,9 +141,9 @@ impl Table {
 }
 
 fn wake(id: InodeId) {
-    let queue = TABLE.lock().files.get(&id).map(|f| f.queue.clone());
-    if let Some(queue) = queue {
-        queue.wake_all();
+    let changed = TABLE.lock().files.get(&id).map(|f| f.changed.clone());
+    if let Some(changed) = changed {
+        changed.notify();
     }
 }
 
@@ -158,7 +155,7 @@ pub fn test(id: InodeId, want: &Record) -> Option<Record> {
 /// F_SETLK and F_SETLKW of a lock. `EAGAIN` where it must wait and may not.
 pub fn lock(id: InodeId, want: Record, wait: bool) -> Result<()> {
     loop {
-        let queue = {
+        let changed = {
             let mut table = TABLE.lock();
             if table.conflict(id, &want).is_none() {
                 let result = table.set(id, want, true);
@@ -174,18 +171,17 @@ pub fn lock(id: InodeId, want: Record, wait: bool) -> Result<()> {
                 return Err(Errno::EDEADLK);
             }
             table.waiting.push((id, want));
-            table.files.entry(id).or_default().queue.clone()
+            table.files.entry(id).or_default().changed.clone()
         };
-        let result = queue.wait_until(|| TABLE.lock().conflict(id, &want).is_none(), None, true);
+        let result = changed.wait(|| TABLE.lock().conflict(id, &want).is_none());
         let mut table = TABLE.lock();
-        let mine = |w: &(InodeId, Record)| w.0 == id && w.1.owner.same(&want.owner) && w.1.start == want.start;
+        let mine =
+            |w: &(InodeId, Record)| w.0 == id && w.1.owner.same(&want.owner) && w.1.start == want.start;
         if let Some(at) = table.waiting.iter().position(mine) {
             table.waiting.swap_remove(at);
         }
         drop(table);
-        if result == WaitResult::Interrupted {
-            return Err(Errno::RESTART);
-        }
+        result?;
     }
 }
 
@@ -211,7 +207,7 @@ pub fn flock(file: &File, exclusive: Option<bool>, wait: bool) -> Result<()> {
     };
     let free = |f: &FileLocks| !f.whole.iter().any(|(who, ex)| *who != me && (exclusive || *ex));
     loop {
-        let queue = {
+        let changed = {
             let mut table = TABLE.lock();
             let locks = table.files.entry(id).or_default();
             // A change of kind gives the old lock up first, as Linux does; another may come between.
@@ -222,17 +218,13 @@ pub fn flock(file: &File, exclusive: Option<bool>, wait: bool) -> Result<()> {
                 wake(id);
                 return Ok(());
             }
-            locks.queue.clone()
+            locks.changed.clone()
         };
-        queue.wake_all();
+        changed.notify();
         if !wait {
             return Err(Errno::EAGAIN);
         }
-        if queue.wait_until(|| TABLE.lock().files.get(&id).is_none_or(free), None, true)
-            == WaitResult::Interrupted
-        {
-            return Err(Errno::RESTART);
-        }
+        changed.wait(|| TABLE.lock().files.get(&id).is_none_or(free))?;
     }
 }
 

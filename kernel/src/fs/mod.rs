@@ -16,8 +16,92 @@
 //! [`SleepLock`]. Wakers drop their spin lock first, because a waiter's condition takes it under the queue's.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod cred;
+pub mod dentry;
+pub mod dev;
+pub mod file;
 pub mod inode;
+pub mod iobuf;
+pub mod line;
+pub mod lock;
+pub mod locks;
+pub mod mount;
+pub mod names;
+pub mod path;
+pub mod pipe;
+pub mod poll;
+pub mod stdio;
+pub mod synth;
+pub mod sys;
+pub mod tmpfs;
+pub mod tty;
 
 pub use cred::Cred;
+pub use file::{File, FileOps};
 pub use inode::{DirEntry, Inode, InodeId, Kind, NewNode, SetAttr, Stat, StatFs, Time};
+pub use lock::SleepLock;
+pub use path::{FsContext, Location, Walker};
+
+use crate::errno::Result;
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use mount::Mount;
+use spin::Once;
+
+static ROOT: Once<Location> = Once::new();
+
+/// The root of everything, once [`start`] has mounted it.
+pub fn root() -> Option<Location> {
+    ROOT.get().cloned()
+}
+
+/// A directory of the host's that programs may write.
+pub struct Writable {
+    /// Where it appears, absolute.
+    pub path: Vec<u8>,
+    pub inode: Arc<dyn Inode>,
+    /// What `/proc/mounts` calls it.
+    pub source: Box<[u8]>,
+}
+
+/// Build the tree: the host's files below, read-only, and over them what is the machine's own.
+pub fn start(host: Arc<dyn Inode>, proc: Arc<dyn Inode>, writable: Vec<Writable>) -> Result<Location> {
+    dentry::set_limit(crate::mem::memory().stats().total);
+    let root = Mount::new(host, None, "9p", b"root", true).root();
+    let root = ROOT.call_once(|| root).clone();
+    let all = Walker { root: root.clone(), cwd: root.clone(), cred: Arc::new(Cred::default()), umask: 0 };
+    mount_on(&all, b"/proc", proc, "proc", b"proc")?;
+    mount_on(&all, b"/sys", sys::tree(), "sysfs", b"sysfs")?;
+    mount_on(&all, b"/dev", dev::tree(), "devtmpfs", b"udev")?;
+    mount_on(&all, b"/dev/shm", tmpfs::TmpFs::mount(0o1777, None)?, "tmpfs", b"tmpfs")?;
+    mount_on(&all, b"/tmp", tmpfs::TmpFs::mount(0o1777, None)?, "tmpfs", b"tmpfs")?;
+    for w in writable {
+        mount_on(&all, &w.path, w.inode, "9p", &w.source)?;
+    }
+    Ok(root)
+}
+
+/// Cover `path` with a file system. Where the path does not exist it is made: in the file system, or, if that cannot be
+/// written, only in our memory of it.
+fn mount_on(
+    walker: &Walker,
+    path: &[u8],
+    root: Arc<dyn Inode>,
+    kind: &'static str,
+    source: &[u8],
+) -> Result<()> {
+    let mut at = walker.root.clone();
+    for name in path.split(|c| *c == b'/').filter(|n| !n.is_empty()) {
+        let next = walker.resolve(&at, name, true);
+        at = match next {
+            Ok(next) if next.is_dir() => next,
+            _ if !at.mount.is_read_only() => walker.create(&at, name, inode::NewKind::Dir, 0o755)?,
+            _ => {
+                let empty = synth::Dir::new(0o755).inode();
+                Location { mount: at.mount.clone(), dentry: at.dentry.graft(name, empty) }
+            }
+        };
+    }
+    Mount::new(root, Some(at), kind, source, false);
+    Ok(())
+}

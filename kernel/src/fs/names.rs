@@ -73,7 +73,9 @@ impl Walker {
         let mode = open_mode(flags);
         let changes = mode.write || flags & abi::O_TRUNC != 0;
         match inode.kind() {
-            Kind::Link => return Err(if flags & abi::O_DIRECTORY != 0 { Errno::ENOTDIR } else { Errno::ELOOP }),
+            Kind::Link => {
+                return Err(if flags & abi::O_DIRECTORY != 0 { Errno::ENOTDIR } else { Errno::ELOOP });
+            }
             Kind::Dir if changes || flags & abi::O_CREAT != 0 => return Err(Errno::EISDIR),
             Kind::Dir => {}
             _ if flags & abi::O_DIRECTORY != 0 => return Err(Errno::ENOTDIR),
@@ -118,12 +120,8 @@ impl Walker {
     }
 
     fn new_node<'a>(&self, dir: &Location, node: NewKind<'a>, mode: u32) -> Result<NewNode<'a>> {
-        let mut new = NewNode {
-            node,
-            mode: mode & 0o7777 & !self.umask,
-            uid: self.cred.fsuid,
-            gid: self.cred.fsgid,
-        };
+        let mut new =
+            NewNode { node, mode: mode & 0o7777 & !self.umask, uid: self.cred.fsuid, gid: self.cred.fsgid };
         let dir = dir.inode().stat()?;
         if dir.mode & abi::S_ISGID != 0 {
             new.gid = dir.gid;
@@ -247,12 +245,7 @@ impl Walker {
     }
 
     /// `renameat2(2)`.
-    pub fn rename(
-        &self,
-        from: (&Location, &[u8]),
-        to: (&Location, &[u8]),
-        how: RenameFlags,
-    ) -> Result<()> {
+    pub fn rename(&self, from: (&Location, &[u8]), to: (&Location, &[u8]), how: RenameFlags) -> Result<()> {
         if how.contains(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
             return Err(Errno::EINVAL);
         }

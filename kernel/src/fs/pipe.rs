@@ -27,7 +27,7 @@ use alloc::{boxed::Box, collections::VecDeque, format, sync::Arc};
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use linux_raw_sys::{general as abi, ioctl};
-use spin::{Lazy, Mutex};
+use spin::{LazyLock, Mutex};
 
 /// Bytes that go into a pipe in one piece.
 pub const PIPE_BUF: usize = 4096;
@@ -345,9 +345,12 @@ struct PipeInode {
 
 /// The `st_dev` of pipes: anonymous device numbers have major 0.
 const PIPE_DEV: u64 = 13;
-static PIPES: Lazy<Arc<Mount>> = Lazy::new(|| {
+static PIPES: LazyLock<Arc<Mount>> = LazyLock::new(|| {
     let pipe = Pipe::new();
-    Mount::detached(Arc::new(PipeInode { id: next_id(), pipe, made: Time::default(), owner: (0, 0) }), "pipefs")
+    Mount::detached(
+        Arc::new(PipeInode { id: next_id(), pipe, made: Time::default(), owner: (0, 0) }),
+        "pipefs",
+    )
 });
 
 fn next_id() -> InodeId {

@@ -41,15 +41,20 @@ impl Events {
 }
 
 /// Where one waits for a file to change, and how often it did.
-#[derive(Default)]
 pub struct Signal {
     queue: WaitQueue,
     count: AtomicU64,
 }
 
+impl Default for Signal {
+    fn default() -> Self {
+        Signal { queue: WaitQueue::new(), count: AtomicU64::new(0) }
+    }
+}
+
 impl Signal {
     pub fn new() -> Arc<Signal> {
-        Arc::new(Signal { queue: WaitQueue::new(), count: AtomicU64::new(0) })
+        Arc::default()
     }
     /// Something changed. Not with a lock held that `poll` takes.
     pub fn notify(&self) {

@@ -23,7 +23,7 @@ use crate::errno::{Errno, Result};
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::any::Any;
 use linux_raw_sys::general as abi;
-use spin::{Lazy, Mutex, RwLock};
+use spin::{LazyLock, Mutex, RwLock};
 
 type Make<T> = Arc<dyn Fn() -> Result<T> + Send + Sync>;
 type Take = Arc<dyn Fn(&[u8]) -> Result<()> + Send + Sync>;
@@ -207,7 +207,7 @@ fn number(parent: u64, name: &[u8]) -> u64 {
 }
 
 /// Synthetic files are as old as the machine.
-static BORN: Lazy<Time> = Lazy::new(Time::now);
+static BORN: LazyLock<Time> = LazyLock::new(Time::now);
 
 impl Inode for SynthInode {
     fn id(&self) -> InodeId {

@@ -154,7 +154,9 @@ impl Node {
                 let object = memory().new_object_shared(0, AccountId::KERNEL)?;
                 (Kind::File, Body::File { object, write_lock: SleepLock::new(), charged: AtomicU64::new(0) })
             }
-            NewKind::Dir => (Kind::Dir, Body::Dir { names: Mutex::default(), parent: Mutex::new(Weak::new()) }),
+            NewKind::Dir => {
+                (Kind::Dir, Body::Dir { names: Mutex::default(), parent: Mutex::new(Weak::new()) })
+            }
             NewKind::Link { target } => (Kind::Link, Body::Link(target.into())),
             NewKind::Fifo => (Kind::Fifo, Body::Fifo(Pipe::new())),
             NewKind::Socket => (Kind::Socket, Body::Socket),

@@ -213,8 +213,8 @@ impl Tty {
             return Err(Errno::EAGAIN);
         }
         // VTIME is in tenths of a second.
-        let deadline = (!canonical && min == 0)
-            .then(|| crate::clock::monotonic() + time as u64 * 100_000_000);
+        let deadline =
+            (!canonical && min == 0).then(|| crate::clock::monotonic() + time as u64 * 100_000_000);
         match self.changed.queue().wait_until(ready, deadline, true) {
             WaitResult::Interrupted => Err(Errno::RESTART),
             _ => Ok(()),
@@ -281,11 +281,11 @@ impl FileOps for Tty {
             ioctl::TCGETS => {
                 let termios = self.line.lock().termios;
                 put_termios(at, &termios, OLD_TERMIOS)?
-            },
+            }
             ioctl::TCGETS2 => {
                 let termios = self.line.lock().termios;
                 put_termios(at, &termios, NEW_TERMIOS)?
-            },
+            }
             ioctl::TCSETS | ioctl::TCSETSW | ioctl::TCSETSF => {
                 self.set_termios(at, OLD_TERMIOS, request == ioctl::TCSETSF)?
             }
@@ -378,7 +378,8 @@ impl Tty {
 
 fn put_termios(at: u64, t: &Termios, len: usize) -> Result<()> {
     let mut b = [0; NEW_TERMIOS];
-    let words = [(0, t.c_iflag), (4, t.c_oflag), (8, t.c_cflag), (12, t.c_lflag), (36, t.c_ispeed), (40, t.c_ospeed)];
+    let words =
+        [(0, t.c_iflag), (4, t.c_oflag), (8, t.c_cflag), (12, t.c_lflag), (36, t.c_ispeed), (40, t.c_ospeed)];
     for (i, word) in words {
         b[i..i + 4].copy_from_slice(&word.to_ne_bytes());
     }

@@ -4,6 +4,7 @@
 //! gets the lowest free number. A file leaves the table under the lock and is dropped outside, since closing may sleep.
 #![forbid(unsafe_code)]
 
+pub use crate::fs::{Cred, path::FsContext};
 use crate::{
     errno::{Errno, Result},
     fs::{file::File, locks},
@@ -80,17 +81,24 @@ impl Slots {
 }
 
 impl FileTable {
-    pub fn new() -> Arc<FileTable> {
-        Arc::new(FileTable { slots: Mutex::default(), id: next_id() })
+    pub fn new() -> FileTable {
+        FileTable { slots: Mutex::default(), id: next_id() }
     }
 
     /// The table of a forked process: the same open files under the same numbers.
-    pub fn fork_copy(&self) -> Arc<FileTable> {
-        let (slots, lowest) = {
+    pub fn fork_copy(&self) -> Result<Arc<FileTable>> {
+        let mut slots = Vec::new();
+        // Room first, without the lock; a thread may open more files meanwhile.
+        let lowest = loop {
+            let len = self.slots.lock().slots.len();
+            slots.try_reserve(len).map_err(|_| Errno::ENOMEM)?;
             let old = self.slots.lock();
-            (old.slots.clone(), old.lowest)
+            if old.slots.len() <= slots.capacity() {
+                slots.extend(old.slots.iter().cloned());
+                break old.lowest;
+            }
         };
-        Arc::new(FileTable { slots: Mutex::new(Slots { slots, lowest }), id: next_id() })
+        Ok(Arc::new(FileTable { slots: Mutex::new(Slots { slots, lowest }), id: next_id() }))
     }
 
     /// Names the table as an owner of locks.
