@@ -23,7 +23,10 @@
 //! configuration (tag length, tag) is Linux's `virtio_9p.h`.
 
 use super::virtio::{DeviceError, Dma, Queue, Segment, Table, Transport, count_runs, dma, each_run};
-use crate::sched::{WaitQueue, WaitResult};
+use crate::{
+    clock,
+    sched::{WaitQueue, WaitResult},
+};
 use arrayvec::ArrayVec;
 use hafez_mm::{PAGE_SIZE, Pfn};
 use spin::Mutex;
@@ -44,6 +47,9 @@ pub const REPLY_MAX: usize = SLOT - HEAD_AT;
 pub const FRAMES_MAX: usize = DESCRIPTORS - 2;
 /// Casts that may wait for a ride before the bell is rung for them.
 const QUIET_CASTS: u16 = 4;
+/// How long an interruptible call cannot be interrupted, ns: file servers answer in microseconds, and programs do not
+/// expect a signal to end `stat` or `open`. Only a host that hangs must not make them unkillable.
+const PATIENCE: u64 = 1_000_000_000;
 /// The longest mount tag that we look at.
 const TAG_MAX: usize = 32;
 /// Where a message has its tag (after size and type), and the types that this room needs to know.
@@ -192,7 +198,7 @@ impl Channel {
     /// Reserve a slot for a call, sleeping while there is none.
     fn vacant_slot(&self, interruptible: bool) -> Result<usize, CallError> {
         let mut found = None;
-        let mut look = || {
+        let look = || {
             let mut state = self.state.lock();
             found = state.vacant();
             if let Some(slot) = found {
@@ -200,7 +206,7 @@ impl Channel {
             }
             found.is_some() || state.queue.is_broken()
         };
-        if !look() && self.vacancy.wait_until(look, None, interruptible) != WaitResult::Ready {
+        if !sleep(&self.vacancy, look, interruptible) {
             return Err(CallError::Interrupted);
         }
         found.ok_or(CallError::Broken)
@@ -242,7 +248,7 @@ impl Channel {
             state.queue.kick();
             true
         };
-        let sent = self.vacancy.wait_until(offer, None, interruptible) == WaitResult::Ready;
+        let sent = sleep(&self.vacancy, offer, interruptible);
         if sent && !broken {
             return Ok(());
         }
@@ -253,7 +259,7 @@ impl Channel {
     /// Wait for the reply in `slot`: its length.
     fn outcome(&self, slot: usize, interruptible: bool) -> Result<usize, CallError> {
         let back = || !matches!(self.state.lock().phases[slot], Phase::Called);
-        if self.replies[slot].wait_until(back, None, interruptible) != WaitResult::Ready {
+        if !sleep(&self.replies[slot], back, interruptible) {
             self.flush(slot);
             self.replies[slot].wait(back);
         }
@@ -382,4 +388,18 @@ impl State {
     fn vacant(&self) -> Option<usize> {
         (FLUSH_SLOT + 1..SLOTS).find(|slot| self.phases[*slot] == Phase::Free)
     }
+}
+
+/// Sleep until `ready()`; whether it is. Interruptible only after [`PATIENCE`].
+fn sleep(queue: &WaitQueue, mut ready: impl FnMut() -> bool, interruptible: bool) -> bool {
+    if ready() {
+        return true;
+    }
+    if !interruptible {
+        queue.wait(ready);
+        return true;
+    }
+    let deadline = clock::monotonic().saturating_add(PATIENCE);
+    queue.wait_until(&mut ready, Some(deadline), false) == WaitResult::Ready
+        || queue.wait_until(ready, None, true) == WaitResult::Ready
 }

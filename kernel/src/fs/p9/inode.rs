@@ -1,0 +1,458 @@
+//! A file of the host, as the rest of the kernel sees it.
+//!
+//! The inode has a *name fid*, by which it asks the server for attributes and walks on; it is replaced whenever the name is
+//! looked up again, because the server finds files by path and the old path may be gone. A regular file's open fids
+//! are its [`Handle`]'s.
+//!
+//! *Attributes* are trusted for [`TRUST`], and asked anew when a file is opened. If the server tells of another size or
+//! modification time than the cached pages were read under, and the change is not ours, the pages are dropped. If the name
+//! has come to mean another file, the answer is `ESTALE`: look the name up again.
+//!
+//! *Own changes.* [`State::changed`] says when the program last wrote; until write-back has sent it all, size and times are
+//! the object's and the clock's.
+//!
+//! Locks: `opening` (sleeps) makes opening, write-back and truncation one step each; `state` and `object` are spin locks over plain
+//! fields; `writing` is the callers' (see [`Inode::write_lock`]) and never taken here.
+
+use super::Share;
+use super::client::{AT_REMOVEDIR, Attr, Fid};
+use super::handle::{FilePager, Handle};
+use super::wire::{Qid, Reply};
+use crate::clock;
+use crate::errno::{Errno, Result};
+use crate::fs::cache::CachedFile;
+use crate::fs::cred::Cred;
+use crate::fs::file::FileOps;
+use crate::fs::inode::*;
+use crate::fs::lock::SleepLock;
+use crate::mem::memory;
+use alloc::{sync::Arc, vec::Vec};
+use core::any::Any;
+use hafez_mm::Object;
+use linux_raw_sys::general as abi;
+use spin::Mutex;
+
+/// How long an answer of the server is believed, ns. The host's files seldom change under a running program, and a look
+/// costs tens of microseconds; a second is as long as anyone will wait for a file to show up.
+pub const TRUST: u64 = 1_000_000_000;
+/// Attributes that came with the look-up that precedes an opening need not be asked for again: so old, ns.
+const JUST_NOW: u64 = 50_000_000;
+
+/// See the module.
+pub struct P9Inode {
+    share: &'static Share,
+    path: u64,
+    kind: Kind,
+    state: Mutex<State>,
+    handle: Arc<Handle>,
+    object: Mutex<Option<Arc<Object>>>,
+    opening: SleepLock,
+    writing: SleepLock,
+}
+
+struct State {
+    name: Arc<Fid>,
+    stat: Stat,
+    /// When `stat` was fetched, ns; 0: never, or not to be believed any more.
+    fetched: u64,
+    /// Nobody has opened the file since then.
+    unused: bool,
+    /// Size and modification time that the cached pages belong to.
+    pages_of: (u64, Time),
+    /// When the program last wrote what the server does not have yet.
+    changed: Option<Time>,
+}
+
+impl P9Inode {
+    /// The inode of what `fid` names: the known one if there is one.
+    pub(super) fn of(share: &'static Share, fid: Fid, qid: Qid) -> Result<Arc<P9Inode>> {
+        let linked = [(Qid::DIR, Kind::Dir), (Qid::LINK, Kind::Link)];
+        let told = linked.into_iter().find(|(bit, _)| qid.kind & bit != 0).map(|(_, kind)| kind);
+        if let Some(known) = share.table.get(qid.path)
+            && told.map_or(!matches!(known.kind, Kind::Dir | Kind::Link), |kind| kind == known.kind)
+        {
+            known.renamed(fid);
+            return Ok(known);
+        }
+        // Whether it is a regular file only its mode tells.
+        let attr = if told.is_some() { None } else { Some(fid.attr()?) };
+        let stat = attr.map_or(Stat::default(), |a| a.stat);
+        let kind = told.or(stat.kind()).ok_or(Errno::EIO)?;
+        let state = State {
+            name: Arc::new(fid),
+            stat,
+            fetched: attr.map_or(0, |_| clock::monotonic()),
+            unused: true,
+            pages_of: (stat.size, stat.mtime),
+            changed: None,
+        };
+        let inode = Arc::new(P9Inode {
+            share,
+            path: qid.path,
+            kind,
+            state: Mutex::new(state),
+            handle: Arc::default(),
+            object: Mutex::new(None),
+            opening: SleepLock::new(),
+            writing: SleepLock::new(),
+        });
+        Ok(share.table.insert(inode))
+    }
+
+    pub(super) fn path(&self) -> u64 {
+        self.path
+    }
+    pub(super) fn same_kind(&self, other: &P9Inode) -> bool {
+        self.kind == other.kind
+    }
+
+    fn name(&self) -> Arc<Fid> {
+        self.state.lock().name.clone()
+    }
+
+    /// The file was found under a name: that is how to reach it from now on.
+    fn renamed(&self, fid: Fid) {
+        let fid = Arc::new(fid);
+        let old = core::mem::replace(&mut self.state.lock().name, fid);
+        drop(old);
+    }
+
+    /// The next one who wants attributes has to ask.
+    fn outdated(&self) {
+        self.state.lock().fetched = 0;
+    }
+
+    /// Ask the server, and drop cached pages that are no longer true. `ours`: what changed, we changed.
+    fn refresh(&self, ours: bool) -> Result<Stat> {
+        let attr = match self.name().attr() {
+            Ok(attr) => attr,
+            // Its name is gone, but we have it open: it lives on without one.
+            Err(Errno::ENOENT) if self.handle.is_open(true, false) => {
+                let mut state = self.state.lock();
+                state.stat.nlink = 0;
+                return Ok(state.stat);
+            }
+            Err(error) => return Err(error),
+        };
+        if attr.qid.path != self.path || attr.stat.kind() != Some(self.kind) {
+            return Err(Errno::ESTALE);
+        }
+        let ours = self.handle.take_wrote() || ours;
+        let mut state = self.state.lock();
+        state.stat = attr.stat;
+        state.fetched = clock::monotonic();
+        state.unused = true;
+        let now = (attr.stat.size, attr.stat.mtime);
+        let foreign = state.changed.is_none() && !ours && state.pages_of != now;
+        if state.changed.is_none() {
+            state.pages_of = now;
+        }
+        drop(state);
+        let object = self.object.lock().clone();
+        if foreign && let Some(object) = object {
+            memory().object_invalidate(&object);
+            memory().object_resize(&object, attr.stat.size);
+        }
+        Ok(attr.stat)
+    }
+
+    /// Attributes that are recent enough.
+    fn recent(&self, age: u64) -> Result<Stat> {
+        let state = self.state.lock();
+        if state.fetched != 0 && clock::monotonic().saturating_sub(state.fetched) < age {
+            return Ok(state.stat);
+        }
+        drop(state);
+        self.refresh(false)
+    }
+
+    /// Have the fids for reading, and for writing if wanted. Under `opening`.
+    fn open_fids(&self, write: bool) -> Result<()> {
+        if write && !self.handle.is_open(false, true) {
+            let fid = Arc::new(self.name().twin()?);
+            match fid.open(abi::O_RDWR | abi::O_LARGEFILE) {
+                Ok(qid) => self.opened(fid, qid, true, true)?,
+                // We may write but not read: the pages that a write covers whole need no reading.
+                Err(Errno::EACCES) => {
+                    let qid = fid.open(abi::O_WRONLY | abi::O_LARGEFILE)?;
+                    self.opened(fid, qid, false, true)?;
+                }
+                Err(error) => return Err(error),
+            }
+        } else if !write && !self.handle.is_open(true, false) {
+            // The name fid itself will do, which spares the server a walk: nothing is ever walked from a file, and the
+            // next look-up brings a new one.
+            let fid = self.name();
+            let qid = fid.open(abi::O_RDONLY | abi::O_LARGEFILE)?;
+            self.opened(fid, qid, true, false)?;
+        }
+        Ok(())
+    }
+
+    fn opened(&self, fid: Arc<Fid>, qid: Qid, read: bool, write: bool) -> Result<()> {
+        if qid.path != self.path {
+            return Err(Errno::ESTALE);
+        }
+        self.handle.opened(fid, read, write);
+        Ok(())
+    }
+
+    /// Send the program's changes to the server.
+    pub fn write_back(&self) -> Result<()> {
+        let Some(object) = self.object.lock().clone() else { return Ok(()) };
+        let _one_at_a_time = self.opening.lock();
+        let before = self.state.lock().changed;
+        let result = memory().object_sync(&object);
+        self.handle.take_error()?;
+        result?;
+        if before.is_some() {
+            let mut state = self.state.lock();
+            // Unless it was written to meanwhile, the server has it all.
+            if state.changed == before {
+                state.changed = None;
+            }
+            drop(state);
+            self.refresh(true)?;
+        }
+        Ok(())
+    }
+
+    /// A new file of this name, made by `make`.
+    fn made(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        self.outdated();
+        let (fid, qid) = self.name().walk(name)?;
+        Ok(P9Inode::of(self.share, fid, qid)?)
+    }
+
+    /// The directory `to` of the same share.
+    fn neighbour<'a>(&self, to: &'a Arc<dyn Inode>) -> Result<&'a P9Inode> {
+        let other = to.as_any().downcast_ref::<P9Inode>().ok_or(Errno::EXDEV)?;
+        if core::ptr::eq(other.share, self.share) { Ok(other) } else { Err(Errno::EXDEV) }
+    }
+}
+
+impl Drop for P9Inode {
+    fn drop(&mut self) {
+        self.share.table.remove(self.path);
+        if let Some(object) = self.object.get_mut().take() {
+            memory().object_retire(&object);
+        }
+    }
+}
+
+impl Inode for P9Inode {
+    fn id(&self) -> InodeId {
+        InodeId { dev: self.share.client.dev, ino: self.path }
+    }
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn stat(&self) -> Result<Stat> {
+        let mut stat = self.recent(TRUST)?;
+        let changed = self.state.lock().changed;
+        if let Some(when) = changed {
+            (stat.mtime, stat.ctime) = (when, when);
+            if let Some(object) = &*self.object.lock() {
+                stat.size = object.size();
+                stat.blocks = stat.size.div_ceil(512);
+            }
+        }
+        Ok(stat)
+    }
+
+    fn permission(&self, cred: &Cred, wanted: u32) -> Result<()> {
+        // The server checks too, as whom it runs. Root passes through directories without our asking for their modes.
+        if cred.is_root() && self.kind == Kind::Dir {
+            return Ok(());
+        }
+        cred.check(&self.stat()?, wanted)
+    }
+
+    fn setattr(&self, set: &SetAttr) -> Result<()> {
+        // What was written before the call must not undo it afterwards.
+        if set.size.is_none() {
+            self.write_back()?;
+        }
+        let _one_at_a_time = self.opening.lock();
+        self.name().set_attr(set)?;
+        let object = self.object.lock().clone();
+        if let (Some(size), Some(object)) = (set.size, object) {
+            memory().object_resize(&object, size);
+        }
+        self.outdated();
+        self.refresh(true).map(|_| ())
+    }
+
+    fn statfs(&self) -> Result<StatFs> {
+        self.name().statfs()
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        let (fid, qid) = self.name().walk(name)?;
+        Ok(P9Inode::of(self.share, fid, qid)?)
+    }
+
+    fn lookup_ttl(&self) -> u64 {
+        TRUST
+    }
+
+    fn create(&self, name: &[u8], new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+        let dir = self.name();
+        match new.node {
+            NewKind::File => {
+                let fid = dir.twin()?;
+                let flags = abi::O_RDWR | abi::O_CREAT | abi::O_EXCL | abi::O_LARGEFILE;
+                let qid = fid.create(name, flags, new.mode, new.gid)?;
+                self.outdated();
+                let (named, found) = dir.walk(name)?;
+                let inode = P9Inode::of(self.share, named, found)?;
+                // If the name means another file already, the one we made will not be opened by this name.
+                if found.path == qid.path {
+                    inode.handle.opened(Arc::new(fid), true, true);
+                }
+                return Ok(inode);
+            }
+            NewKind::Dir => dir.mkdir(name, new.mode, new.gid)?,
+            NewKind::Link { target } => dir.symlink(name, target, new.gid)?,
+            NewKind::Fifo => dir.mknod(name, new.mode | Kind::Fifo as u32, 0, new.gid)?,
+            NewKind::Socket => dir.mknod(name, new.mode | Kind::Socket as u32, 0, new.gid)?,
+            NewKind::Device { block, rdev } => {
+                let kind = if block { Kind::Block } else { Kind::Char };
+                dir.mknod(name, new.mode | kind as u32, rdev, new.gid)?
+            }
+        };
+        self.made(name)
+    }
+
+    fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
+        let target = self.neighbour(target)?;
+        self.name().link(name, &target.name())?;
+        self.outdated();
+        target.outdated();
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8]) -> Result<()> {
+        self.name().unlink(name, 0)?;
+        self.outdated();
+        Ok(())
+    }
+
+    fn rmdir(&self, name: &[u8]) -> Result<()> {
+        self.name().unlink(name, AT_REMOVEDIR)?;
+        self.outdated();
+        Ok(())
+    }
+
+    fn rename(&self, name: &[u8], to: &Arc<dyn Inode>, to_name: &[u8], how: RenameFlags) -> Result<()> {
+        // The protocol has neither "not over another" nor "exchange", and two steps would not be one.
+        if !how.is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        let to = self.neighbour(to)?;
+        self.name().rename(name, &to.name(), to_name)?;
+        self.outdated();
+        to.outdated();
+        Ok(())
+    }
+
+    fn readdir(&self, from: u64, emit: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<()> {
+        if self.kind != Kind::Dir {
+            return Err(Errno::ENOTDIR);
+        }
+        let fid = self.name().twin()?;
+        fid.open(abi::O_RDONLY | abi::O_DIRECTORY)?;
+        let mut cursor = from;
+        loop {
+            let bytes = fid.read_dir(cursor)?;
+            let mut fields = Reply::of_fields(&bytes);
+            if fields.is_empty() {
+                return Ok(());
+            }
+            while !fields.is_empty() {
+                let (qid, next, d_type) = (fields.qid()?, fields.u64()?, fields.u8()?);
+                let name = fields.string()?;
+                if name.is_empty() || name.contains(&b'/') || name.contains(&0) {
+                    return Err(Errno::EIO);
+                }
+                if !emit(&DirEntry { name, ino: qid.path, kind: Kind::from_d_type(d_type), next }) {
+                    return Ok(());
+                }
+                cursor = next;
+            }
+        }
+    }
+
+    fn readlink(&self) -> Result<Vec<u8>> {
+        if self.kind == Kind::Link { self.name().readlink() } else { Err(Errno::EINVAL) }
+    }
+
+    fn open(self: Arc<Self>, how: OpenMode) -> Result<Arc<dyn FileOps>> {
+        if self.kind != Kind::File {
+            return Err(Errno::ENXIO);
+        }
+        {
+            let _one_at_a_time = self.opening.lock();
+            self.open_fids(how.write)?;
+            let mut state = self.state.lock();
+            let fresh = state.unused && clock::monotonic().saturating_sub(state.fetched) < JUST_NOW;
+            state.unused = false;
+            drop(state);
+            if !fresh {
+                self.refresh(false)?;
+                self.state.lock().unused = false;
+            }
+        }
+        self.share.table.keep(&self);
+        CachedFile::new(self)
+    }
+
+    fn object(&self) -> Result<Arc<Object>> {
+        if let Some(object) = &*self.object.lock() {
+            return Ok(object.clone());
+        }
+        if self.kind != Kind::File {
+            return Err(Errno::ENODEV);
+        }
+        let _one_at_a_time = self.opening.lock();
+        if let Some(object) = &*self.object.lock() {
+            return Ok(object.clone());
+        }
+        self.open_fids(false)?;
+        let stat = self.recent(TRUST)?;
+        let object = memory().new_object_file(Arc::new(FilePager(self.handle.clone())), stat.size)?;
+        self.state.lock().pages_of = (stat.size, stat.mtime);
+        *self.object.lock() = Some(object.clone());
+        Ok(object)
+    }
+
+    fn write_lock(&self) -> Option<&SleepLock> {
+        Some(&self.writing)
+    }
+
+    fn grow(&self, size: u64) -> Result<()> {
+        let object = self.object()?;
+        self.written();
+        memory().object_resize(&object, size);
+        Ok(())
+    }
+
+    fn written(&self) {
+        self.state.lock().changed = Some(Time::now());
+    }
+
+    fn sync(&self, data_only: bool) -> Result<()> {
+        match self.kind {
+            Kind::File => {
+                self.write_back()?;
+                self.handle.writer().map_or(Ok(()), |fid| fid.fsync(data_only))
+            }
+            // A directory's names are on the server already; its own fsync would need it open.
+            _ => Ok(()),
+        }
+    }
+}
