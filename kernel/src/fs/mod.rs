@@ -28,6 +28,7 @@ pub mod lock;
 pub mod locks;
 pub mod mount;
 pub mod names;
+pub mod p9;
 pub mod path;
 pub mod pipe;
 pub mod poll;
