@@ -73,7 +73,7 @@ impl Config<'_> {
 
 #[derive(Debug)]
 pub struct Label { pub path: Box<[u8]>, pub dev: u64, pub ino: u64 }
-pub struct RegionInfo { pub range: PageRange, pub rights: Rights, pub shared: bool, pub offset: u64, pub label: Option<Arc<Label>>, pub grows_down: bool }
+pub struct RegionInfo { pub range: PageRange, pub rights: Rights, pub shared: bool, pub offset: u64, pub object: Option<u32>, pub wired: bool, pub label: Option<Arc<Label>>, pub grows_down: bool }
 pub enum Where { Anywhere { hint: Option<VirtAddr> }, Fixed(VirtAddr), FixedNoReplace(VirtAddr) }
 pub enum Backing { Anonymous, Object { object: Arc<Object>, first: u64 } }
 pub struct MapRequest { pub at: Where, pub pages: u64, pub rights: Rights, pub max_rights: Rights, pub backing: Backing, pub shared: bool, pub label: Option<Arc<Label>>,

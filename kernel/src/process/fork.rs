@@ -98,6 +98,11 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         mask: task.mask(),
     };
     let child = Task::new(tid, child_process.clone(), parts);
+    child.nice.store(task.nice.load(Ordering::Relaxed), Ordering::Relaxed);
+    child.policy.store(task.policy.load(Ordering::Relaxed), Ordering::Relaxed);
+    if !has(abi::CLONE_THREAD) {
+        child_process.timers.watch_cpu_limit(&child_process)?;
+    }
     // A thread must not run a handler on its maker's stack; the child of a vfork does nothing meanwhile.
     if !has(abi::CLONE_VM) || has(abi::CLONE_VFORK) {
         *child.alt_stack.lock() = *task.alt_stack.lock();
@@ -150,6 +155,7 @@ fn new_process(pid: Pid, parent: &Arc<Process>, args: &CloneArgs) -> Arc<Process
     process.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_new_privileges.store(parent.no_new_privileges.load(Ordering::Relaxed), Ordering::Relaxed);
     process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.oom_adjust.store(parent.oom_adjust.load(Ordering::Relaxed), Ordering::Relaxed);
     process
 }
 

@@ -7,6 +7,7 @@
 use crate::mem::memory;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::sync::atomic::AtomicU32;
 use hafez_mm::{AccountId, MmError, Space};
 use spin::Once;
 
@@ -36,6 +37,16 @@ pub struct Image {
     space: Arc<Space>,
     account: AccountId,
     layout: Once<Arc<Layout>>,
+    /// See [`flags`].
+    pub flags: AtomicU32,
+}
+
+/// Bits of [`Image::flags`]. A fork's child begins without.
+pub mod flags {
+    /// New mappings are wired (`mlockall`).
+    pub const LOCK_FUTURE: u32 = 1;
+    /// Registered for `membarrier`.
+    pub const MEMBARRIER: u32 = 2;
 }
 
 impl Image {
@@ -43,7 +54,7 @@ impl Image {
     pub fn new() -> Result<Image, MmError> {
         let account = memory().open_account()?;
         match memory().new_space(account) {
-            Ok(space) => Ok(Image { space, account, layout: Once::new() }),
+            Ok(space) => Ok(Image { space, account, layout: Once::new(), flags: AtomicU32::new(0) }),
             Err(e) => {
                 memory().close_account(account);
                 Err(e)
@@ -56,7 +67,7 @@ impl Image {
         let account = memory().open_account()?;
         match memory().fork_space(&self.space, account) {
             Ok(space) => {
-                let copy = Image { space, account, layout: Once::new() };
+                let copy = Image { space, account, layout: Once::new(), flags: AtomicU32::new(0) };
                 copy.set_layout(self.layout());
                 Ok(copy)
             }

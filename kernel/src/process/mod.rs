@@ -14,6 +14,7 @@
 //! | `fork`, `exec`, `elf`, `exit`, `wait`, `stop` | how it changes |
 //! | `signal/` | signals |
 //! | `files` | open files · `limits` rlimits · `futex` · `proc` what `/proc` shows |
+//! | `timer`, `timers` | timers · `host` names and load |
 //! | `start` | the first program, and the end of the machine |
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod exit;
 pub mod files;
 pub mod fork;
 pub mod futex;
+pub mod host;
 pub mod image;
 pub mod limits;
 #[allow(clippy::module_inception)]
@@ -33,6 +35,8 @@ pub mod start;
 mod stop;
 pub mod table;
 pub mod task;
+pub mod timer;
+pub mod timers;
 pub mod wait;
 
 pub use image::Image;

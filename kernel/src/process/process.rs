@@ -8,6 +8,7 @@ use super::Pid;
 use super::limits::Limits;
 use super::signal::{Actions, Pending};
 use super::task::Task;
+use super::timers::Timers;
 use crate::sched::WaitQueue;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -32,6 +33,10 @@ pub struct Process {
     pub(super) pending: Mutex<Pending>,
     /// `setrlimit`.
     pub limits: Limits,
+    /// `setitimer`, `timer_create`.
+    pub timers: Timers,
+    /// `oom_score_adj`: -1000 to 1000.
+    pub oom_adjust: AtomicI32,
     /// Counts changes of its children; `wait` sleeps on the queue until it moves.
     pub(super) changes: AtomicU32,
     pub(super) child_changed: WaitQueue,
@@ -130,6 +135,8 @@ impl Process {
             actions: Mutex::new(actions),
             pending: Mutex::new(Pending::new()),
             limits,
+            timers: Timers::new(),
+            oom_adjust: AtomicI32::new(0),
             changes: AtomicU32::new(0),
             child_changed: WaitQueue::new(),
             parked: WaitQueue::new(),

@@ -177,6 +177,11 @@ pub fn group_members(group: Pid) -> Vec<Arc<Process>> {
         .collect()
 }
 
+/// The number given out last.
+pub fn last_number() -> Pid {
+    TABLE.lock().last
+}
+
 /// The children of a process, zombies too.
 pub fn children(pid: Pid) -> Vec<Pid> {
     TABLE.lock().nodes.get(&pid).map(|n| n.children.clone()).unwrap_or_default()

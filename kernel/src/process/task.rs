@@ -20,7 +20,7 @@ use super::process::{Process, Usage};
 use super::signal::{AltStack, Pending, SigSet};
 use crate::sched::{self, Thread};
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use spin::Mutex;
 
 /// Bits of [`Task::work`].
@@ -66,6 +66,10 @@ pub struct Task {
     pub robust_list: AtomicU64,
     /// Signal that the parent's death sends (`PR_SET_PDEATHSIG`); 0 for none.
     pub death_signal: AtomicU32,
+    /// Nice value, -20 to 19.
+    pub nice: AtomicI32,
+    /// `SCHED_*`, as it was chosen.
+    pub policy: AtomicU32,
     /// The kernel thread that runs it; gone before it starts and after it ends.
     thread: Mutex<Option<Arc<Thread>>>,
 }
@@ -99,6 +103,8 @@ impl Task {
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             death_signal: AtomicU32::new(0),
+            nice: AtomicI32::new(0),
+            policy: AtomicU32::new(0),
             thread: Mutex::new(None),
         })
     }

@@ -12,9 +12,19 @@ use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+mod futex;
+mod limits;
+mod memory;
 mod process;
+mod random;
+mod residence;
+mod sched;
 mod signal;
+mod system;
+mod time;
+mod timers;
 pub mod user;
+mod words;
 
 /// What serves one system call.
 pub type Handler = fn(&mut Caller) -> Result<u64>;
@@ -26,7 +36,19 @@ const NUMBERS: usize = 472;
 
 static TABLE: [Handler; NUMBERS] = {
     let mut table = [unsupported as Handler; NUMBERS];
-    let families: &[&Calls] = &[process::CALLS, signal::CALLS];
+    let families: &[&Calls] = &[
+        process::CALLS,
+        signal::CALLS,
+        memory::CALLS,
+        residence::CALLS,
+        futex::CALLS,
+        time::CALLS,
+        timers::CALLS,
+        limits::CALLS,
+        sched::CALLS,
+        system::CALLS,
+        random::CALLS,
+    ];
     let mut f = 0;
     while f < families.len() {
         let mut i = 0;

@@ -169,7 +169,7 @@ extern "C" fn kernel_trap(frame: &mut Frame) {
             let Some(recover) = user::fixup(frame.rip) else {
                 panic::trap(frame, Some(address));
             };
-            if !user::bring_in(address, frame.error) {
+            if user::is_peek(frame.rip) || !user::bring_in(address, frame.error) {
                 frame.rip = recover;
             }
         }

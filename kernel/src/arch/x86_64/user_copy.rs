@@ -67,6 +67,16 @@ user_read_32:
     FIXUP 3b, 9f
 
     .balign 16
+user_peek_32:
+    xor edx, edx
+    PATCH 0
+user_peek_access:
+    mov eax, [rdi]
+    PATCH 1
+    ret
+    FIXUP user_peek_access, 9f
+
+    .balign 16
 user_read_64:
     xor edx, edx
     PATCH 0
@@ -176,6 +186,8 @@ unsafe extern "sysv64" {
     fn user_copy(to: *mut u8, from: *const u8, bytes: usize) -> u64;
     fn user_zero(to: *mut u8, bytes: usize) -> u64;
     fn user_read_32(at: u64) -> Answer;
+    fn user_peek_32(at: u64) -> Answer;
+    fn user_peek_access();
     fn user_read_64(at: u64) -> Answer;
     fn user_write_32(at: u64, value: u32) -> u64;
     fn user_write_64(at: u64, value: u64) -> u64;
@@ -208,6 +220,11 @@ pub(super) fn enable_smap_gates() {
         // SAFETY: the place is a three-byte no-operation of ours, and only this CPU runs.
         unsafe { (at as *mut [u8; 3]).write_volatile([0x0F, 0x01, last]) };
     }
+}
+
+/// Whether the access at `rip` is one that wants to fail where the page is not there.
+pub(super) fn is_peek(rip: u64) -> bool {
+    rip == user_peek_access as *const () as u64
 }
 
 static HOOK: AtomicUsize = AtomicUsize::new(0);
@@ -296,6 +313,13 @@ pub fn read_u32(at: u64) -> Result<u32, BadAddress> {
     check(at, 4)?;
     // SAFETY: in the user half (checked); may fault.
     let answer = unsafe { user_read_32(at) };
+    done(answer.bad).map(|()| answer.value as u32)
+}
+/// Read an aligned word if its page is there now. Brings nothing in, so it may be called with a spin lock held.
+pub fn peek_u32(at: u64) -> Result<u32, BadAddress> {
+    check(at, 4)?;
+    // SAFETY: in the user half (checked); may fault.
+    let answer = unsafe { user_peek_32(at) };
     done(answer.bad).map(|()| answer.value as u32)
 }
 /// Write a word; it need not be aligned.

@@ -24,7 +24,7 @@ pub use deliver::{deliver, force};
 pub use frame::min_stack;
 pub use frame::sigreturn;
 pub(super) use send::offer;
-pub use send::{deliverable, forget, set_mask, take, to_group, to_process, to_task, waiting};
+pub use send::{add_overrun, deliverable, forget, set_mask, take, to_group, to_process, to_task, waiting};
 pub use set::{
     Action, Actions, AltStack, FIRST_REALTIME, LAST, Pending, SIGINFO_LEN, SS_AUTODISARM, SigInfo, SigSet,
 };

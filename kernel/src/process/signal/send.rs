@@ -47,6 +47,13 @@ pub fn to_process(process: &Arc<Process>, info: SigInfo) -> Result<()> {
     lost(queued, &info)
 }
 
+/// A timer of the process expired `more` times while a signal of its waits, for `task` or for the process: count that into it.
+/// False if none waits.
+pub fn add_overrun(process: &Process, task: Option<&Arc<Task>>, timer: i32, more: u32) -> bool {
+    let pending = task.map_or(&process.pending, |task| &task.pending);
+    pending.lock().add_overrun(timer, more)
+}
+
 /// Send to every process of a group. ESRCH if it has none.
 pub fn to_group(group: Pid, info: SigInfo) -> Result<()> {
     let members = table::group_members(group);

@@ -185,6 +185,14 @@ impl Pending {
         }
         room
     }
+    /// Count `more` expirations into the waiting signal of a timer. False if none of this timer waits.
+    pub fn add_overrun(&mut self, timer: i32, more: u32) -> bool {
+        let of_timer = |i: &&mut SigInfo| i.code == abi::SI_TIMER && i.fields[0] as u32 == timer as u32;
+        let Some(info) = self.queue.iter_mut().find(of_timer) else { return false };
+        let count = ((info.fields[0] >> 32) as u32).saturating_add(more).min(i32::MAX as u32);
+        info.fields[0] = pair(timer as u32, count);
+        true
+    }
     /// Take the most urgent one of those in `wanted`.
     pub fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {
         let signo = self.set.both(wanted).first()?;

@@ -1,0 +1,176 @@
+//! A timer: something to do at a time, and again and again if it has an interval.
+//!
+//! All of Linux's timers are this one: `setitimer`, `timer_create`, `timerfd`, `RLIMIT_CPU`. It runs on the monotonic clock
+//! (realtime differs from that by a constant), or on the CPU time of a process or a thread:
+//!
+//! ```text
+//!   monotonic   the scheduler's timer is set to the deadline itself
+//!   CPU time    set to the earliest moment when the CPU time can get there, that is when it runs all the while;
+//!               if it has not, look again after what is then left, but not more often than each LOOK
+//! ```
+//!
+//! What expired while nobody could look counts: the action is told how many intervals have passed.
+//!
+//! Each setting of a timer has a generation; an expiry of an older one, that was on its way when the timer was set anew, does
+//! nothing. Lock: `state`, over the scheduler's timers and the reading of a clock; the action runs without it, in
+//! interrupt context, so it must not block.
+#![forbid(unsafe_code)]
+
+use super::process::Process;
+use super::task::Task;
+use crate::clock;
+use crate::errno::{Errno, Result};
+use crate::sched::timer::{self as alarm, TimerId};
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use spin::Mutex;
+
+/// How often CPU time is looked at when little of it is left: one millisecond.
+const LOOK: u64 = 1_000_000;
+
+/// What a timer goes by, in nanoseconds.
+pub enum Source {
+    Monotonic,
+    /// CPU time of all threads of a process.
+    Process(Weak<Process>),
+    /// CPU time of one thread.
+    Task(Weak<Task>),
+}
+
+impl Source {
+    /// What it shows; `None` when whose time it counts is gone.
+    pub fn now(&self) -> Option<u64> {
+        match self {
+            Source::Monotonic => Some(clock::monotonic()),
+            Source::Process(process) => Some(process_time(&*process.upgrade()?)),
+            Source::Task(task) => Some(task_time(&*task.upgrade()?)),
+        }
+    }
+}
+
+/// Nanoseconds that a process's threads have run, those that have ended too.
+pub fn process_time(process: &Process) -> u64 {
+    let dead = process.times.lock().dead_tasks;
+    process.tasks().iter().map(|task| task_time(task)).sum::<u64>() + dead.user + dead.system
+}
+
+/// Nanoseconds that a thread has run.
+pub fn task_time(task: &Task) -> u64 {
+    task.thread().map_or(0, |thread| thread.cpu_time())
+}
+
+/// What to do when it expires; the argument is how many times it has, since the last call.
+pub type Action = Box<dyn Fn(u64) + Send + Sync>;
+
+/// When it expires next, and how often after that; in nanoseconds of its clock.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// `None`: not at all.
+    pub deadline: Option<u64>,
+    /// 0: only once.
+    pub interval: u64,
+}
+
+#[derive(Default)]
+struct State {
+    setting: Setting,
+    armed: Option<TimerId>,
+    generation: u64,
+}
+
+/// See the module.
+pub struct Timer {
+    source: Source,
+    state: Mutex<State>,
+    action: Action,
+}
+
+impl Timer {
+    /// A timer that is not set.
+    pub fn new(source: Source, action: Action) -> Arc<Timer> {
+        Arc::new(Timer { source, state: Mutex::new(State::default()), action })
+    }
+
+    /// What its clock shows; 0 if whose time it counts is gone.
+    pub fn now(&self) -> u64 {
+        self.source.now().unwrap_or(0)
+    }
+
+    /// The setting as it stands.
+    pub fn get(&self) -> Setting {
+        self.state.lock().setting
+    }
+
+    /// Set it anew, and tell how it was set.
+    pub fn set(self: &Arc<Self>, setting: Setting) -> Result<Setting> {
+        let mut state = self.state.lock();
+        if let Some(id) = state.armed.take() {
+            alarm::cancel(id);
+        }
+        state.generation += 1;
+        let old = core::mem::replace(&mut state.setting, setting);
+        self.arm(&mut state)?;
+        Ok(old)
+    }
+
+    fn arm(self: &Arc<Self>, state: &mut State) -> Result<()> {
+        let (Some(deadline), Some(now)) = (state.setting.deadline, self.source.now()) else {
+            return Ok(());
+        };
+        let at = match self.source {
+            Source::Monotonic => deadline,
+            _ => clock::monotonic().saturating_add(deadline.saturating_sub(now).max(LOOK)),
+        };
+        let (timer, generation) = (Arc::downgrade(self), state.generation);
+        let expire = Box::new(move || {
+            if let Some(timer) = timer.upgrade() {
+                timer.look(generation);
+            }
+        });
+        match alarm::at(at, expire) {
+            Ok(id) => state.armed = Some(id),
+            Err(_) => {
+                state.setting.deadline = None;
+                return Err(Errno::ENOMEM);
+            }
+        }
+        Ok(())
+    }
+
+    /// The scheduler's timer has come.
+    fn look(self: &Arc<Self>, generation: u64) {
+        let expired = {
+            let mut state = self.state.lock();
+            if state.generation != generation {
+                return;
+            }
+            state.armed = None;
+            let (Some(deadline), Some(now)) = (state.setting.deadline, self.source.now()) else {
+                return;
+            };
+            let expired = match now.checked_sub(deadline) {
+                None => 0,
+                Some(late) => 1 + late.checked_div(state.setting.interval).unwrap_or(0),
+            };
+            if expired > 0 {
+                let step = state.setting.interval.saturating_mul(expired);
+                state.setting.deadline = (step > 0).then(|| deadline.saturating_add(step));
+            }
+            if self.arm(&mut state).is_err() {
+                log::warn!("no memory to set a timer again: it stops");
+            }
+            expired
+        };
+        if expired > 0 {
+            (self.action)(expired);
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(id) = self.state.get_mut().armed.take() {
+            alarm::cancel(id);
+        }
+    }
+}

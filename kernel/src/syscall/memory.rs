@@ -1,0 +1,434 @@
+//! Mapping memory: `mmap`, `munmap`, `mprotect`, `mremap`, `brk`.
+//!
+//! The memory core decides what a space looks like; here the arguments are judged as the manual pages say, in the order in
+//! which Linux judges them (programs see which of two errors comes first), and limits are applied:
+//!
+//! | limit | counts | over it |
+//! |---|---|---|
+//! | `RLIMIT_AS` | all pages of all regions | ENOMEM |
+//! | `RLIMIT_DATA` | private writable pages, but for stacks | ENOMEM |
+//! | `RLIMIT_MEMLOCK` | wired pages | EAGAIN (`mmap`, `mremap`), ENOMEM (`mlock`) |
+//!
+//! What a mapping may be raised to later by `mprotect` follows from how its file was opened: a shared mapping of a
+//! file opened for reading can never be written.
+#![forbid(unsafe_code)]
+
+use super::Calls;
+use crate::errno::{Errno, Result};
+use crate::mem::memory;
+use crate::process::image::flags::LOCK_FUTURE;
+use crate::process::limits::INFINITY;
+use crate::process::run::Caller;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
+use hafez_mm::{
+    Backing, Label, MapRequest, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, RegionInfo, RemapHow, Rights, USER_END,
+    USER_START, VirtAddr, Vpn, Where,
+};
+use linux_raw_sys::general as abi;
+
+/// The calls of this family.
+pub const CALLS: &Calls = &[
+    (abi::__NR_mmap, mmap),
+    (abi::__NR_munmap, munmap),
+    (abi::__NR_mprotect, mprotect),
+    (abi::__NR_pkey_mprotect, pkey_mprotect),
+    (abi::__NR_pkey_alloc, pkey_alloc),
+    (abi::__NR_pkey_free, pkey_free),
+    (abi::__NR_mremap, mremap),
+    (abi::__NR_brk, brk),
+];
+
+/// First byte after the memory that a program may map.
+pub(super) const TOP: u64 = USER_END.0 << PAGE_SHIFT;
+/// All that Linux lets a mapping be.
+const ALL: Rights = Rights::all();
+
+/// Bytes rounded up to whole pages, in pages. `None`: more than there are addresses.
+pub(super) fn pages(len: u64) -> Option<u64> {
+    Some(len.checked_add(PAGE_SIZE as u64 - 1)? >> PAGE_SHIFT)
+}
+
+pub(super) fn aligned(at: u64) -> bool {
+    VirtAddr(at).is_aligned()
+}
+
+/// The pages of `[at, at + len)`, `at` aligned; `None` if that is not all in the user half.
+pub(super) fn user_range(at: u64, len: u64) -> Option<PageRange> {
+    let range = PageRange::sized(VirtAddr(at).page(), pages(len)?)?;
+    (range.end <= USER_END).then_some(range)
+}
+
+fn rights(prot: u64) -> Rights {
+    Rights::from_bits_truncate(prot as u8)
+}
+
+fn mmap(caller: &mut Caller) -> Result<u64> {
+    let [at, len, prot, flags, fd, offset] = caller.args();
+    if !aligned(offset) {
+        return Err(Errno::EINVAL);
+    }
+    let request = Request { at, len, rights: rights(prot), flags: flags as u32, first: offset >> PAGE_SHIFT };
+    if request.has(abi::MAP_ANONYMOUS) {
+        if request.has(abi::MAP_HUGETLB) {
+            return Err(no_huge_pages(request.flags));
+        }
+    } else {
+        // Until the file room joins.
+        let _ = fd;
+        return Err(Errno::EBADF);
+    }
+    let count = request.count()?;
+    request.check_address(count)?;
+    let source = request.anonymous()?;
+    let wired = request.has(abi::MAP_LOCKED) || caller.image.flags.load(Relaxed) & LOCK_FUTURE != 0;
+    if wired && !may_wire(caller, count) {
+        return Err(Errno::EAGAIN);
+    }
+    room_for(caller, count, request.replaced(caller, count), request.is_data())?;
+    let grows_down =
+        request.has(abi::MAP_GROWSDOWN).then(|| caller.task.process.limits.soft(abi::RLIMIT_STACK) >> PAGE_SHIFT);
+    let populate = request.flags & (abi::MAP_POPULATE | abi::MAP_NONBLOCK) == abi::MAP_POPULATE;
+    let mapped = memory().map(
+        caller.space(),
+        MapRequest {
+            at: request.place(caller, count)?,
+            pages: count,
+            rights: request.rights,
+            max_rights: source.max_rights,
+            backing: source.backing,
+            shared: request.shared(),
+            label: source.label,
+            grows_down,
+            populate,
+            noreserve: request.has(abi::MAP_NORESERVE),
+            wired,
+        },
+    )?;
+    Ok(mapped.0)
+}
+
+/// No huge pages are set aside here: of a size that exists there are none left, another size is wrong.
+fn no_huge_pages(flags: u32) -> Errno {
+    match flags >> abi::MAP_HUGE_SHIFT & abi::MAP_HUGE_MASK {
+        0 | 21 | 30 => Errno::ENOMEM,
+        _ => Errno::EINVAL,
+    }
+}
+
+/// The arguments of `mmap`.
+struct Request {
+    at: u64,
+    len: u64,
+    rights: Rights,
+    flags: u32,
+    /// The first page of the file.
+    first: u64,
+}
+
+/// What is behind a new mapping.
+struct Source {
+    backing: Backing,
+    max_rights: Rights,
+    label: Option<Arc<Label>>,
+}
+
+/// Flags that every kernel has known: `MAP_SHARED_VALIDATE` refuses all others.
+const LEGACY: u32 = abi::MAP_SHARED
+    | abi::MAP_PRIVATE
+    | abi::MAP_FIXED
+    | abi::MAP_ANONYMOUS
+    | abi::MAP_DENYWRITE
+    | abi::MAP_EXECUTABLE
+    | abi::MAP_UNINITIALIZED
+    | abi::MAP_GROWSDOWN
+    | abi::MAP_LOCKED
+    | abi::MAP_NORESERVE
+    | abi::MAP_POPULATE
+    | abi::MAP_NONBLOCK
+    | abi::MAP_STACK
+    | abi::MAP_HUGETLB
+    | abi::MAP_32BIT
+    | abi::MAP_ABOVE4G
+    | abi::MAP_FIXED_NOREPLACE
+    | abi::MAP_HUGE_MASK << abi::MAP_HUGE_SHIFT;
+
+impl Request {
+    fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn kind(&self) -> u32 {
+        self.flags & abi::MAP_TYPE
+    }
+
+    fn shared(&self) -> bool {
+        self.kind() != abi::MAP_PRIVATE
+    }
+
+    fn fixed(&self) -> bool {
+        self.has(abi::MAP_FIXED | abi::MAP_FIXED_NOREPLACE)
+    }
+
+    /// Counts for `RLIMIT_DATA`.
+    fn is_data(&self) -> bool {
+        !self.shared() && self.rights.contains(Rights::WRITE) && !self.has(abi::MAP_GROWSDOWN)
+    }
+
+    fn count(&self) -> Result<u64> {
+        if self.len == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let count = pages(self.len).filter(|&n| n << PAGE_SHIFT <= TOP).ok_or(Errno::ENOMEM)?;
+        // Pages of a file are numbered in 64 bits of bytes.
+        match self.first.checked_add(count) {
+            Some(end) if end <= u64::MAX >> PAGE_SHIFT => Ok(count),
+            _ => Err(Errno::EOVERFLOW),
+        }
+    }
+
+    fn check_address(&self, count: u64) -> Result<()> {
+        if !self.fixed() {
+            return Ok(());
+        }
+        if self.at > TOP - (count << PAGE_SHIFT) {
+            Err(Errno::ENOMEM)
+        } else if !aligned(self.at) {
+            Err(Errno::EINVAL)
+        } else if VirtAddr(self.at).page() < USER_START {
+            Err(Errno::EPERM)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn anonymous(&self) -> Result<Source> {
+        match self.kind() {
+            abi::MAP_SHARED if self.has(abi::MAP_GROWSDOWN) => Err(Errno::EINVAL),
+            abi::MAP_SHARED | abi::MAP_PRIVATE => {
+                Ok(Source { backing: Backing::Anonymous, max_rights: ALL, label: None })
+            }
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Pages of other mappings that this one takes the place of.
+    fn replaced(&self, caller: &Caller, count: u64) -> u64 {
+        if !self.has(abi::MAP_FIXED) || caller.task.process.limits.soft(abi::RLIMIT_AS) == INFINITY {
+            return 0;
+        }
+        let range = PageRange::new(VirtAddr(self.at).page(), VirtAddr(self.at).page().add(count));
+        let mut covered = 0;
+        caller.space().for_each_region(&mut |region| covered += region.range.intersect(&range).len());
+        covered
+    }
+
+    fn place(&self, caller: &Caller, count: u64) -> Result<Where> {
+        Ok(if self.has(abi::MAP_FIXED_NOREPLACE) {
+            Where::FixedNoReplace(VirtAddr(self.at))
+        } else if self.has(abi::MAP_FIXED) {
+            Where::Fixed(VirtAddr(self.at))
+        } else if self.has(abi::MAP_32BIT) {
+            Where::FixedNoReplace(low_gap(caller, count).ok_or(Errno::ENOMEM)?)
+        } else {
+            let hint = self.at & !(PAGE_SIZE as u64 - 1);
+            Where::Anywhere { hint: (hint != 0).then(|| VirtAddr(hint.max(USER_START.addr().0))) }
+        })
+    }
+}
+
+/// Where `MAP_32BIT` maps: the second gigabyte.
+const LOW: PageRange = PageRange::new(Vpn(0x4000_0000 >> PAGE_SHIFT), Vpn(0x8000_0000 >> PAGE_SHIFT));
+
+/// The highest free place for `count` pages in [`LOW`].
+fn low_gap(caller: &Caller, count: u64) -> Option<VirtAddr> {
+    let mut free = LOW.start;
+    let mut best = None;
+    let mut consider = |start: Vpn, end: Vpn| {
+        if start < end && end.since(start) >= count {
+            best = Some(Vpn(end.0 - count).addr());
+        }
+    };
+    caller.space().for_each_region(&mut |region| {
+        let taken = region.range.intersect(&LOW);
+        if !taken.is_empty() {
+            consider(free, taken.start);
+            free = taken.end;
+        }
+    });
+    consider(free, LOW.end);
+    best
+}
+
+/// Whether `count` more pages fit `RLIMIT_AS`, `replaced` pages going at the same time, and, if they are private and writable,
+/// `RLIMIT_DATA`.
+fn room_for(caller: &Caller, count: u64, replaced: u64, data: bool) -> Result<()> {
+    let limits = &caller.task.process.limits;
+    let limit = limits.soft(abi::RLIMIT_AS);
+    if limit != INFINITY && caller.space().total_pages() - replaced + count > limit >> PAGE_SHIFT {
+        return Err(Errno::ENOMEM);
+    }
+    let limit = limits.soft(abi::RLIMIT_DATA);
+    if data && limit != INFINITY && data_pages(caller) + count > limit >> PAGE_SHIFT {
+        return Err(Errno::ENOMEM);
+    }
+    Ok(())
+}
+
+fn is_data(region: &RegionInfo) -> bool {
+    !region.shared && region.rights.contains(Rights::WRITE) && !region.grows_down
+}
+
+fn data_pages(caller: &Caller) -> u64 {
+    let mut sum = 0;
+    caller.space().for_each_region(&mut |region| sum += if is_data(region) { region.range.len() } else { 0 });
+    sum
+}
+
+/// Wired pages of the space.
+pub(super) fn wired_pages(caller: &Caller) -> u64 {
+    let mut sum = 0;
+    caller.space().for_each_region(&mut |region| sum += if region.wired { region.range.len() } else { 0 });
+    sum
+}
+
+/// Whether the caller may wire `count` pages more.
+pub(super) fn may_wire(caller: &Caller, count: u64) -> bool {
+    let limit = caller.task.process.limits.soft(abi::RLIMIT_MEMLOCK);
+    limit == INFINITY
+        || caller.task.cred().euid == 0
+        || wired_pages(caller).saturating_add(count) <= limit >> PAGE_SHIFT
+}
+
+fn munmap(caller: &mut Caller) -> Result<u64> {
+    let [at, len, ..] = caller.args();
+    if !aligned(at) {
+        return Err(Errno::EINVAL);
+    }
+    let range = user_range(at, len).filter(|range| !range.is_empty()).ok_or(Errno::EINVAL)?;
+    memory().unmap(caller.space(), range)?;
+    Ok(0)
+}
+
+fn mprotect(caller: &mut Caller) -> Result<u64> {
+    let [at, len, prot, ..] = caller.args();
+    const GROWS: u64 = (abi::PROT_GROWSDOWN | abi::PROT_GROWSUP) as u64;
+    if prot & GROWS == GROWS || !aligned(at) {
+        return Err(Errno::EINVAL);
+    }
+    if len == 0 {
+        return Ok(0);
+    }
+    let mut range = user_range(at, len).ok_or(Errno::ENOMEM)?;
+    const KNOWN: u64 = (abi::PROT_READ | abi::PROT_WRITE | abi::PROT_EXEC | abi::PROT_SEM) as u64;
+    if prot & !(GROWS | KNOWN) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if prot & GROWS != 0 {
+        let region = caller.space().region_at(VirtAddr(at)).ok_or(Errno::ENOMEM)?;
+        if prot & u64::from(abi::PROT_GROWSUP) != 0 || !region.grows_down {
+            return Err(Errno::EINVAL);
+        }
+        range.start = region.range.start;
+    }
+    memory().protect(caller.space(), range, rights(prot))?;
+    Ok(0)
+}
+
+/// Without protection keys there is one way to call it: with no key.
+fn pkey_mprotect(caller: &mut Caller) -> Result<u64> {
+    let [_, _, _, key, ..] = caller.args();
+    if key as i32 == -1 { mprotect(caller) } else { Err(Errno::EINVAL) }
+}
+
+fn pkey_alloc(caller: &mut Caller) -> Result<u64> {
+    let [flags, access, ..] = caller.args();
+    if flags != 0 || access & !u64::from(abi::PKEY_ACCESS_MASK) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    Err(Errno::ENOSPC)
+}
+
+fn pkey_free(_: &mut Caller) -> Result<u64> {
+    Err(Errno::EINVAL)
+}
+
+fn mremap(caller: &mut Caller) -> Result<u64> {
+    let [at, old_len, new_len, flags, to, _] = caller.args();
+    const MAY_MOVE: u64 = abi::MREMAP_MAYMOVE as u64;
+    const FIXED: u64 = abi::MREMAP_FIXED as u64;
+    const DONT_UNMAP: u64 = abi::MREMAP_DONTUNMAP as u64;
+    if flags & !(MAY_MOVE | FIXED | DONT_UNMAP) != 0
+        || flags & (FIXED | DONT_UNMAP) != 0 && flags & MAY_MOVE == 0
+        || flags & DONT_UNMAP != 0 && old_len != new_len
+        || !aligned(at)
+    {
+        return Err(Errno::EINVAL);
+    }
+    let (Some(old), Some(new)) = (pages(old_len), pages(new_len).filter(|&n| n != 0)) else {
+        return Err(Errno::EINVAL);
+    };
+    let region = caller.space().region_at(VirtAddr(at)).ok_or(Errno::EFAULT)?;
+    let how = if flags & FIXED != 0 {
+        check_target(at, old, to, new)?;
+        // Both at once: a move that leaves the old range mapped, to a place that must be unmapped first. Not here.
+        if flags & DONT_UNMAP != 0 {
+            return Err(Errno::EINVAL);
+        }
+        RemapHow::Fixed(VirtAddr(to))
+    } else if flags & DONT_UNMAP != 0 {
+        RemapHow::DontUnmap
+    } else if flags & MAY_MOVE != 0 {
+        RemapHow::MayMove
+    } else {
+        RemapHow::InPlace
+    };
+    if new > TOP >> PAGE_SHIFT {
+        return Err(Errno::ENOMEM);
+    }
+    // A length of 0 asks for a second mapping of the same pages, which only shared ones have.
+    if old == 0 && (!region.shared || how == RemapHow::InPlace) {
+        return Err(Errno::EINVAL);
+    }
+    if region.range.end.since(VirtAddr(at).page()) < old {
+        return Err(Errno::EFAULT);
+    }
+    let added = if how == RemapHow::DontUnmap { new } else { new.saturating_sub(old) };
+    if added > 0 {
+        if region.wired && !may_wire(caller, added) {
+            return Err(Errno::EAGAIN);
+        }
+        room_for(caller, added, 0, is_data(&region))?;
+    }
+    match memory().remap(caller.space(), VirtAddr(at), old << PAGE_SHIFT, new << PAGE_SHIFT, how) {
+        Ok(now) => Ok(now.0),
+        Err(MmError::NotMapped) => Err(Errno::EFAULT),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The place that `MREMAP_FIXED` names: aligned, in the user half, apart from the old one.
+fn check_target(at: u64, old: u64, to: u64, new: u64) -> Result<()> {
+    let target = user_range(to, new << PAGE_SHIFT).filter(|_| aligned(to)).ok_or(Errno::EINVAL)?;
+    let source = PageRange::sized(VirtAddr(at).page(), old).ok_or(Errno::EINVAL)?;
+    if !target.intersect(&source).is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    if target.start < USER_START { Err(Errno::EPERM) } else { Ok(()) }
+}
+
+/// `brk` does not fail: it says where the break is after it.
+fn brk(caller: &mut Caller) -> Result<u64> {
+    let [to, ..] = caller.args();
+    let space = caller.space();
+    let limits = &caller.task.process.limits;
+    if limits.soft(abi::RLIMIT_AS) != INFINITY || caller.image.flags.load(Relaxed) & LOCK_FUTURE != 0 {
+        let now = memory().brk(space, VirtAddr(0), INFINITY);
+        let more = to.saturating_sub(now.0).div_ceil(PAGE_SIZE as u64);
+        let future = caller.image.flags.load(Relaxed) & LOCK_FUTURE != 0;
+        if more > 0 && (room_for(caller, more, 0, false).is_err() || future && !may_wire(caller, more)) {
+            return Ok(now.0);
+        }
+    }
+    Ok(memory().brk(space, VirtAddr(to), limits.soft(abi::RLIMIT_DATA)).0)
+}

@@ -1,0 +1,267 @@
+//! What stays in RAM: `madvise`, `msync`, `mincore`, `mlock` and its kin; and `membarrier`.
+//!
+//! Wiring (`mlock`) takes frames from everyone else for good, so it is bounded by `RLIMIT_MEMLOCK`; root is not bound by that,
+//! but by the memory core, which keeps what the machine needs. `MLOCK_ONFAULT` would wire pages as they come; that is not
+//! supported and says EINVAL, as kernels before 4.4 do.
+#![forbid(unsafe_code)]
+
+use super::Calls;
+use super::memory::{aligned, may_wire, pages, user_range};
+use crate::arch::{self, user};
+use crate::errno::{Errno, Result};
+use crate::mem::memory;
+use crate::process::image::flags::{LOCK_FUTURE, MEMBARRIER};
+use crate::process::limits::INFINITY;
+use crate::process::run::Caller;
+use core::sync::atomic::Ordering::Relaxed;
+use hafez_mm::{Advice, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, USER_END, USER_START, VirtAddr, Vpn};
+use linux_raw_sys::general as abi;
+
+/// The calls of this family.
+pub const CALLS: &Calls = &[
+    (abi::__NR_madvise, madvise),
+    (abi::__NR_msync, msync),
+    (abi::__NR_mincore, mincore),
+    (abi::__NR_mlock, mlock),
+    (abi::__NR_mlock2, mlock2),
+    (abi::__NR_munlock, munlock),
+    (abi::__NR_mlockall, mlockall),
+    (abi::__NR_munlockall, munlockall),
+    (abi::__NR_membarrier, membarrier),
+];
+
+/// The pages of `[at, at + len)`, `at` aligned. EINVAL if it is not, or `len` rounds up to nothing; `wrap` if the
+/// end is not an address. What lies outside the user half has no regions: calls find that out by themselves.
+fn range(at: u64, len: u64, wrap: Errno) -> Result<PageRange> {
+    if !aligned(at) {
+        return Err(Errno::EINVAL);
+    }
+    let count = pages(len).ok_or(wrap)?;
+    let start = VirtAddr(at).page();
+    match (count << PAGE_SHIFT).checked_add(at) {
+        Some(_) => PageRange::sized(start, count).ok_or(wrap),
+        None => Err(wrap),
+    }
+}
+
+/// The part of a range that can hold regions, and whether that is all of it.
+fn in_user_half(range: PageRange) -> (PageRange, bool) {
+    let part = range.intersect(&PageRange::new(USER_START, USER_END));
+    (part, part == range)
+}
+
+fn madvise(caller: &mut Caller) -> Result<u64> {
+    let [at, len, advice, ..] = caller.args();
+    let advice = match advice as u32 {
+        abi::MADV_NORMAL => Advice::Normal,
+        abi::MADV_RANDOM => Advice::Random,
+        abi::MADV_SEQUENTIAL => Advice::Sequential,
+        abi::MADV_WILLNEED => Advice::WillNeed,
+        abi::MADV_DONTNEED | abi::MADV_DONTNEED_LOCKED => Advice::DontNeed,
+        abi::MADV_FREE => Advice::Free,
+        abi::MADV_REMOVE => Advice::Remove,
+        abi::MADV_DONTFORK => Advice::DontFork,
+        abi::MADV_DOFORK => Advice::DoFork,
+        abi::MADV_WIPEONFORK => Advice::WipeOnFork,
+        abi::MADV_KEEPONFORK => Advice::KeepOnFork,
+        abi::MADV_HUGEPAGE => Advice::Huge,
+        abi::MADV_NOHUGEPAGE => Advice::NoHuge,
+        abi::MADV_DONTDUMP => Advice::DontDump,
+        abi::MADV_DODUMP => Advice::DoDump,
+        abi::MADV_COLD => Advice::Cold,
+        abi::MADV_PAGEOUT => Advice::PageOut,
+        abi::MADV_POPULATE_READ => Advice::PopulateRead,
+        abi::MADV_POPULATE_WRITE => Advice::PopulateWrite,
+        _ => return Err(Errno::EINVAL),
+    };
+    let range = range(at, len, Errno::EINVAL)?;
+    if range.is_empty() {
+        return Ok(0);
+    }
+    let (part, whole) = in_user_half(range);
+    let outside = if whole { Ok(0) } else { Err(Errno::ENOMEM) };
+    if part.is_empty() {
+        return outside;
+    }
+    match memory().advise(caller.space(), part, advice) {
+        Ok(()) => outside,
+        Err(MmError::Unsupported) => Err(Errno::EINVAL),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn msync(caller: &mut Caller) -> Result<u64> {
+    let [at, len, flags, ..] = caller.args();
+    let flags = flags as u32;
+    const BOTH: u32 = abi::MS_ASYNC | abi::MS_SYNC;
+    if flags & !(BOTH | abi::MS_INVALIDATE) != 0 || !aligned(at) || flags & BOTH == BOTH {
+        return Err(Errno::EINVAL);
+    }
+    let range = range(at, len, Errno::ENOMEM)?;
+    if range.is_empty() {
+        return Ok(0);
+    }
+    let (part, whole) = in_user_half(range);
+    if part.is_empty() {
+        return Err(Errno::ENOMEM);
+    }
+    memory().sync(caller.space(), part, flags & abi::MS_SYNC != 0, flags & abi::MS_INVALIDATE != 0)?;
+    if whole { Ok(0) } else { Err(Errno::ENOMEM) }
+}
+
+/// Pages that one round of `mincore` asks about.
+const ROUND: usize = 512;
+
+fn mincore(caller: &mut Caller) -> Result<u64> {
+    let [at, len, to, ..] = caller.args();
+    if !aligned(at) {
+        return Err(Errno::EINVAL);
+    }
+    let range = user_range(at, len).ok_or(Errno::ENOMEM)?;
+    if !user::in_user_half(to, range.len() as usize) {
+        return Err(Errno::EFAULT);
+    }
+    let mut start = range.start;
+    while start < range.end {
+        let part = PageRange::new(start, Vpn(range.end.0.min(start.0 + ROUND as u64)));
+        let mut answer = [0u8; ROUND];
+        memory().residency(caller.space(), part, &mut |page, resident| {
+            if part.contains(page) {
+                answer[page.since(part.start) as usize] = u8::from(resident);
+            }
+        })?;
+        user::copy_to(to + start.since(range.start), &answer[..part.len() as usize])?;
+        start = part.end;
+    }
+    Ok(0)
+}
+
+fn mlock(caller: &mut Caller) -> Result<u64> {
+    let [at, len, ..] = caller.args();
+    // Unlike most, these take any address, and mean the pages that the bytes touch.
+    let lead = at & (PAGE_SIZE as u64 - 1);
+    let len = len.checked_add(lead).ok_or(Errno::EINVAL)?;
+    let range = range(at - lead, len, Errno::EINVAL)?;
+    let limits = &caller.task.process.limits;
+    if limits.soft(abi::RLIMIT_MEMLOCK) == 0 && !caller.task.cred().euid == 0 {
+        return Err(Errno::EPERM);
+    }
+    if range.is_empty() {
+        return Ok(0);
+    }
+    if !may_wire(caller, range.len() - wired_in(caller, range)) {
+        return Err(Errno::ENOMEM);
+    }
+    let (part, whole) = in_user_half(range);
+    if part.is_empty() {
+        return Err(Errno::ENOMEM);
+    }
+    memory().wire(caller.space(), part, true)?;
+    if whole { Ok(0) } else { Err(Errno::ENOMEM) }
+}
+
+/// Pages of `range` that are wired already.
+fn wired_in(caller: &Caller, range: PageRange) -> u64 {
+    if caller.task.process.limits.soft(abi::RLIMIT_MEMLOCK) == INFINITY {
+        return 0;
+    }
+    let mut sum = 0;
+    caller.space().for_each_region(&mut |region| {
+        sum += if region.wired { region.range.intersect(&range).len() } else { 0 };
+    });
+    sum
+}
+
+fn mlock2(caller: &mut Caller) -> Result<u64> {
+    let [_, _, flags, ..] = caller.args();
+    if flags != 0 { Err(Errno::EINVAL) } else { mlock(caller) }
+}
+
+fn munlock(caller: &mut Caller) -> Result<u64> {
+    let [at, len, ..] = caller.args();
+    let lead = at & (PAGE_SIZE as u64 - 1);
+    let len = len.checked_add(lead).ok_or(Errno::EINVAL)?;
+    let range = range(at - lead, len, Errno::EINVAL)?;
+    if range.is_empty() {
+        return Ok(0);
+    }
+    let (part, whole) = in_user_half(range);
+    if part.is_empty() {
+        return Err(Errno::ENOMEM);
+    }
+    memory().wire(caller.space(), part, false)?;
+    if whole { Ok(0) } else { Err(Errno::ENOMEM) }
+}
+
+fn mlockall(caller: &mut Caller) -> Result<u64> {
+    let [flags, ..] = caller.args();
+    let flags = flags as u32;
+    if flags == 0 || flags & !(abi::MCL_CURRENT | abi::MCL_FUTURE) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let limit = caller.task.process.limits.soft(abi::RLIMIT_MEMLOCK);
+    if !caller.task.cred().euid == 0 {
+        if limit == 0 {
+            return Err(Errno::EPERM);
+        }
+        let all = caller.space().total_pages();
+        if flags & abi::MCL_CURRENT != 0 && limit != INFINITY && all > limit >> PAGE_SHIFT {
+            return Err(Errno::ENOMEM);
+        }
+    }
+    if flags & abi::MCL_FUTURE != 0 {
+        caller.image.flags.fetch_or(LOCK_FUTURE, Relaxed);
+    } else {
+        caller.image.flags.fetch_and(!LOCK_FUTURE, Relaxed);
+    }
+    if flags & abi::MCL_CURRENT != 0 {
+        for range in regions(caller) {
+            // Linux too leaves out what cannot be brought in (past a file's end, no rights).
+            let _ = memory().wire(caller.space(), range, true);
+        }
+    }
+    Ok(0)
+}
+
+fn munlockall(caller: &mut Caller) -> Result<u64> {
+    caller.image.flags.fetch_and(!LOCK_FUTURE, Relaxed);
+    for range in regions(caller) {
+        memory().wire(caller.space(), range, false)?;
+    }
+    Ok(0)
+}
+
+fn regions(caller: &Caller) -> alloc::vec::Vec<PageRange> {
+    let mut ranges = alloc::vec::Vec::new();
+    caller.space().for_each_region(&mut |region| ranges.push(region.range));
+    ranges
+}
+
+/// While one CPU runs, whoever asks is the only one running, and a context switch has been a full barrier for all
+/// others: there is nothing left to do. With more CPUs it will need an interrupt to each.
+fn membarrier(caller: &mut Caller) -> Result<u64> {
+    use abi::membarrier_cmd as cmd;
+    let [command, flags, ..] = caller.args();
+    if arch::cpu::count() > 1 {
+        return Err(Errno::ENOSYS);
+    }
+    if flags != 0 {
+        return Err(Errno::EINVAL);
+    }
+    const GLOBAL: u64 = cmd::MEMBARRIER_CMD_GLOBAL as u64;
+    const GLOBAL_EXPEDITED: u64 = cmd::MEMBARRIER_CMD_GLOBAL_EXPEDITED as u64;
+    const JOIN_GLOBAL: u64 = cmd::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED as u64;
+    const PRIVATE: u64 = cmd::MEMBARRIER_CMD_PRIVATE_EXPEDITED as u64;
+    const JOIN_PRIVATE: u64 = cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED as u64;
+    match command {
+        0 => Ok(GLOBAL | GLOBAL_EXPEDITED | JOIN_GLOBAL | PRIVATE | JOIN_PRIVATE),
+        GLOBAL | GLOBAL_EXPEDITED | JOIN_GLOBAL => Ok(0),
+        JOIN_PRIVATE => {
+            caller.image.flags.fetch_or(MEMBARRIER, Relaxed);
+            Ok(0)
+        }
+        PRIVATE if caller.image.flags.load(Relaxed) & MEMBARRIER == 0 => Err(Errno::EPERM),
+        PRIVATE => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}

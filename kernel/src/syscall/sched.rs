@@ -1,0 +1,272 @@
+//! Scheduling as programs see it: nice values, policies, affinity.
+//!
+//! There is one policy, a fair one, under the names `SCHED_OTHER`, `SCHED_BATCH` and `SCHED_IDLE`; the name that a thread
+//! chose is kept and told. Real-time policies and deadlines are refused with EPERM, as to a user without the
+//! privilege, so that no program relies on what is not there.
+#![forbid(unsafe_code)]
+
+use super::{Calls, words};
+use crate::arch::{self, user};
+use crate::errno::{Errno, Result};
+use crate::process::run::Caller;
+use crate::process::task::Task;
+use crate::process::table;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::general as abi;
+
+/// The calls of this family.
+pub const CALLS: &Calls = &[
+    (abi::__NR_sched_getaffinity, getaffinity),
+    (abi::__NR_sched_setaffinity, setaffinity),
+    (abi::__NR_sched_getscheduler, getscheduler),
+    (abi::__NR_sched_setscheduler, setscheduler),
+    (abi::__NR_sched_getparam, getparam),
+    (abi::__NR_sched_setparam, setparam),
+    (abi::__NR_sched_getattr, getattr),
+    (abi::__NR_sched_setattr, setattr),
+    (abi::__NR_sched_get_priority_max, priority_max),
+    (abi::__NR_sched_get_priority_min, priority_min),
+    (abi::__NR_sched_rr_get_interval, rr_get_interval),
+    (abi::__NR_getpriority, getpriority),
+    (abi::__NR_setpriority, setpriority),
+];
+
+/// The thread that `pid` names, 0 being the caller.
+fn target(caller: &Caller, pid: u64) -> Result<Arc<Task>> {
+    match pid as i32 {
+        0 => Ok(caller.task.clone()),
+        ..0 => Err(Errno::EINVAL),
+        pid => table::task(pid).ok_or(Errno::ESRCH),
+    }
+}
+
+/// Whether the caller may change how `task` is scheduled.
+fn owns(caller: &Caller, task: &Task) -> bool {
+    let (mine, theirs) = (caller.task.cred(), task.cred());
+    mine.euid == 0 || mine.euid == theirs.euid || mine.euid == theirs.uid
+}
+
+/// Bit `n` for CPU `n`.
+fn online() -> u64 {
+    u64::MAX >> (64 - arch::cpu::count().clamp(1, 64))
+}
+
+fn getaffinity(caller: &mut Caller) -> Result<u64> {
+    let [pid, len, to, ..] = caller.args();
+    // The kernel's own set of CPUs is one word; it must fit, and what it is copied to must be of whole words.
+    if len & 7 != 0 || len == 0 {
+        return Err(Errno::EINVAL);
+    }
+    target(caller, pid)?;
+    words::put(to, [online()])?;
+    Ok(8)
+}
+
+/// A thread may run on every CPU. To leave some out is not supported; asking for at least those that are there changes nothing.
+fn setaffinity(caller: &mut Caller) -> Result<u64> {
+    let [pid, len, from, ..] = caller.args();
+    let mut raw = [0; 8];
+    let len = (len as usize).min(8);
+    user::copy_from(&mut raw[..len], from)?;
+    let task = target(caller, pid)?;
+    if !owns(caller, &task) {
+        return Err(Errno::EPERM);
+    }
+    if u64::from_le_bytes(raw) & online() == online() { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
+fn getscheduler(caller: &mut Caller) -> Result<u64> {
+    let [pid, ..] = caller.args();
+    Ok(target(caller, pid)?.policy.load(Relaxed).into())
+}
+
+fn setscheduler(caller: &mut Caller) -> Result<u64> {
+    let [pid, policy, parameter, ..] = caller.args();
+    if (policy as i32) < 0 || parameter == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let priority = user::read_u32(parameter)?;
+    let task = target(caller, pid)?;
+    set_policy(caller, &task, policy as u32 & !abi::SCHED_RESET_ON_FORK, priority)
+}
+
+fn set_policy(caller: &Caller, task: &Task, policy: u32, priority: u32) -> Result<u64> {
+    match policy {
+        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE if priority != 0 => Err(Errno::EINVAL),
+        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE if owns(caller, task) => {
+            task.policy.store(policy, Relaxed);
+            Ok(0)
+        }
+        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE => Err(Errno::EPERM),
+        abi::SCHED_FIFO | abi::SCHED_RR if priority == 0 || priority > RT_MAX => Err(Errno::EINVAL),
+        abi::SCHED_FIFO | abi::SCHED_RR | abi::SCHED_DEADLINE => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn getparam(caller: &mut Caller) -> Result<u64> {
+    let [pid, to, ..] = caller.args();
+    if to == 0 {
+        return Err(Errno::EINVAL);
+    }
+    target(caller, pid)?;
+    user::write_u32(to, 0)?;
+    Ok(0)
+}
+
+fn setparam(caller: &mut Caller) -> Result<u64> {
+    let [pid, from, ..] = caller.args();
+    if from == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let priority = user::read_u32(from)?;
+    let task = target(caller, pid)?;
+    set_policy(caller, &task, task.policy.load(Relaxed), priority)
+}
+
+/// Bytes of the first version of `struct sched_attr`: size, policy, flags (8), nice, priority, runtime (8), deadline (8), period (8).
+const ATTR: usize = 48;
+
+fn getattr(caller: &mut Caller) -> Result<u64> {
+    let [pid, to, size, flags, ..] = caller.args();
+    if to == 0 || (size as u32 as usize) < ATTR || size as u32 > 4096 || flags as u32 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let task = target(caller, pid)?;
+    let mut attr = words::Layout::<ATTR>::new();
+    attr.set(0, &(ATTR as u32).to_ne_bytes());
+    attr.set(4, &task.policy.load(Relaxed).to_ne_bytes());
+    attr.set(16, &task.nice.load(Relaxed).to_ne_bytes());
+    attr.put(to)?;
+    Ok(0)
+}
+
+fn setattr(caller: &mut Caller) -> Result<u64> {
+    let [pid, from, flags, ..] = caller.args();
+    if from == 0 || flags as u32 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut raw = [0; ATTR];
+    let int = |raw: &[u8; ATTR], at: usize| u32::from_ne_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
+    let size = match user::read_u32(from)? as usize {
+        0 => ATTR,
+        size if size < ATTR => {
+            user::write_u32(from, ATTR as u32)?;
+            return Err(Errno::E2BIG);
+        }
+        size => size,
+    };
+    user::copy_from(&mut raw, from)?;
+    // What a later version of the structure adds must be 0.
+    let mut at = from + ATTR as u64;
+    while at < from + (size as u64).min(4096) {
+        let mut byte = [0];
+        user::copy_from(&mut byte, at)?;
+        if byte[0] != 0 {
+            user::write_u32(from, ATTR as u32)?;
+            return Err(Errno::E2BIG);
+        }
+        at += 1;
+    }
+    let known = u64::from(abi::SCHED_FLAG_RESET_ON_FORK | abi::SCHED_FLAG_KEEP_ALL);
+    let flags = u64::from(int(&raw, 8)) | u64::from(int(&raw, 12)) << 32;
+    if flags & !known != 0 || (int(&raw, 4) as i32) < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let task = target(caller, pid)?;
+    let nice = (int(&raw, 16) as i32).clamp(-20, 19);
+    let normal = matches!(int(&raw, 4), abi::SCHED_NORMAL | abi::SCHED_BATCH);
+    let sets_nice = normal && flags & u64::from(abi::SCHED_FLAG_KEEP_PARAMS) == 0;
+    if sets_nice && !may_nice(caller, &task, nice) {
+        return Err(Errno::EPERM);
+    }
+    set_policy(caller, &task, int(&raw, 4), int(&raw, 20))?;
+    if sets_nice {
+        task.nice.store(nice, Relaxed);
+    }
+    Ok(0)
+}
+
+/// The highest real-time priority.
+const RT_MAX: u32 = 99;
+
+fn priority_max(caller: &mut Caller) -> Result<u64> {
+    let [policy, ..] = caller.args();
+    priority_bound(policy as u32, RT_MAX)
+}
+
+fn priority_min(caller: &mut Caller) -> Result<u64> {
+    let [policy, ..] = caller.args();
+    priority_bound(policy as u32, 1)
+}
+
+fn priority_bound(policy: u32, real_time: u32) -> Result<u64> {
+    match policy {
+        abi::SCHED_FIFO | abi::SCHED_RR => Ok(real_time.into()),
+        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE | abi::SCHED_DEADLINE => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn rr_get_interval(caller: &mut Caller) -> Result<u64> {
+    let [pid, to, ..] = caller.args();
+    target(caller, pid)?;
+    words::put(to, words::timespec(SLICE))?;
+    Ok(0)
+}
+
+/// What a thread that does not sleep gets before another runs: what Linux tells of its fair policy.
+const SLICE: u64 = 4_000_000;
+
+/// The threads that `which` and `who` name.
+fn targets(caller: &Caller, which: u64, who: u64) -> Result<Vec<Arc<Task>>> {
+    let who = who as i32;
+    let own = &caller.task.process;
+    let all: Vec<Arc<Task>> = match which as u32 {
+        abi::PRIO_PROCESS if who == 0 => alloc::vec![caller.task.clone()],
+        abi::PRIO_PROCESS => table::task(who).into_iter().collect(),
+        abi::PRIO_PGRP => {
+            let group = if who == 0 { own.group() } else { who };
+            table::processes().iter().filter(|p| p.group() == group).flat_map(|p| p.tasks()).collect()
+        }
+        abi::PRIO_USER => {
+            let uid = if who == 0 { caller.task.cred().uid } else { who as u32 };
+            let tasks = table::processes().into_iter().flat_map(|p| p.tasks());
+            tasks.filter(|task| task.cred().uid == uid).collect()
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    if all.is_empty() { Err(Errno::ESRCH) } else { Ok(all) }
+}
+
+/// The kernel's answer is never negative: 40 (for nice -20) to 1 (for 19).
+fn getpriority(caller: &mut Caller) -> Result<u64> {
+    let [which, who, ..] = caller.args();
+    let best = targets(caller, which, who)?.iter().map(|task| 20 - task.nice.load(Relaxed)).max();
+    Ok(best.unwrap_or(20) as u64)
+}
+
+fn setpriority(caller: &mut Caller) -> Result<u64> {
+    let [which, who, nice, ..] = caller.args();
+    let nice = (nice as i32).clamp(abi::PRIO_MIN, 19);
+    let mut result = Ok(0);
+    for task in targets(caller, which, who)? {
+        if !owns(caller, &task) {
+            result = Err(Errno::EPERM);
+        } else if !may_nice(caller, &task, nice) {
+            result = Err(Errno::EACCES);
+        } else {
+            task.nice.store(nice, Relaxed);
+        }
+    }
+    result
+}
+
+/// Whether the caller may give `task` this nice value: a higher one always, a lower one as far as RLIMIT_NICE goes.
+fn may_nice(caller: &Caller, task: &Task, nice: i32) -> bool {
+    nice >= task.nice.load(Relaxed)
+        || caller.task.cred().euid == 0
+        || (20 - nice) as u64 <= task.process.limits.soft(abi::RLIMIT_NICE)
+}

@@ -1,0 +1,187 @@
+//! What the machine is, and what the caller may do with it: `uname`, names, `getcpu`, capabilities.
+//!
+//! Privilege is that of user 0 and not divided further: user 0 has all capabilities, others have none, and `capset`
+//! accepts what is so already.
+#![forbid(unsafe_code)]
+
+use super::{Calls, words};
+use crate::arch::{self, user};
+use crate::errno::{Errno, Result};
+use crate::process::run::Caller;
+use crate::process::{host, table};
+use alloc::vec;
+use linux_raw_sys::general as abi;
+
+/// The calls of this family.
+pub const CALLS: &Calls = &[
+    (abi::__NR_uname, uname),
+    (abi::__NR_sethostname, sethostname),
+    (abi::__NR_setdomainname, setdomainname),
+    (abi::__NR_getcpu, getcpu),
+    (abi::__NR_capget, capget),
+    (abi::__NR_capset, capset),
+    (abi::__NR_reboot, root_only),
+    (abi::__NR_swapon, root_only),
+    (abi::__NR_swapoff, root_only),
+    (abi::__NR_adjtimex, adjtimex),
+    (abi::__NR_clock_adjtime, clock_adjtime),
+];
+
+/// Bytes of each of the six names of `struct new_utsname`.
+const NAME: usize = host::NAME_MAX + 1;
+
+fn uname(caller: &mut Caller) -> Result<u64> {
+    let [to, ..] = caller.args();
+    let mut names = words::Layout::<{ 6 * NAME }>::new();
+    let (host, domain) = (host::name(), host::domain());
+    let all: [&[u8]; 6] = [
+        host::SYSTEM.as_bytes(),
+        &host,
+        host::RELEASE.as_bytes(),
+        host::VERSION.as_bytes(),
+        host::MACHINE.as_bytes(),
+        &domain,
+    ];
+    for (i, name) in all.iter().enumerate() {
+        names.set(i * NAME, &name[..name.len().min(NAME - 1)]);
+    }
+    names.put(to)?;
+    Ok(0)
+}
+
+fn set_name(caller: &Caller, set: fn(&[u8]) -> Result<()>) -> Result<u64> {
+    let [from, len, ..] = caller.args();
+    if !caller.task.cred().euid == 0 {
+        return Err(Errno::EPERM);
+    }
+    let len = len as i32;
+    if len < 0 || len as usize > host::NAME_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let mut name = vec![0; len as usize];
+    user::copy_from(&mut name, from)?;
+    let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    set(&name[..end])?;
+    Ok(0)
+}
+
+fn sethostname(caller: &mut Caller) -> Result<u64> {
+    set_name(caller, host::set_name)
+}
+
+fn setdomainname(caller: &mut Caller) -> Result<u64> {
+    set_name(caller, host::set_domain)
+}
+
+fn getcpu(caller: &mut Caller) -> Result<u64> {
+    let [cpu, node, ..] = caller.args();
+    if cpu != 0 {
+        user::write_u32(cpu, arch::cpu::id() as u32)?;
+    }
+    if node != 0 {
+        user::write_u32(node, 0)?;
+    }
+    Ok(0)
+}
+
+/// Not for programs: the machine is the `hafez` command's.
+fn root_only(_: &mut Caller) -> Result<u64> {
+    Err(Errno::EPERM)
+}
+
+/// Bit `n` for capability `n`; the last one is CAP_CHECKPOINT_RESTORE, 40.
+const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
+
+/// How many pairs of 32-bit words the version in the header wants. If it is none that exists, the header is told which
+/// one is, and the call fails, unless it only asked (`None`).
+fn capability_words(header: u64, data: u64) -> Result<Option<usize>> {
+    match user::read_u32(header)? {
+        abi::_LINUX_CAPABILITY_VERSION_1 => Ok(Some(1)),
+        abi::_LINUX_CAPABILITY_VERSION_2 | abi::_LINUX_CAPABILITY_VERSION_3 => Ok(Some(2)),
+        _ => {
+            user::write_u32(header, abi::_LINUX_CAPABILITY_VERSION_3)?;
+            if data == 0 { Ok(None) } else { Err(Errno::EINVAL) }
+        }
+    }
+}
+
+fn capabilities(root: bool) -> u64 {
+    if root { ALL_CAPABILITIES } else { 0 }
+}
+
+fn capget(caller: &mut Caller) -> Result<u64> {
+    let [header, data, ..] = caller.args();
+    let Some(words) = capability_words(header, data)? else { return Ok(0) };
+    let pid = user::read_u32(header + 4)? as i32;
+    let task = match pid {
+        ..0 => return Err(Errno::EINVAL),
+        0 => caller.task.clone(),
+        pid => table::task(pid).ok_or(Errno::ESRCH)?,
+    };
+    if data == 0 {
+        return Ok(0);
+    }
+    let have = capabilities(task.cred().euid == 0);
+    for i in 0..words {
+        // struct { u32 effective, permitted, inheritable }
+        let bits = ((have >> (32 * i)) as u32).to_ne_bytes();
+        let mut entry = [0; 12];
+        entry[0..4].copy_from_slice(&bits);
+        entry[4..8].copy_from_slice(&bits);
+        user::copy_to(data + 12 * i as u64, &entry)?;
+    }
+    Ok(0)
+}
+
+fn capset(caller: &mut Caller) -> Result<u64> {
+    let [header, data, ..] = caller.args();
+    let words = capability_words(header, data)?.ok_or(Errno::EINVAL)?;
+    let pid = user::read_u32(header + 4)? as i32;
+    if pid != 0 && pid != caller.task.tid() {
+        return Err(Errno::EPERM);
+    }
+    let have = capabilities(caller.task.cred().euid == 0);
+    for i in 0..words {
+        let have = (have >> (32 * i)) as u32;
+        let at = data + 12 * i as u64;
+        if user::read_u32(at)? != have || user::read_u32(at + 4)? != have {
+            return Err(Errno::EPERM);
+        }
+        // Inheritable capabilities do nothing for user 0, and others have none to pass on.
+        if user::read_u32(at + 8)? & !have != 0 {
+            return Err(Errno::EPERM);
+        }
+    }
+    Ok(0)
+}
+
+/// `struct timex`: 208 bytes, `modes` first.
+const TIMEX: usize = 208;
+/// `STA_UNSYNC`, and what the call returns with it, `TIME_ERROR`.
+const UNSYNCHRONISED: (u32, u64) = (0x40, 5);
+
+/// The clock cannot be tuned, and says that nobody does.
+fn tune(at: u64) -> Result<u64> {
+    if user::read_u32(at)? != 0 {
+        return Err(Errno::EPERM);
+    }
+    let mut timex = words::Layout::<TIMEX>::new();
+    let [sec, usec] = words::timeval(crate::clock::realtime());
+    timex.set(40, &UNSYNCHRONISED.0.to_ne_bytes());
+    timex.set(72, &sec.to_ne_bytes()).set(80, &usec.to_ne_bytes()).set(88, &10_000u64.to_ne_bytes());
+    timex.put(at)?;
+    Ok(UNSYNCHRONISED.1)
+}
+
+fn adjtimex(caller: &mut Caller) -> Result<u64> {
+    let [at, ..] = caller.args();
+    tune(at)
+}
+
+fn clock_adjtime(caller: &mut Caller) -> Result<u64> {
+    let [clock, at, ..] = caller.args();
+    match clock as u32 {
+        abi::CLOCK_REALTIME => tune(at),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
