@@ -70,7 +70,9 @@ pub(super) fn task_ends(caller: Caller) {
     drop(task.replace_image(None));
     drop(image);
     drop(task.replace_files(Arc::new(FileTable::new())));
-    drop(task.replace_fs(start::idle_fs()));
+    if let Some(idle) = start::idle_fs() {
+        drop(task.replace_fs(idle));
+    }
 
     process.times.lock().dead_tasks.add(&task.usage());
     let last = {
@@ -85,6 +87,7 @@ pub(super) fn task_ends(caller: Caller) {
         process_ends(&process, &task);
     }
     task.set_thread(None);
+    start::process_has_ended();
 }
 
 /// The process has no task any more.
@@ -130,9 +133,6 @@ fn process_ends(process: &Arc<Process>, last: &Task) {
             let _ = signal::to_process(&parent, info);
         }
         wait::notify(&parent);
-    }
-    if process.pid == table::FIRST {
-        start::first_has_ended();
     }
 }
 

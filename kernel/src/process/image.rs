@@ -4,6 +4,7 @@
 //! image owns the space and the account that its frames are charged to; when the last task lets go of it, both end.
 //! Others (`/proc`) hold it only for as long as they look.
 
+use crate::fs::path::Location;
 use crate::mem::memory;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -12,10 +13,12 @@ use hafez_mm::{AccountId, MmError, Space};
 use spin::Once;
 
 /// What `exec` knows about the program that it loaded; `/proc` shows it.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Layout {
     /// Path of the program's file.
     pub exe: Box<[u8]>,
+    /// The program's file.
+    pub place: Option<Location>,
     /// Where the argument strings begin and end.
     pub args: (u64, u64),
     /// Where the environment strings begin and end.

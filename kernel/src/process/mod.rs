@@ -18,6 +18,7 @@
 //! | `start` | the first program, and the end of the machine |
 #![forbid(unsafe_code)]
 
+mod control;
 pub mod elf;
 pub mod exec;
 pub mod exit;
@@ -27,16 +28,19 @@ pub mod futex;
 pub mod host;
 pub mod image;
 pub mod limits;
+pub mod oom;
 #[allow(clippy::module_inception)]
 pub mod process;
 pub mod run;
 pub mod signal;
+mod stack;
 pub mod start;
 mod stop;
 pub mod table;
 pub mod task;
 pub mod timer;
 pub mod timers;
+pub mod user;
 pub mod wait;
 
 pub use image::Image;

@@ -104,6 +104,11 @@ pub fn new_number() -> Result<Pid> {
     Err(Errno::EAGAIN)
 }
 
+/// The first program's number is taken.
+pub(super) fn claim_first() {
+    TABLE.lock().last = FIRST;
+}
+
 /// Add a process: a child of `parent`, in its group and session; or the first of all.
 pub(super) fn add(process: &Arc<Process>, parent: Option<&Process>) {
     let mut table = TABLE.lock();

@@ -207,6 +207,11 @@ impl Task {
         Usage { user, ..Usage::default() }
     }
 
+    /// Whether it has been told to end.
+    pub fn is_ending(&self) -> bool {
+        self.work.load(Ordering::SeqCst) & work::EXIT != 0
+    }
+
     /// Whether an interruptible call should give up: rare work is waiting.
     pub fn has_work(&self) -> bool {
         self.work.load(Ordering::SeqCst) != 0

@@ -23,8 +23,8 @@ mod signal;
 mod system;
 mod time;
 mod timers;
-pub mod user;
 mod words;
+pub use crate::process::user;
 
 /// What serves one system call.
 pub type Handler = fn(&mut Caller) -> Result<u64>;

@@ -1,6 +1,9 @@
 //! Values in a program's memory, as calls want them: little-endian words at addresses that may be wrong.
 
 use crate::arch;
+use crate::mem::memory;
+use crate::sched;
+use hafez_mm::{Access, FaultError, VirtAddr};
 pub use crate::arch::user::{copy_from, copy_to, read_u32, read_u64, write_u32, write_u64};
 use crate::errno::{Errno, Result};
 use alloc::vec::Vec;
@@ -40,4 +43,27 @@ pub fn read_string(from: u64, limit: usize, too_long: Errno) -> Result<Vec<u8>> 
             return Err(too_long);
         }
     }
+}
+
+/// Bring in what the kernel touches of a program's memory: the space that is loaded answers for it.
+fn fault(addr: u64, write: bool, exec: bool) -> bool {
+    let Some(space) = sched::current().space() else { return false };
+    loop {
+        match memory().fault(&space, VirtAddr(addr), Access { write, exec }) {
+            Ok(()) => return true,
+            Err(FaultError::OutOfMemory) => {
+                // Somebody is being killed. If it is this task, it shall go and die; else there will be room soon.
+                if super::current_task().is_none_or(|t| t.is_ending()) {
+                    return false;
+                }
+                sched::yield_now();
+            }
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Make the kernel's accesses to program memory resolve their faults.
+pub fn init() {
+    arch::user::set_fault_hook(fault);
 }

@@ -1,0 +1,98 @@
+//! When memory has run out: who was killed, and what would have saved it.
+//!
+//! The memory core chooses the process and calls [`kill`] from wherever it found no frame, perhaps with locks of this room
+//! held below it. So [`kill`] takes one lock of its own, leaves a note and wakes the *keeper*, a thread that does the
+//! killing and the explaining.
+
+use super::exit;
+use super::process::Process;
+use super::table;
+use super::wait::Status;
+use super::control;
+use crate::sched::{self, NoMemory, WaitQueue};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use arrayvec::ArrayVec;
+use hafez_mm::{AccountId, OomReport, PAGE_SIZE};
+use linux_raw_sys::general as abi;
+use spin::Mutex;
+
+/// More at one time than there can be threads short of memory before the keeper runs; what does not fit is decided anew.
+const NOTES: usize = 16;
+
+static NOTED: Mutex<ArrayVec<(AccountId, OomReport), NOTES>> = Mutex::new(ArrayVec::new_const());
+static KEEPER: WaitQueue = WaitQueue::new();
+
+/// The memory core's call: this account's process is to be killed. Does not block.
+pub fn kill(account: AccountId, why: &OomReport) {
+    let mut noted = NOTED.lock();
+    if !noted.iter().any(|(a, _)| *a == account) {
+        let _ = noted.try_push((account, why.clone()));
+    }
+    drop(noted);
+    KEEPER.wake_all();
+}
+
+/// Start the keeper.
+pub fn start_keeper() -> Result<(), NoMemory> {
+    sched::spawn("keeper", Box::new(keep), None).map(drop)
+}
+
+fn keep() {
+    loop {
+        KEEPER.wait(|| !NOTED.lock().is_empty());
+        let Some((account, why)) = NOTED.lock().pop_at(0) else { continue };
+        let victims = table::processes();
+        let holds = |p: &&Arc<Process>| {
+            p.any_task().and_then(|t| t.image()).is_some_and(|image| image.account() == account)
+        };
+        let Some(victim) = victims.iter().find(holds) else { continue };
+        if victim.is_ending() {
+            continue;
+        }
+        exit::end_process(victim, Status::Signalled { signo: abi::SIGKILL, core: false });
+        control::explain(explanation(victim, &why));
+    }
+}
+
+/// In words: who, what it held, what was left, what would have saved it.
+fn explanation(victim: &Process, why: &OomReport) -> String {
+    let name = victim.any_task().map(|t| t.name()).unwrap_or_default();
+    let name = String::from_utf8_lossy(&name);
+    let name = name.trim_end_matches('\0');
+    let swap = match (why.swap_blocks, why.swap_free) {
+        (0, _) => String::from("there is no swap"),
+        (all, 0) => format!("the swap of {} was full", size(all)),
+        (all, free) => format!("of {} swap {} were free", size(all), size(free)),
+    };
+    let used = why.swap_blocks - why.swap_free.min(why.swap_blocks);
+    let advice = if why.swap_blocks == 0 {
+        format!("With swap (--swap {}), or more RAM (-m {}), it could go on.", rounded(why.total_frames * 4), rounded(why.total_frames * 2))
+    } else {
+        format!("With more swap (--swap {}), or more RAM (-m {}), it could go on.", rounded(why.swap_blocks * 2), rounded(why.total_frames + used))
+    };
+    format!(
+        "out of memory: killed {name} (process {}), which held {} in RAM and {} in swap.\n\
+         Of {} RAM {} were free, {} held files; {swap}.\n{advice}",
+        victim.pid,
+        size(why.resident),
+        size(why.swapped),
+        size(why.total_frames),
+        size(why.free_frames),
+        size(why.file_frames),
+    )
+}
+
+/// Pages, in words.
+fn size(pages: u64) -> String {
+    let kib = pages * (PAGE_SIZE as u64 / 1024);
+    if kib < 1024 { format!("{kib} KiB") } else { format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024) }
+}
+
+/// Pages, as a size that one would give on the command line: the next power of two of MiB.
+fn rounded(pages: u64) -> String {
+    let mib = (pages * (PAGE_SIZE as u64 / 1024)).div_ceil(1024).max(1).next_power_of_two();
+    if mib >= 1024 { format!("{}G", mib / 1024) } else { format!("{mib}M") }
+}
