@@ -21,7 +21,9 @@ use crate::fs::file::File;
 use crate::mem::memory;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use hafez_mm::{Backing, Label, MapRequest, Object, PAGE_SIZE, PageRange, Rights, Space, USER_END, VirtAddr, Vpn, Where};
+use hafez_mm::{
+    Backing, Label, MapRequest, Object, PAGE_SIZE, PageRange, Rights, Space, USER_END, VirtAddr, Vpn, Where,
+};
 
 /// Bytes of the ELF header, and of one program header.
 const HEADER: usize = 64;
@@ -209,7 +211,13 @@ impl Elf {
     }
 
     /// Map it into a space, which is loaded. `at`: where to, for what is not fixed; `None` lets the space choose.
-    pub fn map(&self, space: &Arc<Space>, object: &Arc<Object>, label: &Arc<Label>, at: Option<u64>) -> Result<Placed> {
+    pub fn map(
+        &self,
+        space: &Arc<Space>,
+        object: &Arc<Object>,
+        label: &Arc<Label>,
+        at: Option<u64>,
+    ) -> Result<Placed> {
         let extent = self.extent();
         let base = self.reserve(space, extent, at)?;
         let bias = base.wrapping_sub(extent.start.addr().0);
@@ -274,7 +282,10 @@ fn map_segment(space: &Arc<Space>, object: &Arc<Object>, label: &Arc<Label>, s: 
     if file_pages > first {
         let backing = Backing::Object { object: object.clone(), first: s.offset / PAGE };
         let label = Some(label.clone());
-        memory().map(space, request(Where::Fixed(first.addr()), file_pages.since(first), s.rights, backing, label))?;
+        memory().map(
+            space,
+            request(Where::Fixed(first.addr()), file_pages.since(first), s.rights, backing, label),
+        )?;
     }
     if end > file_pages {
         let place = Where::Fixed(file_pages.addr());
@@ -289,7 +300,13 @@ fn map_segment(space: &Arc<Space>, object: &Arc<Object>, label: &Arc<Label>, s: 
 }
 
 /// A private mapping.
-pub(super) fn request(at: Where, pages: u64, rights: Rights, backing: Backing, label: Option<Arc<Label>>) -> MapRequest {
+pub(super) fn request(
+    at: Where,
+    pages: u64,
+    rights: Rights,
+    backing: Backing,
+    label: Option<Arc<Label>>,
+) -> MapRequest {
     MapRequest {
         at,
         pages,

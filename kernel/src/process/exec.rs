@@ -19,13 +19,13 @@ use crate::fs::cred::{Cred, want};
 use crate::fs::file::{File, open_mode};
 use crate::fs::inode::Kind;
 use crate::fs::path::{Location, Walker};
+use crate::mem;
 use crate::mem::memory;
 use crate::random;
 use crate::sched::{self, WaitResult};
-use crate::mem;
+use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use alloc::format;
 use core::sync::atomic::Ordering;
 use hafez_mm::{Label, PAGE_SIZE, Space, VirtAddr};
 use linux_raw_sys::auxvec as aux;
@@ -169,7 +169,13 @@ fn trim(mut text: &[u8]) -> &[u8] {
 }
 
 /// Fill the image, whose space is loaded. Where to begin, and with which stack pointer.
-fn build(image: &Arc<Image>, file: &Arc<File>, elf: &Elf, request: &Request, who: &Who<'_>) -> Result<(u64, u64)> {
+fn build(
+    image: &Arc<Image>,
+    file: &Arc<File>,
+    elf: &Elf,
+    request: &Request,
+    who: &Who<'_>,
+) -> Result<(u64, u64)> {
     let space = image.space();
     let chance = |pages: u64| if who.randomize { (random::u64() & pages) * PAGE_SIZE as u64 } else { 0 };
     let top = stack::top(who.randomize);

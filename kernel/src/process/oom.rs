@@ -4,11 +4,11 @@
 //! held below it. So [`kill`] takes one lock of its own, leaves a note and wakes the *keeper*, a thread that does the
 //! killing and the explaining.
 
+use super::control;
 use super::exit;
 use super::process::Process;
 use super::table;
 use super::wait::Status;
-use super::control;
 use crate::sched::{self, NoMemory, WaitQueue};
 use alloc::boxed::Box;
 use alloc::format;
@@ -69,9 +69,17 @@ fn explanation(victim: &Process, why: &OomReport) -> String {
     };
     let used = why.swap_blocks - why.swap_free.min(why.swap_blocks);
     let advice = if why.swap_blocks == 0 {
-        format!("With swap (--swap {}), or more RAM (-m {}), it could go on.", rounded(why.total_frames * 4), rounded(why.total_frames * 2))
+        format!(
+            "With swap (--swap {}), or more RAM (-m {}), it could go on.",
+            rounded(why.total_frames * 4),
+            rounded(why.total_frames * 2)
+        )
     } else {
-        format!("With more swap (--swap {}), or more RAM (-m {}), it could go on.", rounded(why.swap_blocks * 2), rounded(why.total_frames + used))
+        format!(
+            "With more swap (--swap {}), or more RAM (-m {}), it could go on.",
+            rounded(why.swap_blocks * 2),
+            rounded(why.total_frames + used)
+        )
     };
     format!(
         "out of memory: killed {name} (process {}), which held {} in RAM and {} in swap.\n\

@@ -112,7 +112,14 @@ pub fn top(randomize: bool) -> u64 {
 }
 
 /// Map a stack below `top` in the loaded space and fill it. `limit`: bytes it may grow to.
-pub fn build(space: &Arc<Space>, top: u64, exec: bool, limit: u64, randomize: bool, what: &Contents<'_>) -> Result<Stack> {
+pub fn build(
+    space: &Arc<Space>,
+    top: u64,
+    exec: bool,
+    limit: u64,
+    randomize: bool,
+    what: &Contents<'_>,
+) -> Result<Stack> {
     let strings = what.args.size() + what.env.size() + what.path.len();
     let pages = FIRST_PAGES + (strings / PAGE_SIZE) as u64 + 1;
     let mut rights = Rights::READ | Rights::WRITE;
@@ -142,7 +149,9 @@ pub fn build(space: &Arc<Space>, top: u64, exec: bool, limit: u64, randomize: bo
     }
 
     let mut aux: Vec<u64> = what.aux.iter().flat_map(|(key, value)| [*key as u64, *value]).collect();
-    for (key, value) in [(aux::AT_RANDOM, seed), (aux::AT_EXECFN, path), (aux::AT_PLATFORM, platform), (aux::AT_NULL, 0)] {
+    for (key, value) in
+        [(aux::AT_RANDOM, seed), (aux::AT_EXECFN, path), (aux::AT_PLATFORM, platform), (aux::AT_NULL, 0)]
+    {
         aux.extend([key as u64, value]);
     }
     let (args_end, env_end) = (args + what.args.bytes.len() as u64, env + what.env.bytes.len() as u64);

@@ -10,11 +10,11 @@ use super::files::{FileTable, FsContext};
 use super::limits::{Limit, Limits};
 use super::process::Process;
 use super::run::Caller;
+use super::signal::{self, SigInfo};
 use super::signal::{Actions, SigSet};
 use super::stack::Strings;
 use super::task::{Task, TaskParts, short_name};
 use super::wait::Status;
-use super::signal::{self, SigInfo};
 use super::{Pid, current_task, exit, fork, host, oom, table, user};
 use crate::arch;
 use crate::arch::user::UserContext;
@@ -130,8 +130,10 @@ fn end_the_rest() {
 /// Make the first process and let it run.
 fn first_program(start: Start) -> core::result::Result<(), Failure> {
     let program = String::from_utf8_lossy(&start.argv[0]).into_owned();
-    host::set_name(&start.hostname);
-    host::start_load_average();
+    if host::set_name(&start.hostname).is_err() {
+        log::warn!("the host's name is too long");
+    }
+    host::start_load_average().map_err(|_| failed(String::from("no memory to begin with")))?;
     let root = mount(&start)?;
     IDLE.call_once(|| FsContext::new(root.clone(), root.clone(), 0o022));
     let cred = Arc::new(Cred::new(start.uid, start.gid, start.groups));
@@ -141,9 +143,9 @@ fn first_program(start: Start) -> core::result::Result<(), Failure> {
         let _ = limits.set(l.resource, Limit { soft: l.soft, hard: l.hard }, true);
     }
     let mut walker = Walker { root: root.clone(), cwd: root.clone(), cred: cred.clone(), umask: start.umask };
-    walker.cwd = walker
-        .resolve(&root, &start.cwd, true)
-        .map_err(|e| failed(format!("working directory {}: {}", String::from_utf8_lossy(&start.cwd), words(e))))?;
+    walker.cwd = walker.resolve(&root, &start.cwd, true).map_err(|e| {
+        failed(format!("working directory {}: {}", String::from_utf8_lossy(&start.cwd), words(e)))
+    })?;
 
     let stack = limits.soft(abi::RLIMIT_STACK);
     let strings = exec::strings_limit(stack);
@@ -164,7 +166,8 @@ fn first_program(start: Start) -> core::result::Result<(), Failure> {
     })?;
     let files = Arc::new(FileTable::new());
     let streams = fs::stdio::Streams { tty: start.tty, merged: start.merged, stdin: start.stdin };
-    let standard = fs::stdio::open(&walker, streams).map_err(|e| failed(format!("standard files: {}", words(e))))?;
+    let standard =
+        fs::stdio::open(&walker, streams).map_err(|e| failed(format!("standard files: {}", words(e))))?;
     for file in standard {
         files.insert(file, false, 0, 3).map_err(|e| failed(format!("standard files: {}", words(e))))?;
     }
@@ -176,7 +179,8 @@ fn first_program(start: Start) -> core::result::Result<(), Failure> {
 fn mount(start: &Start) -> core::result::Result<Location, Failure> {
     let share = |tag: &[u8], number: u64| {
         let text = String::from_utf8_lossy(tag).into_owned();
-        fs::p9::mount(tag, number).map_err(|e| failed(format!("the share {text} of the host's files: {}", words(e))))
+        fs::p9::mount(tag, number)
+            .map_err(|e| failed(format!("the share {text} of the host's files: {}", words(e))))
     };
     let root = share(hafez_link::ROOT_TAG.as_bytes(), fs::dev::next_anonymous())?;
     let mut writable = Vec::new();
@@ -184,8 +188,12 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
         let inode = share(&m.tag, fs::dev::next_anonymous())?;
         writable.push(fs::Writable { path: m.path.clone(), inode, source: m.tag.clone().into_boxed_slice() });
     }
-    fs::tty::set_hooks(fs::tty::Hooks { caller: job, signal: |group, signo| signal_group(group as Pid, signo) });
-    fs::start(root, fs::synth::Dir::new(0o555).inode(), writable).map_err(|e| failed(format!("files: {}", words(e))))
+    fs::tty::set_hooks(fs::tty::Hooks {
+        caller: job,
+        signal: |group, signo| signal_group(group as Pid, signo),
+    });
+    fs::start(root, fs::synth::Dir::new(0o555).inode(), writable)
+        .map_err(|e| failed(format!("files: {}", words(e))))
 }
 
 /// Who the calling process is, for the terminal.

@@ -1,12 +1,12 @@
 //! Values in a program's memory, as calls want them: little-endian words at addresses that may be wrong.
 
 use crate::arch;
-use crate::mem::memory;
-use crate::sched;
-use hafez_mm::{Access, FaultError, VirtAddr};
 pub use crate::arch::user::{copy_from, copy_to, read_u32, read_u64, write_u32, write_u64};
 use crate::errno::{Errno, Result};
+use crate::mem::memory;
+use crate::sched;
 use alloc::vec::Vec;
+use hafez_mm::{Access, FaultError, VirtAddr};
 
 /// Read as many 64-bit words as `to` has.
 pub fn read_words<const N: usize>(to: &mut [u64; N], from: u64) -> Result<()> {

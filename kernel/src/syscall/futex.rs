@@ -12,10 +12,7 @@ use arrayvec::ArrayVec;
 use linux_raw_sys::general as abi;
 
 /// The calls of this family.
-pub const CALLS: &Calls = &[
-    (abi::__NR_futex, futex),
-    (abi::__NR_futex_waitv, futex_waitv),
-];
+pub const CALLS: &Calls = &[(abi::__NR_futex, futex), (abi::__NR_futex_waitv, futex_waitv)];
 
 const ANY: u32 = abi::FUTEX_BITSET_MATCH_ANY;
 
@@ -25,7 +22,9 @@ fn futex(caller: &mut Caller) -> Result<u64> {
     let private = operation & abi::FUTEX_PRIVATE_FLAG != 0;
     let realtime = operation & abi::FUTEX_CLOCK_REALTIME != 0;
     let command = operation & !(abi::FUTEX_PRIVATE_FLAG | abi::FUTEX_CLOCK_REALTIME);
-    if realtime && !matches!(command, abi::FUTEX_WAIT_BITSET | abi::FUTEX_WAIT_REQUEUE_PI | abi::FUTEX_LOCK_PI2) {
+    if realtime
+        && !matches!(command, abi::FUTEX_WAIT_BITSET | abi::FUTEX_WAIT_REQUEUE_PI | abi::FUTEX_LOCK_PI2)
+    {
         return Err(Errno::ENOSYS);
     }
     let key = |caller: &Caller, at| Key::of(caller.space(), at, private);

@@ -5,8 +5,8 @@ use super::{Calls, words};
 use crate::clock;
 use crate::errno::{Errno, Result};
 use crate::mem::memory;
-use crate::process::limits::Limit;
 use crate::process::Process;
+use crate::process::limits::Limit;
 use crate::process::run::Caller;
 use crate::process::{host, table};
 use alloc::sync::Arc;
@@ -84,7 +84,8 @@ fn sysinfo(caller: &mut Caller) -> Result<u64> {
     let loads = host::loads().map(|load| load << (linux_raw_sys::system::SI_LOAD_SHIFT - host::LOAD_BITS));
     let uptime = clock::monotonic() / clock::SECOND;
     let [total, free, shared, swap, swap_free] =
-        [stats.total, stats.free, stats.shared, stats.swap_total, stats.swap_free].map(|n| n * PAGE_SIZE as u64);
+        [stats.total, stats.free, stats.shared, stats.swap_total, stats.swap_free]
+            .map(|n| n * PAGE_SIZE as u64);
     let first = [uptime, loads[0], loads[1], loads[2], total, free, shared, 0, swap, swap_free];
     for (i, word) in first.iter().enumerate() {
         info.set(8 * i, &word.to_ne_bytes());

@@ -22,8 +22,8 @@ use crate::process::run::Caller;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::{
-    Backing, Label, MapRequest, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, RegionInfo, RemapHow, Rights, USER_END,
-    USER_START, VirtAddr, Vpn, Where,
+    Backing, Label, MapRequest, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, RegionInfo, RemapHow, Rights,
+    USER_END, USER_START, VirtAddr, Vpn, Where,
 };
 use linux_raw_sys::general as abi;
 
@@ -86,8 +86,9 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EAGAIN);
     }
     room_for(caller, count, request.replaced(caller, count), request.is_data())?;
-    let grows_down =
-        request.has(abi::MAP_GROWSDOWN).then(|| caller.task.process.limits.soft(abi::RLIMIT_STACK) >> PAGE_SHIFT);
+    let grows_down = request
+        .has(abi::MAP_GROWSDOWN)
+        .then(|| caller.task.process.limits.soft(abi::RLIMIT_STACK) >> PAGE_SHIFT);
     let populate = request.flags & (abi::MAP_POPULATE | abi::MAP_NONBLOCK) == abi::MAP_POPULATE;
     let mapped = memory().map(
         caller.space(),

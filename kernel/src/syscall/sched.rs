@@ -9,8 +9,8 @@ use super::{Calls, words};
 use crate::arch::{self, user};
 use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
-use crate::process::task::Task;
 use crate::process::table;
+use crate::process::task::Task;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
@@ -149,7 +149,8 @@ fn setattr(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let mut raw = [0; ATTR];
-    let int = |raw: &[u8; ATTR], at: usize| u32::from_ne_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
+    let int =
+        |raw: &[u8; ATTR], at: usize| u32::from_ne_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
     let size = match user::read_u32(from)? as usize {
         0 => ATTR,
         size if size < ATTR => {

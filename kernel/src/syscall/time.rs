@@ -14,8 +14,8 @@ use super::{Calls, words};
 use crate::clock;
 use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
-use crate::process::timer::{self, Source};
 use crate::process::table;
+use crate::process::timer::{self, Source};
 use crate::sched::{WaitQueue, WaitResult};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -219,4 +219,3 @@ fn sleep_by_cpu(source: Source, ns: u64, absolute: bool) -> Result<u64> {
         _ => Ok(0),
     }
 }
-
