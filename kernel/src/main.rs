@@ -29,23 +29,28 @@ mod random;
 mod sched;
 mod syscall;
 
-/// The machine is up: on the boot stack, interrupts off.
+/// The machine is up: on the boot stack, interrupts off. Threads begin here, and the boot context becomes the idle one.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main() -> ! {
+    sched::init();
+    mem::set_hooks(mem::Hooks { wait: sched::wait_key, wake: sched::wake_key, kill: |_, _| {} });
+    match sched::spawn("init", alloc::boxed::Box::new(init), None) {
+        Ok(_) => sched::idle(),
+        Err(_) => panic!("no memory for the first thread"),
+    }
+}
+
+/// The first thread: what may sleep while it comes up.
+fn init() {
     let info = arch::boot::info();
     early_println!(
-        "hafez: {} KiB of RAM, {} devices, at {} ns",
+        "hafez: {} KiB of RAM, {} devices, {} ns since reset",
         info.ram_frames * 4,
         info.virtio.len(),
         arch::time::now_ns()
     );
-    early_println!("{:?} [{}] tsc {}", info.usable, info.command_line, arch::time::tsc_hz());
-    early_println!("{:?}", info.virtio);
-    selfcheck::run();
     arch::exit(0)
 }
-
-mod selfcheck;
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {

@@ -60,3 +60,6 @@ pub fn wired(order: u8) -> Option<Pfn> {
 pub fn headroom(bytes: usize) -> bool {
     heap::headroom(bytes)
 }
+
+/// Frames of [`wired`], back.
+pub fn free_wired(_frame: Pfn, _order: u8) {}

@@ -109,7 +109,10 @@ impl Clone for Limits {
         let copy = Limits::new();
         let _still = self.change.lock();
         for kind in 0..KINDS {
-            copy.store(kind, Limit { soft: self.soft[kind].load(Relaxed), hard: self.hard[kind].load(Relaxed) });
+            copy.store(
+                kind,
+                Limit { soft: self.soft[kind].load(Relaxed), hard: self.hard[kind].load(Relaxed) },
+            );
         }
         copy
     }

@@ -1,113 +1,123 @@
 //! Threads, run queues, wait queues, timers. This room knows no process.
+//!
+//! ```text
+//!            spawn                switch                     WaitQueue::wait, multi_wait, wait_key
+//!   (new) ─────────► Ready ◄──────────────────► Running ──────────────────────────────────────► Waiting
+//!                      ▲                           │ exit                                           │
+//!                      │                           ▼                                                │
+//!                      │                         Dead                                               │
+//!                      └──────────────── wake_one, wake_all, wake_key, interrupt, a deadline ◄──────┘
+//! ```
+//!
+//! The kernel runs with interrupts off and is not preempted: a thread gives up the CPU where it waits, where it yields,
+//! and in the trap loop on its way back to the program (`preempt_if_needed`). Interrupts come in while a program runs and
+//! while the CPU idles.
+//!
+//! Locks, outermost first: a wait queue's, the timers', the run queue's. None is held across a switch.
 
+mod run;
+mod stack;
+mod thread;
 pub mod timer;
 mod wait;
 
+pub use thread::{Owner, Thread};
 pub use wait::{WaitQueue, WaitResult, multi_wait, wait_key, wake_key};
 
+use crate::arch;
 use alloc::{boxed::Box, sync::Arc};
-use core::any::Any;
-use hafez_mm::Space;
+use core::marker::PhantomData;
+use core::sync::atomic::Ordering::Relaxed;
+use thread::State;
 
 /// There was no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
 
-/// What a thread belongs to, in the eyes of the room above: it downcasts.
-pub type Owner = Arc<dyn Any + Send + Sync>;
-
-/// A thread of the kernel; a program's thread is one whose body runs the trap loop.
-pub struct Thread {
-    _p: (),
-}
-
-impl Thread {
-    /// Unique, never reused.
-    pub fn id(&self) -> u64 {
-        todo!()
-    }
-    pub fn name(&self) -> &str {
-        todo!()
-    }
-    pub fn owner(&self) -> Option<&Owner> {
-        todo!()
-    }
-    /// The space whose lower half it runs in (loaded at once if the thread is current).
-    pub fn set_space(&self, _space: Option<Arc<Space>>) {
-        todo!()
-    }
-    pub fn space(&self) -> Option<Arc<Space>> {
-        todo!()
-    }
-    /// End its interruptible wait, now or the next one, until it calls [`clear_interrupt`].
-    pub fn interrupt(&self) {
-        todo!()
-    }
-    /// Whether `interrupt` was called since the last `clear_interrupt`.
-    pub fn interrupted(&self) -> bool {
-        todo!()
-    }
-    /// Nanoseconds it has run.
-    pub fn cpu_time(&self) -> u64 {
-        todo!()
-    }
-}
-
 /// The thread that runs this code. Cannot leave it.
 #[derive(Clone, Copy)]
 pub struct Current {
-    _not_send: core::marker::PhantomData<*const ()>,
+    at: *const Thread,
+    _not_send: PhantomData<*const ()>,
 }
 
 impl Current {
     pub fn arc(&self) -> Arc<Thread> {
-        todo!()
+        run::current_arc()
+    }
+    /// As [`Thread::interrupt`]: a thread that runs does not wait, so the next wait ends.
+    pub fn interrupt(&self) {
+        self.set_interrupted();
     }
 }
 impl core::ops::Deref for Current {
     type Target = Thread;
+    #[inline(always)]
     fn deref(&self) -> &Thread {
-        todo!()
+        // SAFETY: the handle stays on its thread (it is not `Send`), and a thread that runs is alive.
+        unsafe { &*self.at }
     }
 }
 
-/// The thread that runs this code.
-pub fn current() -> Current {
-    todo!()
+/// The boot context becomes the idle thread. Once, when memory is up.
+pub fn init() {
+    run::init();
 }
-/// Start a thread that runs `body` on a kernel stack of its own and ends when `body` returns.
+/// The boot context is done: from now on it only idles.
+pub fn idle() -> ! {
+    run::idle()
+}
+/// The thread that runs this code.
+#[inline(always)]
+pub fn current() -> Current {
+    Current { at: arch::cpu::current().load(Relaxed).cast(), _not_send: PhantomData }
+}
+/// Start a thread that runs `body` on a kernel stack of its own and ends when `body` returns. The last reference to
+/// `owner` may be dropped by any thread: that must not block.
 pub fn spawn(
-    _name: &str,
-    _body: Box<dyn FnOnce() + Send>,
-    _owner: Option<Owner>,
+    name: &str,
+    body: Box<dyn FnOnce() + Send>,
+    owner: Option<Owner>,
 ) -> Result<Arc<Thread>, NoMemory> {
-    todo!()
+    let thread = Thread::new(name, body, owner)?;
+    if !run::add_thread() {
+        return Err(NoMemory);
+    }
+    run::wake(&thread);
+    Ok(thread)
 }
 /// Let the others run first.
 pub fn yield_now() {
-    todo!()
+    run::switch();
 }
 /// End the current thread at once; values on its stack are not dropped, so better return from its body.
 pub fn exit() -> ! {
-    todo!()
+    current().set_space(None);
+    current().set_state(State::Dead);
+    run::switch();
+    unreachable!("a dead thread ran")
 }
-/// Whether the current thread's time slice is over.
+/// Whether another thread should run now.
+#[inline(always)]
 pub fn need_resched() -> bool {
-    todo!()
+    arch::cpu::need_resched().get()
 }
 /// The trap loop calls this before it goes back to the program.
+#[inline(always)]
 pub fn preempt_if_needed() {
-    todo!()
+    if need_resched() {
+        yield_now();
+    }
 }
 /// The current thread has seen why it was interrupted.
 pub fn clear_interrupt() {
-    todo!()
+    current().clear_interrupt();
 }
 /// Time this CPU had nothing to run, in nanoseconds.
 pub fn idle_time() -> u64 {
-    todo!()
+    run::idle_time()
 }
 /// Threads that run or want to, and threads in all.
 pub fn counts() -> (usize, usize) {
-    todo!()
+    run::counts()
 }

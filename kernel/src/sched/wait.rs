@@ -1,6 +1,19 @@
 //! Waiting for a condition, with no wake-up lost.
+//!
+//! The waiter says that it waits, queues up, and only then looks at the condition. The waker makes the condition true
+//! and only then looks at the queue. So whichever comes second sees the other. A wake-up means "look again", never "it
+//! is so": spurious ones are harmless.
+//!
+//! The first waiter of a queue needs no memory, and nearly every queue has one at most. Where there is no memory for
+//! another, the thread does not sleep but yields and looks again: slow, and right.
 
-use super::NoMemory;
+#![forbid(unsafe_code)]
+
+use super::{NoMemory, current, run, thread::State, thread::Thread, timer};
+use crate::arch;
+use alloc::{sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use spin::Mutex;
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,52 +26,208 @@ pub enum WaitResult {
     Interrupted,
 }
 
+struct Waiter {
+    thread: Arc<Thread>,
+    /// What it waits for, where several things share a queue.
+    key: usize,
+}
+
+/// In the order of arrival: `first`, then `more`.
+struct Waiters {
+    first: Option<Waiter>,
+    more: Vec<Waiter>,
+}
+
 /// Threads that wait for something; whoever makes it true wakes them. Wakers may be interrupt handlers.
 pub struct WaitQueue {
-    _p: (),
+    /// How many wait; lets a waker pass by without the lock.
+    count: AtomicUsize,
+    waiters: Mutex<Waiters>,
+}
+
+impl Waiters {
+    fn add(&mut self, waiter: Waiter) -> Result<(), NoMemory> {
+        if self.first.is_none() && self.more.is_empty() {
+            self.first = Some(waiter);
+            return Ok(());
+        }
+        self.more.try_reserve(1).map_err(|_| NoMemory)?;
+        self.more.push(waiter);
+        Ok(())
+    }
+    /// Take out the first that `f` wants.
+    fn take(&mut self, mut f: impl FnMut(&Waiter) -> bool) -> Option<Waiter> {
+        if self.first.as_ref().is_some_and(&mut f) {
+            return self.first.take();
+        }
+        let at = self.more.iter().position(f)?;
+        Some(self.more.remove(at))
+    }
 }
 
 impl WaitQueue {
     pub const fn new() -> Self {
-        WaitQueue { _p: () }
+        WaitQueue {
+            count: AtomicUsize::new(0),
+            waiters: Mutex::new(Waiters { first: None, more: Vec::new() }),
+        }
     }
     /// Sleep until `ready()`; it is asked again after each wake-up and must not block.
-    pub fn wait(&self, _ready: impl FnMut() -> bool) {
-        todo!()
+    #[inline]
+    pub fn wait(&self, mut ready: impl FnMut() -> bool) {
+        if !ready() {
+            wait_on(&[self], 0, &mut ready, None, false);
+        }
     }
     /// As `wait`, with a deadline (nanoseconds of the monotonic clock) and, if `interruptible`, an end by `Thread::interrupt`.
+    #[inline]
     pub fn wait_until(
         &self,
-        _ready: impl FnMut() -> bool,
-        _deadline: Option<u64>,
-        _interruptible: bool,
+        mut ready: impl FnMut() -> bool,
+        deadline: Option<u64>,
+        interruptible: bool,
     ) -> WaitResult {
-        todo!()
+        if ready() {
+            return WaitResult::Ready;
+        }
+        wait_on(&[self], 0, &mut ready, deadline, interruptible)
     }
     /// Wake the one that has waited longest; whether there was one.
+    #[inline]
     pub fn wake_one(&self) -> bool {
-        todo!()
+        self.anyone() && self.wake_first()
     }
     /// Wake all.
+    #[inline]
     pub fn wake_all(&self) {
-        todo!()
+        if self.anyone() {
+            self.wake_matching(|_| true);
+        }
+    }
+
+    #[inline(always)]
+    fn anyone(&self) -> bool {
+        // Sequentially consistent against the waiter's count and look: one of the two sees the other.
+        core::sync::atomic::fence(SeqCst);
+        self.count.load(SeqCst) != 0
+    }
+
+    #[cold]
+    fn wake_first(&self) -> bool {
+        loop {
+            let Some(waiter) = self.waiters.lock().take(|_| true) else { return false };
+            self.count.fetch_sub(1, SeqCst);
+            // One that something else has just woken does not count: it may have given up.
+            if run::wake(&waiter.thread) {
+                return true;
+            }
+        }
+    }
+
+    #[cold]
+    fn wake_matching(&self, mut wanted: impl FnMut(&Waiter) -> bool) {
+        loop {
+            let Some(waiter) = self.waiters.lock().take(&mut wanted) else { return };
+            self.count.fetch_sub(1, SeqCst);
+            run::wake(&waiter.thread);
+        }
+    }
+
+    fn add(&self, thread: &Arc<Thread>, key: usize) -> Result<(), NoMemory> {
+        self.waiters.lock().add(Waiter { thread: thread.clone(), key })?;
+        self.count.fetch_add(1, SeqCst);
+        Ok(())
+    }
+
+    fn remove(&self, thread: &Arc<Thread>) {
+        let gone = self.waiters.lock().take(|waiter| Arc::ptr_eq(&waiter.thread, thread));
+        if gone.is_some() {
+            self.count.fetch_sub(1, SeqCst);
+        }
     }
 }
 
-/// Sleep on several queues at once. `NoMemory` where it cannot even queue.
-pub fn multi_wait(
-    _queues: &[&WaitQueue],
-    _ready: impl FnMut() -> bool,
-    _deadline: Option<u64>,
-    _interruptible: bool,
-) -> Result<WaitResult, NoMemory> {
-    todo!()
+impl Default for WaitQueue {
+    fn default() -> Self {
+        Self::new()
+    }
 }
+
+/// Sleep on several queues at once.
+pub fn multi_wait(
+    queues: &[&WaitQueue],
+    mut ready: impl FnMut() -> bool,
+    deadline: Option<u64>,
+    interruptible: bool,
+) -> Result<WaitResult, NoMemory> {
+    if ready() {
+        return Ok(WaitResult::Ready);
+    }
+    Ok(wait_on(queues, 0, &mut ready, deadline, interruptible))
+}
+
+fn wait_on(
+    queues: &[&WaitQueue],
+    key: usize,
+    ready: &mut dyn FnMut() -> bool,
+    deadline: Option<u64>,
+    interruptible: bool,
+) -> WaitResult {
+    let me = current().arc();
+    let timer = deadline.map(|at| timer::wake_at(at, &me));
+    let result = loop {
+        me.interruptible.store(interruptible, SeqCst);
+        me.set_state(State::Waiting);
+        let queued = queues.iter().filter(|queue| queue.add(&me, key).is_ok()).count();
+        let answer = if ready() {
+            Some(WaitResult::Ready)
+        } else if interruptible && me.interrupted() {
+            Some(WaitResult::Interrupted)
+        } else if deadline.is_some_and(|at| arch::time::now_ns() >= at) {
+            Some(WaitResult::TimedOut)
+        } else {
+            None
+        };
+        if answer.is_some() || queued < queues.len() {
+            me.set_state(State::Running);
+        }
+        if answer.is_none() {
+            run::switch();
+        }
+        for queue in queues {
+            queue.remove(&me);
+        }
+        if let Some(answer) = answer {
+            break answer;
+        }
+    };
+    if let Some(timer) = timer {
+        timer::cancel(timer);
+    }
+    me.interruptible.store(false, SeqCst);
+    result
+}
+
+/// Queues for things that have a number and no queue of their own.
+const KEYED: usize = 64;
+static KEY_QUEUES: [WaitQueue; KEYED] = [const { WaitQueue::new() }; KEYED];
+
+fn key_queue(key: usize) -> &'static WaitQueue {
+    // Fibonacci hashing: the top six bits of the product.
+    &KEY_QUEUES[key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58]
+}
+
 /// Sleep until `ready()`, woken by `wake_key` of the same key.
-pub fn wait_key(_key: usize, _ready: &dyn Fn() -> bool) {
-    todo!()
+pub fn wait_key(key: usize, ready: &dyn Fn() -> bool) {
+    if !ready() {
+        wait_on(&[key_queue(key)], key, &mut || ready(), None, false);
+    }
 }
 /// Wake all that sleep on the key; interrupt handlers may call it.
-pub fn wake_key(_key: usize) {
-    todo!()
+#[inline]
+pub fn wake_key(key: usize) {
+    let queue = key_queue(key);
+    if queue.anyone() {
+        queue.wake_matching(|waiter| waiter.key == key);
+    }
 }

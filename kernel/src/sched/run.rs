@@ -1,0 +1,254 @@
+//! Who runs: the run queue of a CPU, switching, and time slices.
+//!
+//! Round robin: a thread runs until it waits, or until its slice is over and another is ready. The timer is set only
+//! while there is something to take turns with, or a timer pending: an idle machine, and one with a single busy
+//! program, take no clock interrupts.
+//!
+//! The one lock here guards the queue and every change of a thread's state; it is innermost (nothing is locked or freed
+//! under it). Between `Waiting` and the actual switch a wake-up may come: then the thread is still current, is made
+//! `Running` again and does not switch at all.
+//!
+//! A thread cannot free its own stack: who runs next does it, first thing (`after_switch`).
+
+use super::{thread::State, thread::Thread, timer};
+use crate::{arch, arch::context, mem};
+use alloc::{collections::VecDeque, sync::Arc};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use hafez_mm::Space;
+use spin::Mutex;
+
+/// A slice, in nanoseconds: short enough for a human, and long against the switch.
+const SLICE_NS: u64 = 5_000_000;
+
+pub(super) struct Run {
+    current: Arc<Thread>,
+    idle: Arc<Thread>,
+    ready: VecDeque<Arc<Thread>>,
+    /// Who ran before; let go by who runs now.
+    previous: Option<Arc<Thread>>,
+    /// The space that is loaded; a thread without one leaves it as it is.
+    loaded: Option<Arc<Space>>,
+    /// When the current thread took over.
+    since: u64,
+    /// For what time the timer's interrupt is set; `u64::MAX` for none.
+    timer_set: u64,
+}
+
+static RUN: Mutex<Option<Run>> = Mutex::new(None);
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Make the boot context the idle thread.
+pub(super) fn init() {
+    let idle = Arc::new(Thread::boot());
+    arch::cpu::current().store(Arc::as_ptr(&idle).cast_mut().cast(), Relaxed);
+    *RUN.lock() = Some(Run {
+        current: idle.clone(),
+        idle,
+        ready: VecDeque::new(),
+        previous: None,
+        loaded: None,
+        since: arch::time::now_ns(),
+        timer_set: u64::MAX,
+    });
+    arch::irq::set_timer_handler(on_timer);
+}
+
+#[inline(always)]
+fn with<R>(f: impl FnOnce(&mut Run) -> R) -> R {
+    f(RUN.lock().as_mut().expect("sched::init comes first"))
+}
+
+impl Run {
+    /// Let the timer interrupt at `at`, if it would not come earlier anyhow.
+    fn arm(&mut self, at: u64) {
+        if at < self.timer_set {
+            self.timer_set = at;
+            arch::time::set_deadline(Some(at));
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        Arc::ptr_eq(&self.current, &self.idle)
+    }
+
+    /// Wake a waiting thread; whether it was waiting.
+    fn wake(&mut self, thread: &Arc<Thread>) -> bool {
+        if thread.state() != State::Waiting {
+            return false;
+        }
+        if Arc::ptr_eq(thread, &self.current) {
+            thread.set_state(State::Running);
+            return true;
+        }
+        thread.set_state(State::Ready);
+        // Room was reserved when the thread was made.
+        self.ready.push_back(thread.clone());
+        if self.is_idle() {
+            arch::cpu::need_resched().set(true);
+        } else if self.ready.len() == 1 {
+            let end = self.since + SLICE_NS;
+            self.arm(end.max(arch::time::now_ns()));
+        }
+        true
+    }
+
+    /// Take the next thread, if it is another than the current; what `switch` needs.
+    fn choose(&mut self) -> Option<(Arc<Thread>, *const Thread)> {
+        let next = match self.ready.pop_front() {
+            Some(next) => next,
+            None if self.current.state() == State::Running => return None,
+            None => self.idle.clone(),
+        };
+        arch::cpu::need_resched().set(false);
+        next.set_state(State::Running);
+        let now = arch::time::now_ns();
+        self.current.cpu_ns.fetch_add(now - self.since, Relaxed);
+        self.since = now;
+        arch::cpu::current().store(Arc::as_ptr(&next).cast_mut().cast(), Relaxed);
+        let to = Arc::as_ptr(&next);
+        let from = core::mem::replace(&mut self.current, next);
+        if from.state() == State::Running && !Arc::ptr_eq(&from, &self.idle) {
+            from.set_state(State::Ready);
+            self.ready.push_back(from.clone());
+        }
+        if !self.ready.is_empty() && !self.is_idle() {
+            self.arm(now + SLICE_NS);
+        }
+        Some((from, to))
+    }
+}
+
+/// Room for one more thread on the queue; it is counted.
+pub(super) fn add_thread() -> bool {
+    let count = THREADS.load(Relaxed) + 1;
+    let roomy = with(|run| {
+        let missing = count.saturating_sub(run.ready.len());
+        run.ready.try_reserve(missing).is_ok()
+    });
+    if roomy && timer::reserve(count) {
+        THREADS.store(count, Relaxed);
+        return true;
+    }
+    false
+}
+
+/// Wake a waiting thread; whether it was waiting. Interrupt handlers may call it.
+pub(super) fn wake(thread: &Arc<Thread>) -> bool {
+    with(|run| run.wake(thread))
+}
+
+/// Give up the CPU; returns when the thread runs again. If it is `Running` it stays on the queue; if `Waiting`, until
+/// somebody wakes it (at once if somebody has already).
+pub(super) fn switch() {
+    let Some((from, to)) = with(Run::choose) else { return };
+    let from_at = Arc::as_ptr(&from);
+    // Kept alive by `previous` until the other thread runs, and then by the queue that it waits on, or by its owner.
+    with(|run| run.previous = Some(from));
+    // SAFETY: `to` is alive: the run queue's `current` holds it.
+    load_space_of(unsafe { &*to }, false);
+    // SAFETY: `from` is the running thread, `to` is current from now on and runs nowhere else; both are alive, see above.
+    unsafe { context::switch(&(*from_at).context, &(*to).context) };
+    after_switch();
+}
+
+/// First thing on the new thread: let go of the one before.
+pub(super) fn after_switch() {
+    let previous = with(|run| run.previous.take());
+    if let Some(thread) = previous
+        && thread.state() == State::Dead
+    {
+        let stack = thread.stack.lock().take();
+        if let Some(stack) = stack {
+            stack.give_back();
+        }
+        THREADS.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Make the thread's space the loaded one. One without a space keeps what is loaded, unless `now`: then nothing of the
+/// old space stays.
+pub(super) fn load_space_of(thread: &Thread, now: bool) {
+    let old = thread.with_space(|space| {
+        with(|run| match (space, &run.loaded) {
+            (Some(new), Some(loaded)) if Arc::ptr_eq(new, loaded) => None,
+            (Some(new), _) => {
+                let cpu = arch::cpu::id();
+                mem::memory().activate(new, cpu);
+                arch::paging::load_space(new.root(), new.id());
+                run.loaded.replace(new.clone()).inspect(|old| mem::memory().deactivate(old, cpu))
+            }
+            (None, Some(_)) if now => {
+                arch::paging::load_kernel_space();
+                run.loaded.take().inspect(|old| mem::memory().deactivate(old, arch::cpu::id()))
+            }
+            (None, _) => None,
+        })
+    });
+    drop(old);
+}
+
+/// The timer's interrupt: something is due, or the slice is over.
+fn on_timer() {
+    let now = arch::time::now_ns();
+    with(|run| run.timer_set = u64::MAX);
+    let next = timer::expire(now);
+    with(|run| {
+        let mut at = next.unwrap_or(u64::MAX);
+        if !run.ready.is_empty() {
+            let end = run.since + SLICE_NS;
+            if end <= now {
+                arch::cpu::need_resched().set(true);
+            } else {
+                at = at.min(end);
+            }
+        }
+        if at != u64::MAX {
+            run.arm(at);
+        }
+    });
+}
+
+/// A timer was added: let the interrupt come for it.
+pub(super) fn arm(at: u64) {
+    with(|run| run.arm(at));
+}
+
+/// How long the thread has run since it last took over; 0 if it does not run.
+pub(super) fn time_since_switch(thread: &Thread) -> u64 {
+    with(
+        |run| {
+            if core::ptr::eq(Arc::as_ptr(&run.current), thread) {
+                arch::time::now_ns() - run.since
+            } else {
+                0
+            }
+        },
+    )
+}
+
+/// The current thread, counted.
+pub(super) fn current_arc() -> Arc<Thread> {
+    with(|run| run.current.clone())
+}
+
+/// The boot context ends here: run others, or wait for an interrupt.
+pub(super) fn idle() -> ! {
+    loop {
+        switch();
+        if with(|run| run.ready.is_empty()) {
+            arch::cpu::halt_with_interrupts();
+        }
+    }
+}
+
+/// Nanoseconds with nothing to run.
+pub(super) fn idle_time() -> u64 {
+    let idle = with(|run| run.idle.clone());
+    idle.cpu_time()
+}
+
+/// Threads that run or want to, and threads in all.
+pub(super) fn counts() -> (usize, usize) {
+    let running = with(|run| run.ready.len() + !run.is_idle() as usize);
+    (running, THREADS.load(Relaxed))
+}

@@ -1,0 +1,92 @@
+//! Kernel stacks: 16 KiB each, in a window of their own, with a hole below that catches an overflow.
+//!
+//! ```text
+//!   slot n:  | hole, 16 KiB, never mapped | stack, 16 KiB |
+//! ```
+//!
+//! A few free stacks are kept mapped: most programs fork and exit all the time.
+
+use crate::{arch, arch::paging, mem};
+use arrayvec::ArrayVec;
+use hafez_mm::PAGE_SIZE;
+use spin::Mutex;
+
+/// Hole and stack.
+const SLOT_BYTES: u64 = 2 * arch::STACK_BYTES as u64;
+/// As many threads as there can be: 16384 (half a GiB of the window).
+const SLOTS: usize = 1 << 14;
+/// Free stacks that stay mapped.
+const KEEP: usize = 4;
+
+/// A mapped stack that is nobody else's.
+pub struct Stack {
+    slot: usize,
+}
+
+struct Slots {
+    used: [u64; SLOTS / 64],
+    /// No slot below this word is free.
+    search_from: usize,
+    kept: ArrayVec<Stack, KEEP>,
+}
+
+static SLOTS_IN_USE: Mutex<Slots> =
+    Mutex::new(Slots { used: [0; SLOTS / 64], search_from: 0, kept: ArrayVec::new_const() });
+
+impl Stack {
+    /// A stack; `None` where there is no memory or no slot.
+    pub fn take() -> Option<Stack> {
+        let slot = {
+            let mut slots = SLOTS_IN_USE.lock();
+            if let Some(stack) = slots.kept.pop() {
+                return Some(stack);
+            }
+            let word = (slots.search_from..slots.used.len()).find(|&i| slots.used[i] != u64::MAX)?;
+            slots.search_from = word;
+            let bit = slots.used[word].trailing_ones() as usize;
+            slots.used[word] |= 1 << bit;
+            word * 64 + bit
+        };
+        let stack = Stack { slot };
+        for page in 0..arch::STACK_BYTES / PAGE_SIZE {
+            let at = stack.bottom() + (page * PAGE_SIZE) as u64;
+            let Some(frame) = mem::wired(0) else {
+                stack.unmap();
+                return None;
+            };
+            if !paging::map_stack_page(at, frame, &mut || mem::wired(0)) {
+                mem::free_wired(frame, 0);
+                stack.unmap();
+                return None;
+            }
+        }
+        Some(stack)
+    }
+
+    fn bottom(&self) -> u64 {
+        paging::STACKS + self.slot as u64 * SLOT_BYTES + (SLOT_BYTES - arch::STACK_BYTES as u64)
+    }
+    /// The first address past it.
+    pub fn top(&self) -> u64 {
+        self.bottom() + arch::STACK_BYTES as u64
+    }
+
+    /// Nobody is on it any more.
+    pub fn give_back(self) {
+        let result = SLOTS_IN_USE.lock().kept.try_push(self);
+        if let Err(full) = result {
+            full.element().unmap();
+        }
+    }
+
+    fn unmap(self) {
+        for page in 0..arch::STACK_BYTES / PAGE_SIZE {
+            if let Some(frame) = paging::unmap_stack_page(self.bottom() + (page * PAGE_SIZE) as u64) {
+                mem::free_wired(frame, 0);
+            }
+        }
+        let mut slots = SLOTS_IN_USE.lock();
+        slots.used[self.slot / 64] &= !(1 << (self.slot % 64));
+        slots.search_from = slots.search_from.min(self.slot / 64);
+    }
+}
