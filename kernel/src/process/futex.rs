@@ -209,8 +209,12 @@ fn lock_with_room(key: Key, more: usize) -> MutexGuard<'static, List> {
 fn enter(space: &Space, word: &Word, index: usize, sleeper: &Arc<Sleeper>) -> Result<Arc<Waiter>> {
     loop {
         let key = Key::of(space, word.at, word.private)?;
-        let waiter =
-            Arc::new(Waiter { sleeper: sleeper.clone(), index, bits: word.bits, place: Mutex::new(Some(key)) });
+        let waiter = Arc::new(Waiter {
+            sleeper: sleeper.clone(),
+            index,
+            bits: word.bits,
+            place: Mutex::new(Some(key)),
+        });
         let mut list = lock_with_room(key, 1);
         match user::peek_u32(word.at) {
             Ok(value) if value != word.expected => return Err(Errno::EAGAIN),
@@ -324,7 +328,13 @@ fn sleepers(key: Key) -> usize {
 
 /// Wake up to `wakes` sleepers on the word at `at`; change the word at `other` as `operation` says (see `FUTEX_WAKE_OP`), and if its
 /// old value compares, up to `others` of its sleepers too. How many were woken.
-pub fn wake_op((key, other): (Key, Key), at: u64, wakes: usize, others: usize, operation: u32) -> Result<usize> {
+pub fn wake_op(
+    (key, other): (Key, Key),
+    at: u64,
+    wakes: usize,
+    others: usize,
+    operation: u32,
+) -> Result<usize> {
     let old = apply(at, operation)?;
     let mut total = wake(key, wakes, u32::MAX);
     if compares(old, operation)? {

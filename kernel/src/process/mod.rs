@@ -23,12 +23,14 @@ pub mod elf;
 pub mod exec;
 pub mod exit;
 pub mod files;
+pub mod foreign;
 pub mod fork;
 pub mod futex;
 pub mod host;
 pub mod image;
 pub mod limits;
 pub mod oom;
+pub mod proc;
 #[allow(clippy::module_inception)]
 pub mod process;
 pub mod run;

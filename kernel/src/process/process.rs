@@ -6,7 +6,7 @@
 
 use super::Pid;
 use super::limits::Limits;
-use super::signal::{Actions, Pending};
+use super::signal::{Actions, Pending, SigSet};
 use super::task::Task;
 use super::timers::Timers;
 use crate::sched::WaitQueue;
@@ -172,6 +172,16 @@ impl Process {
     /// Real user number.
     pub fn uid(&self) -> u32 {
         self.any_task().map_or_else(|| self.uid.load(Ordering::Relaxed), |t| t.cred().uid)
+    }
+
+    /// Signal that its end sends to the parent.
+    pub fn exit_signal(&self) -> u32 {
+        self.exit_signal.load(Ordering::Relaxed)
+    }
+
+    /// The signals that wait for any of its tasks.
+    pub fn pending_set(&self) -> SigSet {
+        self.pending.lock().set()
     }
 
     /// The signal actions.

@@ -172,6 +172,11 @@ impl Task {
         SigSet(self.mask.load(Ordering::Relaxed))
     }
 
+    /// The signals that wait for this very task.
+    pub fn pending_set(&self) -> SigSet {
+        self.pending.lock().set()
+    }
+
     /// The signals that it is no use to wake the task for.
     pub(super) fn deaf_to(&self) -> SigSet {
         SigSet(self.mask.load(Ordering::SeqCst) & !self.awaited.load(Ordering::SeqCst))

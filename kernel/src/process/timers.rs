@@ -98,7 +98,8 @@ impl Timers {
         if posix.timers.contains_key(&number) {
             return Err(Errno::EAGAIN);
         }
-        let told = Told { process: Arc::downgrade(process), notify, number, value: value.unwrap_or(number as u64) };
+        let told =
+            Told { process: Arc::downgrade(process), notify, number, value: value.unwrap_or(number as u64) };
         let count = overrun.clone();
         let timer = Timer::new(source, Box::new(move |times| told.tell(times, &count)));
         posix.timers.insert(number, Arc::new(PosixTimer { timer, clock, overrun }));
@@ -161,7 +162,8 @@ fn cpu_limit_timer(process: &Arc<Process>) -> Arc<Timer> {
         Source::Process(process.clone()),
         Box::new(move |_| {
             let Some(process) = process.upgrade() else { return };
-            let hard = process.limits.get(abi::RLIMIT_CPU).map_or(super::limits::INFINITY, |limit| limit.hard);
+            let hard =
+                process.limits.get(abi::RLIMIT_CPU).map_or(super::limits::INFINITY, |limit| limit.hard);
             let over = process_time(&process) >= hard.saturating_mul(SECOND);
             let signo = if over { abi::SIGKILL } else { abi::SIGXCPU };
             let _ = signal::to_process(&process, SigInfo::kernel(signo));
@@ -191,7 +193,8 @@ impl Told {
         // Programs see a signed count, which stops at its top (DELAYTIMER_MAX).
         let times = times.min(i32::MAX as u64) as u32;
         if signal::add_overrun(&process, task.as_ref(), self.number, times) {
-            let _ = overrun.fetch_update(Relaxed, Relaxed, |old| Some(old.saturating_add(times).min(i32::MAX as u32)));
+            let _ = overrun
+                .fetch_update(Relaxed, Relaxed, |old| Some(old.saturating_add(times).min(i32::MAX as u32)));
             return;
         }
         overrun.store(times - 1, Relaxed);

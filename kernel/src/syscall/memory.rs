@@ -15,6 +15,7 @@
 
 use super::Calls;
 use crate::errno::{Errno, Result};
+use crate::fs::file::{File, Mapping};
 use crate::mem::memory;
 use crate::process::image::flags::LOCK_FUTURE;
 use crate::process::limits::INFINITY;
@@ -69,18 +70,24 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let request = Request { at, len, rights: rights(prot), flags: flags as u32, first: offset >> PAGE_SHIFT };
-    if request.has(abi::MAP_ANONYMOUS) {
+    let source = if request.has(abi::MAP_ANONYMOUS) {
         if request.has(abi::MAP_HUGETLB) {
             return Err(no_huge_pages(request.flags));
         }
+        None
     } else {
-        // Until the file room joins.
-        let _ = fd;
-        return Err(Errno::EBADF);
-    }
+        let file = caller.task.files().get(fd as u32)?;
+        if request.has(abi::MAP_HUGETLB) {
+            return Err(Errno::EINVAL);
+        }
+        Some(file)
+    };
     let count = request.count()?;
     request.check_address(count)?;
-    let source = request.anonymous()?;
+    let source = match &source {
+        None => request.anonymous()?,
+        Some(file) => request.file(file)?,
+    };
     let wired = request.has(abi::MAP_LOCKED) || caller.image.flags.load(Relaxed) & LOCK_FUTURE != 0;
     if wired && !may_wire(caller, count) {
         return Err(Errno::EAGAIN);
@@ -211,6 +218,36 @@ impl Request {
             }
             _ => Err(Errno::EINVAL),
         }
+    }
+
+    fn file(&self, file: &File) -> Result<Source> {
+        let mut max_rights = ALL;
+        match self.kind() {
+            abi::MAP_SHARED_VALIDATE if self.flags & !(LEGACY | abi::MAP_TYPE) != 0 => {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            abi::MAP_SHARED | abi::MAP_SHARED_VALIDATE => {
+                if !file.mode().write {
+                    max_rights.remove(Rights::WRITE);
+                }
+            }
+            abi::MAP_PRIVATE => {}
+            _ => return Err(Errno::EINVAL),
+        }
+        if !file.mode().read || !max_rights.contains(self.rights & Rights::WRITE) {
+            return Err(Errno::EACCES);
+        }
+        let mapping = file.ops().mapping()?;
+        if self.has(abi::MAP_GROWSDOWN) {
+            return Err(Errno::EINVAL);
+        }
+        let id = file.inode().id();
+        let label = Arc::new(Label { path: file.place().display().into(), dev: id.dev, ino: id.ino });
+        let backing = match mapping {
+            Mapping::Object(object) => Backing::Object { object, first: self.first },
+            Mapping::Zero => Backing::Anonymous,
+        };
+        Ok(Source { backing, max_rights, label: Some(label) })
     }
 
     /// Pages of other mappings that this one takes the place of.

@@ -12,6 +12,7 @@ use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+mod foreign;
 mod futex;
 mod limits;
 mod memory;
@@ -41,6 +42,7 @@ static TABLE: [Handler; NUMBERS] = {
         signal::CALLS,
         memory::CALLS,
         residence::CALLS,
+        foreign::CALLS,
         futex::CALLS,
         time::CALLS,
         timers::CALLS,

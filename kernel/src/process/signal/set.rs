@@ -251,6 +251,18 @@ impl Actions {
     pub fn get(&self, signo: u32) -> Action {
         self.0[signo as usize - 1]
     }
+    /// The signals that are ignored, and those that have a handler.
+    pub fn ignored_and_caught(&self) -> (SigSet, SigSet) {
+        let (mut ignored, mut caught) = (SigSet::EMPTY, SigSet::EMPTY);
+        for (signo, action) in (1..).zip(&self.0) {
+            match action.handler {
+                Action::DEFAULT => {}
+                Action::IGNORE => ignored = ignored.with(signo),
+                _ => caught = caught.with(signo),
+            }
+        }
+        (ignored, caught)
+    }
     /// Replace one.
     pub fn set(&mut self, signo: u32, action: Action) -> Action {
         core::mem::replace(&mut self.0[signo as usize - 1], action)

@@ -1,0 +1,249 @@
+//! A process's regions: `maps`, `smaps`, `smaps_rollup`.
+//!
+//! The kernel knows for each page whether it is resident, in swap, or neither, and whose it is; how many others map a
+//! frame is not asked here, so the proportional set size counts a shared page whole.
+
+use super::super::Image;
+use super::kib;
+use super::pid::Subject;
+use crate::errno::Result;
+use crate::mem::memory;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use hafez_mm::{Label, PageRange, RegionInfo, Rights, VirtAddr};
+
+/// The column where paths begin.
+const PATH_COLUMN: usize = 73;
+
+/// One line of `maps` without its end: range, rights, offset, device, inode, path.
+fn line(region: &RegionInfo) -> Vec<u8> {
+    let has = |right, letter| if region.rights.contains(right) { letter } else { '-' };
+    let (dev, ino, path) = match region.label.as_deref() {
+        Some(Label { path, dev, ino }) => (*dev, *ino, &path[..]),
+        None => (0, 0, &b""[..]),
+    };
+    let offset = if ino == 0 { 0 } else { region.offset };
+    let mut text = String::new();
+    let _ = write!(
+        text,
+        "{:08x}-{:08x} {}{}{}{} {offset:08x} {:02x}:{:02x} {ino} ",
+        region.range.start.addr().0,
+        region.range.end.addr().0,
+        has(Rights::READ, 'r'),
+        has(Rights::WRITE, 'w'),
+        has(Rights::EXEC, 'x'),
+        if region.shared { 's' } else { 'p' },
+        dev >> 8 & 0xfff,
+        dev & 0xff | dev >> 12 & 0xfff00,
+    );
+    let mut line = text.into_bytes();
+    if !path.is_empty() {
+        line.resize(line.len().max(PATH_COLUMN), b' ');
+        line.extend_from_slice(&super::escaped(path, b"\n"));
+    }
+    line
+}
+
+/// All regions, in order; none of a process that is ending.
+fn regions(subject: &Subject, each: &mut dyn FnMut(&Image, &RegionInfo)) -> Result<()> {
+    if let Some(image) = subject.image()? {
+        image.space().for_each_region(&mut |region| each(&image, region));
+    }
+    Ok(())
+}
+
+pub fn maps(subject: &Subject) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    regions(subject, &mut |_, region| {
+        text.extend_from_slice(&line(region));
+        text.push(b'\n');
+    })?;
+    Ok(text)
+}
+
+/// What is known of a region's pages.
+#[derive(Default)]
+struct Pages {
+    size: u64,
+    resident: u64,
+    anonymous: u64,
+    swapped: u64,
+    locked: u64,
+    dirty: u64,
+    shared: u64,
+    file: u64,
+}
+
+impl Pages {
+    fn of(image: &Image, region: &Found) -> Pages {
+        let mut resident = 0;
+        // A range that is unmapped meanwhile has nothing resident.
+        let _ = memory().residency(image.space(), region.range, &mut |_, is| resident += u64::from(is));
+        let anonymous = if region.shared || region.file { 0 } else { resident };
+        let shared = if region.shared { resident } else { 0 };
+        Pages {
+            size: region.range.len(),
+            resident,
+            anonymous,
+            swapped: 0,
+            locked: if region.wired { resident } else { 0 },
+            dirty: anonymous,
+            shared,
+            file: resident - anonymous - shared,
+        }
+    }
+
+    fn add(&mut self, other: &Pages) {
+        self.size += other.size;
+        self.resident += other.resident;
+        self.anonymous += other.anonymous;
+        self.swapped += other.swapped;
+        self.locked += other.locked;
+        self.dirty += other.dirty;
+        self.shared += other.shared;
+        self.file += other.file;
+    }
+
+    /// The lines from `Rss` to `Locked`; in a roll-up with three more.
+    fn tell(&self, rollup: bool) -> String {
+        let mut text = String::new();
+        let mut tell = |name: &str, pages: u64| {
+            let _ = writeln!(text, "{:<15} {:>8} kB", format!("{name}:"), kib(pages));
+        };
+        let private = self.resident - self.shared;
+        let private_dirty = self.dirty.min(private);
+        let shared_dirty = self.dirty - private_dirty;
+        tell("Rss", self.resident);
+        tell("Pss", self.resident);
+        tell("Pss_Dirty", self.dirty);
+        if rollup {
+            tell("Pss_Anon", self.anonymous);
+            tell("Pss_File", self.file);
+            tell("Pss_Shmem", self.shared);
+        }
+        tell("Shared_Clean", self.shared - shared_dirty);
+        tell("Shared_Dirty", shared_dirty);
+        tell("Private_Clean", private - private_dirty);
+        tell("Private_Dirty", private_dirty);
+        tell("Referenced", self.resident);
+        tell("Anonymous", self.anonymous);
+        for name in ["KSM", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb"]
+        {
+            tell(name, 0);
+        }
+        tell("Private_Hugetlb", 0);
+        tell("Swap", self.swapped);
+        tell("SwapPss", self.swapped);
+        tell("Locked", self.locked);
+        text
+    }
+}
+
+/// What is kept of a region while its pages are counted, with no lock on the regions held: counting may take long.
+struct Found {
+    line: Vec<u8>,
+    flags: String,
+    range: PageRange,
+    shared: bool,
+    wired: bool,
+    file: bool,
+}
+
+fn collect(subject: &Subject) -> Result<Option<(Arc<Image>, Vec<Found>)>> {
+    let Some(image) = subject.image()? else { return Ok(None) };
+    let mut found = Vec::new();
+    image.space().for_each_region(&mut |region| {
+        found.push(Found {
+            line: line(region),
+            flags: flags(region),
+            range: region.range,
+            shared: region.shared,
+            wired: region.wired,
+            file: region.label.as_ref().is_some_and(|label| label.ino != 0),
+        });
+    });
+    Ok(Some((image, found)))
+}
+
+pub fn smaps(subject: &Subject) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let Some((image, all)) = collect(subject)? else { return Ok(text) };
+    for region in &all {
+        let pages = Pages::of(&image, region);
+        let (size, fixed) = (kib(pages.size), "KernelPageSize:        4 kB\nMMUPageSize:           4 kB\n");
+        text.extend_from_slice(&region.line);
+        text.extend_from_slice(format!("\nSize:           {size:>8} kB\n{fixed}").as_bytes());
+        text.extend_from_slice(pages.tell(false).as_bytes());
+        text.extend_from_slice(format!("THPeligible:           0\nVmFlags: {}\n", region.flags).as_bytes());
+    }
+    Ok(text)
+}
+
+fn flags(region: &RegionInfo) -> String {
+    let mut flags = String::new();
+    for (has, name) in [
+        (region.rights.contains(Rights::READ), "rd "),
+        (region.rights.contains(Rights::WRITE), "wr "),
+        (region.rights.contains(Rights::EXEC), "ex "),
+        (region.shared, "sh "),
+        (true, "mr mw me "),
+        (region.shared, "ms "),
+        (region.grows_down, "gd "),
+        (region.wired, "lo "),
+    ] {
+        if has {
+            flags.push_str(name);
+        }
+    }
+    flags
+}
+
+pub fn rollup(subject: &Subject) -> Result<Vec<u8>> {
+    let Some((image, all)) = collect(subject)? else { return Ok(Vec::new()) };
+    let (Some(first), Some(last)) = (all.first(), all.last()) else { return Ok(Vec::new()) };
+    let (start, end) = (first.range.start.addr().0, last.range.end.addr().0);
+    let mut sum = Pages::default();
+    for region in &all {
+        sum.add(&Pages::of(&image, region));
+    }
+    let mut text = format!("{start:08x}-{end:08x} ---p 00000000 00:00 0 ").into_bytes();
+    text.resize(text.len().max(PATH_COLUMN), b' ');
+    text.extend_from_slice(b"[rollup]\n");
+    text.extend_from_slice(sum.tell(true).as_bytes());
+    Ok(text)
+}
+
+/// Pages of a space by use, for `status` and `statm`.
+#[derive(Default)]
+pub struct Shape {
+    pub total: u64,
+    pub data: u64,
+    pub stack: u64,
+    pub code: u64,
+    pub library: u64,
+    pub wired: u64,
+}
+
+/// Sort the regions of an image by use, as Linux does for `VmData` and its kin.
+pub fn shape(image: &Image) -> Shape {
+    let mut shape = Shape::default();
+    let code = image.layout().code;
+    image.space().for_each_region(&mut |region| {
+        let pages = region.range.len();
+        shape.total += pages;
+        shape.wired += if region.wired { pages } else { 0 };
+        let writable = region.rights.contains(Rights::WRITE);
+        if region.grows_down {
+            shape.stack += pages;
+        } else if writable && !region.shared {
+            shape.data += pages;
+        } else if region.rights.contains(Rights::EXEC) && !writable {
+            let own = region.range.contains(VirtAddr(code.0).page());
+            *(if own { &mut shape.code } else { &mut shape.library }) += pages;
+        }
+    });
+    shape
+}

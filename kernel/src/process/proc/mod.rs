@@ -1,0 +1,129 @@
+//! `/proc`: what the kernel tells about processes and about itself, as text (`proc(5)`).
+//!
+//! | file | entries |
+//! |---|---|
+//! | `pid` | the directories of processes and threads, and which entries they have |
+//! | `links` | `exe`, `cwd`, `root`, `fd/`, `fdinfo/` |
+//! | `status` | `status`, `stat`, `statm`, `limits`, `cmdline`, … |
+//! | `maps` | `maps`, `smaps`, `smaps_rollup` |
+//! | `system` | `meminfo`, `vmstat`, `stat`, `cpuinfo`, `mounts`, … |
+//! | `sys` | `/proc/sys` |
+//!
+//! Programs parse these texts by column and by spelling, so each is as Linux prints it, spaces included. A line whose
+//! value is not known is left out where readers look lines up by name; where they count columns, it is 0.
+//!
+//! Nothing is kept: a text is made from the live structures when it is read. A process that is gone by then answers
+//! ESRCH.
+#![forbid(unsafe_code)]
+
+mod links;
+mod maps;
+mod pid;
+mod status;
+mod sys;
+mod system;
+
+use super::{table, task::current_task};
+use crate::errno::{Errno, Result};
+use crate::fs::inode::Kind;
+use crate::fs::synth::{Entry, SynthDir};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use linux_raw_sys::general as abi;
+
+/// The root of a new `/proc`.
+pub fn root() -> Arc<dyn crate::fs::Inode> {
+    Entry::dir(Arc::new(Root { sys: sys::directory() })).into_root(abi::PROC_SUPER_MAGIC)
+}
+
+struct Root {
+    sys: Arc<dyn SynthDir>,
+}
+
+/// The text of a file, in whole lines.
+pub(super) type Text = fn() -> String;
+
+impl SynthDir for Root {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        match name {
+            b"self" => Some(Entry::link(|| Ok(format!("{}", caller()?.process.pid).into_bytes()))),
+            b"thread-self" => Some(Entry::link(|| {
+                let task = caller()?;
+                Ok(format!("{}/task/{}", task.process.pid, task.tid()).into_bytes())
+            })),
+            b"mounts" => Some(Entry::link(|| Ok(b"self/mounts".to_vec()))),
+            b"net" => Some(Entry::link(|| Ok(b"self/net".to_vec()))),
+            b"sys" => Some(Entry::dir(self.sys.clone())),
+            b"pressure" => Some(Entry::dir(Arc::new(Texts(system::PRESSURE)))),
+            _ => match number(name) {
+                Some(pid) => pid::process(pid),
+                None => Texts(system::FILES).lookup(name),
+            },
+        }
+    }
+
+    fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
+        for name in ["self", "thread-self", "mounts"] {
+            tell(name.as_bytes(), Kind::Link);
+        }
+        for name in ["sys", "pressure"] {
+            tell(name.as_bytes(), Kind::Dir);
+        }
+        Texts(system::FILES).list(tell);
+        for process in table::processes() {
+            tell(format!("{}", process.pid).as_bytes(), Kind::Dir);
+        }
+    }
+}
+
+/// A directory of files with a text each.
+pub(super) struct Texts(pub &'static [(&'static str, Text)]);
+
+impl SynthDir for Texts {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        let (_, text) = *self.0.iter().find(|(known, _)| known.as_bytes() == name)?;
+        Some(Entry::file(move || Ok(text().into_bytes())))
+    }
+    fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
+        for (name, _) in self.0 {
+            tell(name.as_bytes(), Kind::File);
+        }
+    }
+    fn is_dynamic(&self) -> bool {
+        false
+    }
+}
+
+/// Who looks.
+fn caller() -> Result<Arc<super::Task>> {
+    current_task().ok_or(Errno::ENOENT)
+}
+
+/// A number as a name is written: no sign, no leading zero.
+fn number(name: &[u8]) -> Option<i32> {
+    let first = *name.first()?;
+    if first == b'0' && name.len() > 1 || !name.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    core::str::from_utf8(name).ok()?.parse().ok()
+}
+
+/// Kibibytes of so many pages.
+fn kib(pages: u64) -> u64 {
+    pages * 4
+}
+
+/// `text` with those of its bytes that would break a line or a column, and the backslash, as octal escapes.
+fn escaped(text: &[u8], special: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for &byte in text {
+        if special.contains(&byte) {
+            out.extend_from_slice(format!("\\{byte:03o}").as_bytes());
+        } else {
+            out.push(byte);
+        }
+    }
+    out
+}

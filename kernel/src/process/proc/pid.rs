@@ -1,0 +1,167 @@
+//! The directory of a process, and of each of its threads.
+//!
+//! Both have nearly the same entries; those of a thread tell about the thread where that makes a difference (name, state,
+//! times, signals), those of a process about its first thread, or about all.
+
+use super::super::Image;
+use super::super::process::Process;
+use super::super::table;
+use super::super::task::Task;
+use super::{links, maps, number, status, system};
+use crate::errno::{Errno, Result};
+use crate::fs::inode::Kind;
+use crate::fs::synth::{Entry, SynthDir};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+
+/// Whom a file is about.
+#[derive(Clone)]
+pub struct Subject {
+    process: Weak<Process>,
+    /// One thread of it.
+    task: Option<Weak<Task>>,
+}
+
+impl Subject {
+    /// ESRCH if it is gone.
+    pub fn process(&self) -> Result<Arc<Process>> {
+        self.process.upgrade().ok_or(Errno::ESRCH)
+    }
+
+    /// The thread; of a process the first one that lives. `None` for a zombie.
+    pub fn task(&self) -> Result<Option<Arc<Task>>> {
+        match &self.task {
+            Some(task) => Ok(Some(task.upgrade().ok_or(Errno::ESRCH)?)),
+            None => Ok(self.process()?.any_task()),
+        }
+    }
+
+    /// Whether it is one thread.
+    pub fn is_thread(&self) -> bool {
+        self.task.is_some()
+    }
+
+    /// The loaded program. `None` for one that is ending.
+    pub fn image(&self) -> Result<Option<Arc<Image>>> {
+        Ok(self.task()?.and_then(|task| task.image()))
+    }
+}
+
+/// The directory of a process; a thread's number leads to its process too, as on Linux.
+pub fn process(pid: i32) -> Option<Entry> {
+    let process = table::process(pid).or_else(|| table::task(pid).map(|task| task.process.clone()))?;
+    let subject = Subject { process: Arc::downgrade(&process), task: None };
+    Some(owned(Entry::dir(Arc::new(Directory(subject.clone()))), &subject))
+}
+
+/// As the process's user owns it.
+pub fn owned(entry: Entry, subject: &Subject) -> Entry {
+    match subject.task() {
+        Ok(Some(task)) => {
+            let cred = task.cred();
+            entry.owner(cred.euid, cred.egid)
+        }
+        _ => entry,
+    }
+}
+
+type Make = fn(&Subject) -> Result<Vec<u8>>;
+
+/// Names, permission bits and texts.
+const FILES: &[(&str, u32, Make)] = &[
+    ("auxv", 0o400, status::auxv),
+    ("cgroup", 0o444, |_| Ok(b"0::/\n".to_vec())),
+    ("cmdline", 0o444, status::cmdline),
+    ("environ", 0o400, status::environ),
+    ("io", 0o400, status::io),
+    ("limits", 0o444, status::limits),
+    ("loginuid", 0o444, |_| Ok(b"4294967295".to_vec())),
+    ("maps", 0o444, maps::maps),
+    ("mountinfo", 0o444, |_| Ok(system::mountinfo())),
+    ("mounts", 0o444, |_| Ok(system::mounts())),
+    ("oom_score", 0o444, status::oom_score),
+    ("personality", 0o400, status::personality),
+    ("schedstat", 0o444, status::schedstat),
+    ("smaps", 0o444, maps::smaps),
+    ("smaps_rollup", 0o444, maps::rollup),
+    ("stat", 0o444, status::stat),
+    ("statm", 0o444, status::statm),
+    ("status", 0o444, status::status),
+    ("wchan", 0o444, |_| Ok(b"0".to_vec())),
+];
+
+const DIRECTORIES: [&str; 3] = ["fd", "fdinfo", "task"];
+const LINKS: [&str; 3] = ["cwd", "exe", "root"];
+
+struct Directory(Subject);
+
+impl SynthDir for Directory {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        let subject = self.0.clone();
+        let entry = match name {
+            b"task" if !subject.is_thread() => Entry::dir(Arc::new(Threads(subject.clone()))),
+            b"fd" => {
+                Entry::dir(Arc::new(links::Descriptors { subject: subject.clone(), info: false })).mode(0o500)
+            }
+            b"fdinfo" => {
+                Entry::dir(Arc::new(links::Descriptors { subject: subject.clone(), info: true })).mode(0o500)
+            }
+            b"cwd" | b"exe" | b"root" => links::link(&subject, name)?,
+            b"comm" => status::comm(&subject),
+            b"oom_score_adj" => status::oom_score_adj(&subject),
+            b"ns" | b"net" => return None,
+            _ => {
+                let (_, mode, make) = *FILES.iter().find(|(known, ..)| known.as_bytes() == name)?;
+                let about = subject.clone();
+                Entry::file(move || make(&about)).mode(mode)
+            }
+        };
+        Some(owned(entry, &subject))
+    }
+
+    fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
+        for name in DIRECTORIES {
+            if name != "task" || !self.0.is_thread() {
+                tell(name.as_bytes(), Kind::Dir);
+            }
+        }
+        for name in LINKS {
+            tell(name.as_bytes(), Kind::Link);
+        }
+        for name in ["comm", "oom_score_adj"] {
+            tell(name.as_bytes(), Kind::File);
+        }
+        for (name, ..) in FILES {
+            tell(name.as_bytes(), Kind::File);
+        }
+    }
+}
+
+/// `/proc/PID/task`.
+struct Threads(Subject);
+
+impl SynthDir for Threads {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        let tid = number(name)?;
+        let process = self.0.process().ok()?;
+        let task = process.tasks().into_iter().find(|task| task.tid() == tid)?;
+        let subject = Subject { process: Arc::downgrade(&process), task: Some(Arc::downgrade(&task)) };
+        Some(owned(Entry::dir(Arc::new(Directory(subject.clone()))), &subject))
+    }
+    fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
+        if let Ok(process) = self.0.process() {
+            for task in process.tasks() {
+                tell(format!("{}", task.tid()).as_bytes(), Kind::Dir);
+            }
+        }
+    }
+}
+
+/// Printable text from the zero-padded name of a task.
+pub fn task_name(task: &Task) -> String {
+    let name = task.name();
+    let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..end]).into_owned()
+}

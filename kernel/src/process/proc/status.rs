@@ -1,0 +1,374 @@
+//! What a process or a thread is doing: `status`, `stat`, `statm`, `limits`, `cmdline` and the like.
+
+use super::super::limits::INFINITY;
+use super::super::process::Usage;
+use super::super::signal::SigSet;
+use super::super::{Process, foreign, table, timer};
+use super::kib;
+use super::maps::{Shape, shape};
+use super::pid::{Subject, owned, task_name};
+use crate::errno::{Errno, Result};
+use crate::fs::synth::Entry;
+use crate::fs::tty;
+use crate::mem::memory;
+use crate::sched;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::sync::atomic::Ordering::Relaxed;
+use hafez_mm::{AccountStat, PAGE_SIZE};
+use linux_raw_sys::general as abi;
+
+/// Nanoseconds of a clock tick.
+const TICK: u64 = 10_000_000;
+
+/// What both `status` and `stat` tell, gathered once.
+struct Facts {
+    process: Arc<Process>,
+    tid: i32,
+    name: String,
+    state: (char, &'static str),
+    usage: Usage,
+    memory: AccountStat,
+    shape: Shape,
+    /// Blocked, ignored, caught; pending for the thread, pending for the process.
+    signals: [SigSet; 5],
+    threads: usize,
+    nice: i32,
+    policy: u32,
+}
+
+impl Facts {
+    fn of(subject: &Subject) -> Result<Facts> {
+        let process = subject.process()?;
+        let task = subject.task()?;
+        let image = task.as_ref().and_then(|task| task.image());
+        let account = image.as_ref().map(|image| memory().account(image.account()));
+        let usage = match &task {
+            Some(task) if subject.is_thread() => task.usage(),
+            _ => process.usage(),
+        };
+        let signals = match &task {
+            Some(task) => {
+                let actions = process.actions();
+                let (ignored, caught) = actions.lock().ignored_and_caught();
+                [task.mask(), ignored, caught, task.pending_set(), process.pending_set()]
+            }
+            None => [SigSet::EMPTY; 5],
+        };
+        Ok(Facts {
+            tid: task.as_ref().map_or(process.pid, |task| task.tid()),
+            name: task.as_ref().map_or_else(|| String::from("?"), |task| task_name(task)),
+            state: state(&process, task.as_deref()),
+            usage,
+            memory: account.unwrap_or_default(),
+            shape: image.as_ref().map(|image| shape(image)).unwrap_or_default(),
+            signals,
+            threads: process.tasks().len(),
+            nice: task.as_ref().map_or(0, |task| task.nice.load(Relaxed)),
+            policy: task.as_ref().map_or(0, |task| task.policy.load(Relaxed)),
+            process,
+        })
+    }
+
+    fn resident(&self) -> u64 {
+        self.memory.resident
+    }
+}
+
+fn state(process: &Process, task: Option<&super::super::Task>) -> (char, &'static str) {
+    if table::is_zombie(process.pid) || task.is_none() {
+        ('Z', "zombie")
+    } else if process.stopped().is_some() {
+        ('T', "stopped")
+    } else if task.and_then(|task| task.thread()).is_some_and(|thread| thread.id() == sched::current().id()) {
+        ('R', "running")
+    } else {
+        ('S', "sleeping")
+    }
+}
+
+/// CPUs as bits, and as `status` prints them.
+fn cpus() -> (u64, String) {
+    let count = crate::arch::cpu::count();
+    let list = if count == 1 { String::from("0") } else { format!("0-{}", count - 1) };
+    (u64::MAX >> (64 - count.clamp(1, 64)), list)
+}
+
+pub fn status(subject: &Subject) -> Result<Vec<u8>> {
+    let facts = Facts::of(subject)?;
+    let process = &facts.process;
+    let task = subject.task()?;
+    let (pid, tid, parent) = (process.pid, facts.tid, process.parent());
+    let mut text = String::new();
+    let _ =
+        writeln!(text, "Name:\t{}", String::from_utf8_lossy(&super::escaped(facts.name.as_bytes(), b"\n\\")));
+    if let Some(task) = &task {
+        let _ = writeln!(text, "Umask:\t{:04o}", task.fs().umask());
+    }
+    let (letter, word) = facts.state;
+    let _ = writeln!(
+        text,
+        "State:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{parent}\nTracerPid:\t0"
+    );
+    let cred = task.as_ref().map(|task| task.cred()).unwrap_or_default();
+    let _ = writeln!(text, "Uid:\t{}\t{}\t{}\t{}", cred.uid, cred.euid, cred.suid, cred.fsuid);
+    let _ = writeln!(text, "Gid:\t{}\t{}\t{}\t{}", cred.gid, cred.egid, cred.sgid, cred.fsgid);
+    let size = task.as_ref().map_or(0, |task| task.files().size());
+    let _ = write!(text, "FDSize:\t{size}\nGroups:\t");
+    for group in cred.groups.iter() {
+        let _ = write!(text, "{group} ");
+    }
+    if cred.groups.is_empty() {
+        text.push(' ');
+    }
+    let (group, session) = (process.group(), process.session());
+    let _ =
+        writeln!(text, "\nNStgid:\t{pid}\nNSpid:\t{tid}\nNSpgid:\t{group}\nNSsid:\t{session}\nKthread:\t0");
+    if task.as_ref().is_some_and(|task| task.image().is_some()) {
+        tell_memory(&mut text, &facts);
+    }
+    let _ = writeln!(text, "CoreDumping:\t0\nTHP_enabled:\t0\nuntag_mask:\t0xffffffffffffffff");
+    let queue = process.limits.soft(abi::RLIMIT_SIGPENDING);
+    let _ = writeln!(text, "Threads:\t{}\nSigQ:\t0/{queue}", facts.threads);
+    let [blocked, ignored, caught, own, shared] = facts.signals;
+    for (name, set) in
+        [("SigPnd", own), ("ShdPnd", shared), ("SigBlk", blocked), ("SigIgn", ignored), ("SigCgt", caught)]
+    {
+        let _ = writeln!(text, "{name}:\t{:016x}", set.0);
+    }
+    let all = (1u64 << 41) - 1;
+    let effective = if cred.euid == 0 { all } else { 0 };
+    for (name, set) in
+        [("CapInh", 0), ("CapPrm", effective), ("CapEff", effective), ("CapBnd", all), ("CapAmb", 0)]
+    {
+        let _ = writeln!(text, "{name}:\t{set:016x}");
+    }
+    let bound = u8::from(process.no_new_privileges.load(Relaxed));
+    let (mask, list) = cpus();
+    let _ = writeln!(text, "NoNewPrivs:\t{bound}\nSeccomp:\t0\nSeccomp_filters:\t0");
+    let _ = writeln!(
+        text,
+        "Cpus_allowed:\t{mask:x}\nCpus_allowed_list:\t{list}\nMems_allowed:\t1\nMems_allowed_list:\t0"
+    );
+    let Usage { voluntary, involuntary, .. } = facts.usage;
+    let _ =
+        writeln!(text, "voluntary_ctxt_switches:\t{voluntary}\nnonvoluntary_ctxt_switches:\t{involuntary}");
+    Ok(text.into_bytes())
+}
+
+fn tell_memory(text: &mut String, facts: &Facts) {
+    let Facts { memory, shape, .. } = facts;
+    let file = memory.file.min(memory.resident);
+    for (name, pages) in [
+        ("VmPeak", shape.total),
+        ("VmSize", shape.total),
+        ("VmLck", shape.wired),
+        ("VmPin", 0),
+        ("VmHWM", facts.usage.peak.max(memory.resident)),
+        ("VmRSS", memory.resident),
+        ("RssAnon", memory.resident - file),
+        ("RssFile", file),
+        ("RssShmem", 0),
+        ("VmData", shape.data),
+        ("VmStk", shape.stack),
+        ("VmExe", shape.code),
+        ("VmLib", shape.library),
+        ("VmPTE", memory.tables),
+        ("VmSwap", memory.swapped),
+        ("HugetlbPages", 0),
+    ] {
+        let _ = writeln!(text, "{name}:\t{:8} kB", kib(pages));
+    }
+}
+
+/// Fifty-two columns; those that Linux itself always shows as 0, or shows to a debugger only, are 0.
+pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
+    let facts = Facts::of(subject)?;
+    let process = &facts.process;
+    let Usage { user, system, minor, major, .. } = facts.usage;
+    let children = process.times.lock().children;
+    let layout = subject.image()?.map(|image| image.layout());
+    let layout = layout.as_deref();
+    let terminal = tty::number_of(process.session() as u32);
+    let foreground = if terminal == 0 { -1 } else { tty::foreground().map_or(-1, |group| group as i32) };
+    let [blocked, ignored, caught, own, shared] = facts.signals.map(|set| set.0 & 0x7fff_ffff);
+    let pending = own | shared;
+    let mut text = format!(
+        "{} ({}) {} {} {} {} {terminal} {foreground} {FLAGS} {minor} {} {major} {} {} {} {} {} {} {} {} 0 {} {} {} {}",
+        facts.tid,
+        facts.name,
+        facts.state.0,
+        process.parent(),
+        process.group(),
+        process.session(),
+        children.minor,
+        children.major,
+        user / TICK,
+        system / TICK,
+        children.user / TICK,
+        children.system / TICK,
+        20 + facts.nice,
+        facts.nice,
+        facts.threads,
+        process.started / TICK,
+        facts.shape.total * PAGE_SIZE as u64,
+        facts.resident(),
+        process.limits.soft(abi::RLIMIT_RSS),
+    );
+    let (code, stack) = layout.map_or(((0, 0), 0), |l| (l.code, l.stack));
+    let _ = write!(text, " {} {} {stack} 0 0 {pending} {blocked} {ignored} {caught} 0 0 0", code.0, code.1);
+    let signal = process.exit_signal();
+    let _ = write!(text, " {signal} 0 0 {} 0 0 0", facts.policy);
+    match layout {
+        Some(l) => {
+            let _ = write!(
+                text,
+                " {} {} {} {} {} {} {}",
+                l.data.0, l.data.1, l.heap, l.args.0, l.args.1, l.env.0, l.env.1
+            );
+        }
+        None => text.push_str(" 0 0 0 0 0 0 0"),
+    }
+    text.push_str(" 0\n");
+    Ok(text.into_bytes())
+}
+
+/// `PF_RANDOMIZE`: the one flag that says something here.
+const FLAGS: u32 = 0x0040_0000;
+
+pub fn statm(subject: &Subject) -> Result<Vec<u8>> {
+    let facts = Facts::of(subject)?;
+    let Shape { total, data, stack, code, .. } = facts.shape;
+    let text = format!("{total} {} {} {code} 0 {} 0\n", facts.resident(), facts.memory.file, data + stack);
+    Ok(text.into_bytes())
+}
+
+/// In the order of their numbers, as Linux prints them.
+const LIMITS: [(&str, &str); 16] = [
+    ("Max cpu time", "seconds"),
+    ("Max file size", "bytes"),
+    ("Max data size", "bytes"),
+    ("Max stack size", "bytes"),
+    ("Max core file size", "bytes"),
+    ("Max resident set", "bytes"),
+    ("Max processes", "processes"),
+    ("Max open files", "files"),
+    ("Max locked memory", "bytes"),
+    ("Max address space", "bytes"),
+    ("Max file locks", "locks"),
+    ("Max pending signals", "signals"),
+    ("Max msgqueue size", "bytes"),
+    ("Max nice priority", ""),
+    ("Max realtime priority", ""),
+    ("Max realtime timeout", "us"),
+];
+
+pub fn limits(subject: &Subject) -> Result<Vec<u8>> {
+    let process = subject.process()?;
+    let mut text = format!("{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    let show = |value: u64| if value == INFINITY { String::from("unlimited") } else { format!("{value}") };
+    for (kind, (name, unit)) in LIMITS.iter().enumerate() {
+        let limit = process.limits.get(kind as u32)?;
+        let _ = writeln!(text, "{name:<25} {:<20} {:<20} {unit:<10}", show(limit.soft), show(limit.hard));
+    }
+    Ok(text.into_bytes())
+}
+
+/// The most that `cmdline` and `environ` give.
+const STRINGS_MAX: u64 = 2 << 20;
+
+/// Bytes of the process's own memory, as far as they can be read.
+fn peek(subject: &Subject, (start, end): (u64, u64)) -> Result<Vec<u8>> {
+    let Some(image) = subject.image()? else { return Ok(Vec::new()) };
+    let len = end.saturating_sub(start).min(STRINGS_MAX);
+    let mut bytes = vec![0; len as usize];
+    let done = foreign::read(&image, start, &mut bytes).is_ok();
+    Ok(if done { bytes } else { Vec::new() })
+}
+
+pub fn cmdline(subject: &Subject) -> Result<Vec<u8>> {
+    let Some(image) = subject.image()? else { return Ok(Vec::new()) };
+    peek(subject, image.layout().args)
+}
+
+pub fn environ(subject: &Subject) -> Result<Vec<u8>> {
+    let Some(image) = subject.image()? else { return Ok(Vec::new()) };
+    peek(subject, image.layout().env)
+}
+
+pub fn auxv(subject: &Subject) -> Result<Vec<u8>> {
+    let Some(image) = subject.image()? else { return Ok(Vec::new()) };
+    Ok(image.layout().auxv.iter().flat_map(|word| word.to_ne_bytes()).collect())
+}
+
+/// `comm`: may be written by the process itself.
+pub fn comm(subject: &Subject) -> Entry {
+    let (reader, writer) = (subject.clone(), subject.clone());
+    let text = move || {
+        let task = reader.task()?.ok_or(Errno::ESRCH)?;
+        Ok(format!("{}\n", task_name(&task)).into_bytes())
+    };
+    let take = move |name: &[u8]| {
+        let task = writer.task()?.ok_or(Errno::ESRCH)?;
+        if super::caller()?.process.pid != task.process.pid {
+            return Err(Errno::EINVAL);
+        }
+        let end = name.iter().position(|&byte| byte == b'\n' || byte == 0).unwrap_or(name.len());
+        task.set_name(&name[..end]);
+        Ok(())
+    };
+    owned(Entry::writable(text, take), subject)
+}
+
+/// `oom_score_adj`: -1000 (never) to 1000 (first). Who goes when memory runs out is the memory core's choice, and this
+/// wish is kept and told, not yet followed.
+pub fn oom_score_adj(subject: &Subject) -> Entry {
+    let (reader, writer) = (subject.clone(), subject.clone());
+    let text = move || Ok(format!("{}\n", reader.process()?.oom_adjust.load(Relaxed)).into_bytes());
+    let take = move |bytes: &[u8]| {
+        let process = writer.process()?;
+        let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+        let value: i32 = text.trim().parse().map_err(|_| Errno::EINVAL)?;
+        if !(-1000..=1000).contains(&value) {
+            return Err(Errno::EINVAL);
+        }
+        if value < process.oom_adjust.load(Relaxed) && super::caller()?.cred().euid != 0 {
+            return Err(Errno::EACCES);
+        }
+        process.oom_adjust.store(value, Relaxed);
+        Ok(())
+    };
+    owned(Entry::writable(text, take), subject)
+}
+
+/// Its share of memory and swap in thousandths, times 4/3 as in Linux.
+pub fn oom_score(subject: &Subject) -> Result<Vec<u8>> {
+    let facts = Facts::of(subject)?;
+    let stats = memory().stats();
+    let held = facts.memory.resident + facts.memory.swapped + facts.memory.tables;
+    let share = held * 1000 / (stats.total + stats.swap_total).max(1);
+    let adjust = i64::from(facts.process.oom_adjust.load(Relaxed));
+    let score = ((1000 + share as i64 + adjust) * 2 / 3).max(0);
+    Ok(format!("{score}\n").into_bytes())
+}
+
+pub fn io(subject: &Subject) -> Result<Vec<u8>> {
+    subject.process()?;
+    let names = ["rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes"];
+    Ok(names.iter().flat_map(|name| format!("{name}: 0\n").into_bytes()).collect())
+}
+
+pub fn personality(subject: &Subject) -> Result<Vec<u8>> {
+    Ok(format!("{:08x}\n", subject.process()?.personality.load(Relaxed)).into_bytes())
+}
+
+/// Time on the CPU, time waited for it (not measured), and slices.
+pub fn schedstat(subject: &Subject) -> Result<Vec<u8>> {
+    let task = subject.task()?.ok_or(Errno::ESRCH)?;
+    let Usage { voluntary, involuntary, .. } = task.usage();
+    Ok(format!("{} 0 {}\n", timer::task_time(&task), voluntary + involuntary).into_bytes())
+}

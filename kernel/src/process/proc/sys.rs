@@ -1,0 +1,129 @@
+//! `/proc/sys`: the settings of the kernel (`sysctl(8)`).
+//!
+//! Programs read these to learn their limits; only the host's and the domain's name can be changed.
+
+use super::super::{host, limits, table};
+use crate::errno::{Errno, Result};
+use crate::fs::synth::{Dir, Entry, SynthDir};
+use crate::random;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use spin::Once;
+
+/// The tree.
+pub fn directory() -> Arc<dyn SynthDir> {
+    let root = Dir::new(0o555);
+    for (path, value) in [
+        ("kernel/ostype", host::SYSTEM),
+        ("kernel/osrelease", host::RELEASE),
+        ("kernel/version", host::VERSION),
+        ("kernel/pid_max", "4194304"),
+        ("kernel/threads-max", "32768"),
+        ("kernel/cap_last_cap", "40"),
+        ("kernel/ngroups_max", "65536"),
+        ("kernel/overflowuid", "65534"),
+        ("kernel/overflowgid", "65534"),
+        ("kernel/randomize_va_space", "2"),
+        ("kernel/core_pattern", "core"),
+        ("kernel/core_uses_pid", "0"),
+        ("kernel/core_pipe_limit", "0"),
+        ("kernel/dmesg_restrict", "1"),
+        ("kernel/kptr_restrict", "2"),
+        ("kernel/perf_event_paranoid", "4"),
+        ("kernel/printk", "4\t4\t1\t7"),
+        ("kernel/sched_rr_timeslice_ms", "100"),
+        ("kernel/seccomp/actions_avail", ""),
+        ("kernel/random/entropy_avail", "256"),
+        ("kernel/random/poolsize", "256"),
+        ("kernel/yama/ptrace_scope", "1"),
+        ("kernel/shmmax", "18446744073692774399"),
+        ("kernel/shmall", "18446744073692774399"),
+        ("kernel/shmmni", "4096"),
+        ("kernel/msgmax", "8192"),
+        ("kernel/msgmnb", "16384"),
+        ("kernel/sem", "32000\t1024000000\t500\t32000"),
+        ("vm/overcommit_memory", "1"),
+        ("vm/overcommit_ratio", "50"),
+        ("vm/overcommit_kbytes", "0"),
+        ("vm/max_map_count", "65530"),
+        ("vm/mmap_min_addr", "65536"),
+        ("vm/swappiness", "60"),
+        ("vm/page-cluster", "3"),
+        ("vm/nr_hugepages", "0"),
+        ("vm/dirty_ratio", "20"),
+        ("vm/dirty_background_ratio", "10"),
+        ("vm/min_free_kbytes", "256"),
+        ("vm/oom_kill_allocating_task", "0"),
+        ("vm/panic_on_oom", "0"),
+        ("vm/vfs_cache_pressure", "100"),
+        ("fs/file-max", "9223372036854775807"),
+        ("fs/pipe-max-size", "1048576"),
+        ("fs/pipe-user-pages-soft", "16384"),
+        ("fs/pipe-user-pages-hard", "0"),
+        ("fs/aio-max-nr", "65536"),
+        ("fs/protected_hardlinks", "0"),
+        ("fs/protected_symlinks", "0"),
+        ("fs/suid_dumpable", "0"),
+        ("fs/inotify/max_user_watches", "65536"),
+        ("fs/inotify/max_user_instances", "128"),
+        ("fs/inotify/max_queued_events", "16384"),
+        ("net/core/somaxconn", "4096"),
+    ] {
+        add(&root, path, Entry::file(move || Ok(format!("{value}\n").into_bytes())));
+    }
+    add(&root, "fs/nr_open", computed(|| format!("{}\n", limits::NR_OPEN)));
+    add(&root, "fs/file-nr", computed(|| format!("{}\t0\t9223372036854775807\n", 0)));
+    add(&root, "kernel/ns_last_pid", computed(|| format!("{}\n", table::last_number())));
+    add(&root, "kernel/random/boot_id", computed(|| format!("{}\n", BOOT.call_once(uuid))));
+    add(&root, "kernel/random/uuid", computed(|| format!("{}\n", uuid())));
+    add(&root, "kernel/hostname", name(host::name, host::set_name));
+    add(&root, "kernel/domainname", name(host::domain, host::set_domain));
+    root
+}
+
+fn add(root: &Arc<Dir>, path: &str, entry: Entry) {
+    match path.rsplit_once('/') {
+        Some((dir, name)) => root.dir(dir).add(name, entry),
+        None => root.add(path, entry),
+    }
+}
+
+fn computed(text: fn() -> String) -> Entry {
+    Entry::file(move || Ok(text().into_bytes()))
+}
+
+fn name(get: fn() -> Vec<u8>, set: fn(&[u8]) -> Result<()>) -> Entry {
+    let text = move || {
+        let mut line = get();
+        line.push(b'\n');
+        Ok(line)
+    };
+    let take = move |bytes: &[u8]| {
+        if super::caller()?.cred().euid != 0 {
+            return Err(Errno::EPERM);
+        }
+        let end = bytes.iter().position(|&byte| byte == b'\n' || byte == 0).unwrap_or(bytes.len());
+        set(&bytes[..end])
+    };
+    Entry::writable(text, take)
+}
+
+static BOOT: Once<String> = Once::new();
+
+/// A random UUID (RFC 9562, version 4).
+fn uuid() -> String {
+    let mut bytes = [0u8; 16];
+    random::fill(&mut bytes);
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = String::with_capacity(36);
+    for (i, byte) in bytes.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}

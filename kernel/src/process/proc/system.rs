@@ -1,0 +1,277 @@
+//! What the machine is and how it fares: `meminfo`, `vmstat`, `stat`, `cpuinfo`, `mounts`, …
+
+use super::super::{host, table};
+use super::{Text, escaped, kib};
+use crate::arch;
+use crate::clock::{self, SECOND};
+use crate::fs::mount;
+use crate::mem::memory;
+use crate::sched;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use hafez_mm::Stats;
+
+/// Files directly in `/proc`.
+pub const FILES: &[(&str, Text)] = &[
+    ("cmdline", || String::from("\n")),
+    ("cpuinfo", cpuinfo),
+    ("devices", || String::from("Character devices:\n  1 mem\n  5 /dev/tty\n136 pts\n\nBlock devices:\n")),
+    ("filesystems", || {
+        String::from("nodev\tproc\nnodev\tsysfs\nnodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tpipefs\nnodev\t9p\n")
+    }),
+    ("loadavg", loadavg),
+    ("meminfo", meminfo),
+    ("stat", stat),
+    ("swaps", swaps),
+    ("uptime", uptime),
+    ("version", version),
+    ("vmstat", vmstat),
+];
+
+/// Files in `/proc/pressure`.
+pub const PRESSURE: &[(&str, Text)] = &[("memory", pressure), ("cpu", pressure), ("io", pressure)];
+
+fn version() -> String {
+    format!("{} version {} (hafez) {}\n", host::SYSTEM, host::RELEASE, host::VERSION)
+}
+
+/// Seconds, two digits after the point.
+fn hundredths(ns: u64) -> String {
+    format!("{}.{:02}", ns / SECOND, ns % SECOND / (SECOND / 100))
+}
+
+fn uptime() -> String {
+    format!("{} {}\n", hundredths(clock::monotonic()), hundredths(sched::idle_time()))
+}
+
+fn loadavg() -> String {
+    let mut text = String::new();
+    for load in host::loads() {
+        let fraction = (load & ((1 << host::LOAD_BITS) - 1)) * 100 >> host::LOAD_BITS;
+        let _ = write!(text, "{}.{fraction:02} ", load >> host::LOAD_BITS);
+    }
+    let (active, all) = sched::counts();
+    let last = table::processes().last().map_or(0, |process| process.pid);
+    let _ = writeln!(text, "{active}/{all} {last}");
+    text
+}
+
+/// Frames that can be had without swapping anything out: free ones, and cached file pages that are clean.
+fn available(stats: &Stats) -> u64 {
+    stats.free + stats.file.saturating_sub(stats.dirty)
+}
+
+fn meminfo() -> String {
+    let stats = memory().stats();
+    let mut text = String::new();
+    let mapped = stats.anonymous + stats.shared;
+    for (name, pages) in [
+        ("MemTotal", stats.total),
+        ("MemFree", stats.free),
+        ("MemAvailable", available(&stats)),
+        ("Buffers", 0),
+        // Linux counts shared memory as cached.
+        ("Cached", stats.file + stats.shared),
+        ("SwapCached", stats.swap_cached),
+        ("Active", stats.anonymous),
+        ("Inactive", stats.file + stats.shared),
+        ("Active(anon)", stats.anonymous),
+        ("Inactive(anon)", stats.shared),
+        ("Active(file)", 0),
+        ("Inactive(file)", stats.file),
+        ("Unevictable", 0),
+        ("Mlocked", 0),
+        ("SwapTotal", stats.swap_total),
+        ("SwapFree", stats.swap_free),
+        ("Dirty", stats.dirty),
+        ("Writeback", 0),
+        ("AnonPages", stats.anonymous),
+        ("Mapped", stats.file),
+        ("Shmem", stats.shared),
+        ("KReclaimable", 0),
+        ("Slab", stats.kernel),
+        ("SReclaimable", 0),
+        ("SUnreclaim", stats.kernel),
+        ("KernelStack", 4 * sched::counts().1 as u64),
+        ("PageTables", stats.tables),
+        ("SecPageTables", 0),
+        ("NFS_Unstable", 0),
+        ("Bounce", 0),
+        ("WritebackTmp", 0),
+        ("CommitLimit", stats.total + stats.swap_total),
+        ("Committed_AS", mapped + stats.swap_total - stats.swap_free),
+        ("VmallocTotal", 0x7_FFFF_FFFF),
+        ("VmallocUsed", 0),
+        ("VmallocChunk", 0),
+        ("Percpu", 0),
+        ("AnonHugePages", 0),
+        ("ShmemHugePages", 0),
+        ("ShmemPmdMapped", 0),
+    ] {
+        let size = if name == "VmallocTotal" { pages } else { kib(pages) };
+        let _ = writeln!(text, "{:<15} {size:>8} kB", format!("{name}:"));
+    }
+    for name in ["Total", "Free", "Rsvd", "Surp"] {
+        let _ = writeln!(text, "{:<15} {:>8}", format!("HugePages_{name}:"), 0);
+    }
+    let _ = writeln!(text, "Hugepagesize:       2048 kB\nHugetlb:               0 kB");
+    text
+}
+
+fn vmstat() -> String {
+    let stats = memory().stats();
+    let mut text = String::new();
+    for (name, value) in [
+        ("nr_free_pages", stats.free),
+        ("nr_zone_inactive_anon", stats.shared),
+        ("nr_zone_active_anon", stats.anonymous),
+        ("nr_zone_inactive_file", stats.file),
+        ("nr_zone_active_file", 0),
+        ("nr_inactive_anon", stats.shared),
+        ("nr_active_anon", stats.anonymous),
+        ("nr_inactive_file", stats.file),
+        ("nr_active_file", 0),
+        ("nr_unevictable", 0),
+        ("nr_slab_reclaimable", 0),
+        ("nr_slab_unreclaimable", stats.kernel),
+        ("workingset_refault_anon", stats.refaults),
+        ("nr_anon_pages", stats.anonymous),
+        ("nr_mapped", stats.file),
+        ("nr_file_pages", stats.file + stats.shared),
+        ("nr_dirty", stats.dirty),
+        ("nr_writeback", 0),
+        ("nr_shmem", stats.shared),
+        ("nr_page_table_pages", stats.tables),
+        ("nr_swapcached", stats.swap_cached),
+        // In KiB, unlike the rest.
+        ("pgpgin", kib(stats.file_in + stats.swapped_in)),
+        ("pgpgout", kib(stats.file_out + stats.swapped_out)),
+        ("pswpin", stats.swapped_in),
+        ("pswpout", stats.swapped_out),
+        ("pgfault", stats.minor + stats.major),
+        ("pgmajfault", stats.major),
+        ("pgscan_kswapd", stats.scanned),
+        ("pgsteal_kswapd", stats.reclaimed),
+        ("pgscan_direct", 0),
+        ("pgsteal_direct", 0),
+        ("oom_kill", stats.oom_kills),
+        ("hafez_peak", stats.peak),
+        ("hafez_swap_corrupt", stats.corrupt),
+        ("hafez_read_errors", stats.read_errors),
+        ("hafez_write_errors", stats.write_errors),
+    ] {
+        let _ = writeln!(text, "{name} {value}");
+    }
+    text
+}
+
+fn stat() -> String {
+    let tick = SECOND / 100;
+    let count = arch::cpu::count() as u64;
+    let idle = sched::idle_time();
+    let busy = (clock::monotonic() * count).saturating_sub(idle);
+    let line = |share: u64| format!("{} 0 0 {} 0 0 0 0 0 0\n", busy / tick / share, idle / tick / share);
+    let mut text = format!("cpu  {}", line(1));
+    for cpu in 0..count {
+        let _ = write!(text, "cpu{cpu} {}", line(count));
+    }
+    let (active, _) = sched::counts();
+    let _ = write!(text, "intr 0\nctxt {}\nbtime {}\n", 0, clock::at_reset() / SECOND);
+    let _ = write!(
+        text,
+        "processes {}\nprocs_running {}\nprocs_blocked 0\n",
+        table::last_number(),
+        active.max(1)
+    );
+    text.push_str("softirq 0 0 0 0 0 0 0 0 0 0 0\n");
+    text
+}
+
+fn cpuinfo() -> String {
+    let identity = arch::cpu::identity();
+    let name = |bytes: &[u8]| {
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+        String::from(String::from_utf8_lossy(&bytes[..end]).trim())
+    };
+    let mhz = arch::time::tsc_hz() / 1000;
+    let count = arch::cpu::count();
+    let mut text = String::new();
+    for cpu in 0..count {
+        let _ = writeln!(text, "processor\t: {cpu}\nvendor_id\t: {}", name(&identity.vendor));
+        let _ = writeln!(text, "cpu family\t: {}\nmodel\t\t: {}", identity.family, identity.model);
+        let _ = writeln!(text, "model name\t: {}\nstepping\t: {}", name(&identity.brand), identity.stepping);
+        let _ = writeln!(text, "cpu MHz\t\t: {}.{:03}\ncache size\t: 512 KB", mhz / 1000, mhz % 1000);
+        let _ =
+            writeln!(text, "physical id\t: 0\nsiblings\t: {count}\ncore id\t\t: {cpu}\ncpu cores\t: {count}");
+        let _ =
+            writeln!(text, "apicid\t\t: {cpu}\ninitial apicid\t: {cpu}\nfpu\t\t: yes\nfpu_exception\t: yes");
+        let _ = writeln!(
+            text,
+            "cpuid level\t: 13\nwp\t\t: yes\nflags\t\t: {}\nbugs\t\t:",
+            identity.flags.join(" ")
+        );
+        let bogomips = 2 * mhz / 10;
+        let _ = writeln!(text, "bogomips\t: {}.{:02}", bogomips / 100, bogomips % 100);
+        let _ = writeln!(text, "clflush size\t: 64\ncache_alignment\t: 64");
+        let _ = writeln!(text, "address sizes\t: 44 bits physical, 48 bits virtual\npower management:\n");
+    }
+    text
+}
+
+fn swaps() -> String {
+    let stats = memory().stats();
+    let mut text = String::from("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
+    if stats.swap_total > 0 {
+        let (size, used) = (kib(stats.swap_total), kib(stats.swap_total - stats.swap_free));
+        let gap = |n: u64| if n < 10_000_000 { "\t" } else { "" };
+        let _ = writeln!(text, "{:<40}partition\t{size}{}\t{used}{}\t-2", "/dev/vda", gap(size), gap(used));
+    }
+    text
+}
+
+/// How long tasks have been kept waiting is not measured.
+fn pressure() -> String {
+    let line = "avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
+    format!("some {line}full {line}")
+}
+
+/// `/proc/PID/mounts`: one line a mount, in the form of fstab(5).
+pub fn mounts() -> Vec<u8> {
+    let mut text = Vec::new();
+    for mount in mount::all() {
+        let (source, place, kind) = described(&mount);
+        let access = if mount.is_read_only() { "ro" } else { "rw" };
+        text.extend_from_slice(&source);
+        text.push(b' ');
+        text.extend_from_slice(&place);
+        text.extend_from_slice(format!(" {kind} {access},relatime 0 0\n").as_bytes());
+    }
+    text
+}
+
+/// `/proc/PID/mountinfo`.
+pub fn mountinfo() -> Vec<u8> {
+    let mut text = Vec::new();
+    for mount in mount::all() {
+        let (source, place, kind) = described(&mount);
+        let access = if mount.is_read_only() { "ro" } else { "rw" };
+        let parent = mount.on().map_or(0, |on| on.mount.id());
+        let dev = mount.root().inode().id().dev;
+        let (major, minor) = (dev >> 8 & 0xfff, dev & 0xff | dev >> 12 & 0xfff00);
+        text.extend_from_slice(format!("{} {parent} {major}:{minor} / ", mount.id()).as_bytes());
+        text.extend_from_slice(&place);
+        text.extend_from_slice(format!(" {access},relatime - {kind} ").as_bytes());
+        text.extend_from_slice(&source);
+        text.extend_from_slice(format!(" {access}\n").as_bytes());
+    }
+    text
+}
+
+/// Source, mount point and kind of a mount, as these files write them.
+fn described(mount: &alloc::sync::Arc<mount::Mount>) -> (Vec<u8>, Vec<u8>, &'static str) {
+    let escape = |path: &[u8]| escaped(path, b" \t\n\\");
+    let place = mount.on().map_or_else(|| b"/".to_vec(), |on| on.display());
+    (escape(&mount.source), escape(&place), mount.kind)
+}
