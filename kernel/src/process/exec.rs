@@ -412,6 +412,7 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     process.exit_signal.store(abi::SIGCHLD, Ordering::Relaxed);
     process.executed.store(true, Ordering::Relaxed);
     process.dumpable.store(true, Ordering::Relaxed);
+    process.timers.delete_posix();
     caller.resume = None;
     caller.user.reset(loaded.entry, loaded.stack);
 }

@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 mod foreign;
 mod futex;
+mod identity;
 mod limits;
 mod memory;
 mod process;
@@ -40,6 +41,7 @@ static TABLE: [Handler; NUMBERS] = {
     let families: &[&Calls] = &[
         process::CALLS,
         signal::CALLS,
+        identity::CALLS,
         memory::CALLS,
         residence::CALLS,
         foreign::CALLS,
