@@ -409,6 +409,7 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     task.death_signal.store(0, Ordering::Relaxed);
     task.set_cred(loaded.cred);
     task.set_name(&loaded.name);
+    process.timers.delete_posix();
     process.exit_signal.store(abi::SIGCHLD, Ordering::Relaxed);
     process.executed.store(true, Ordering::Relaxed);
     process.dumpable.store(true, Ordering::Relaxed);

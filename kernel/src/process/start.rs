@@ -7,7 +7,7 @@
 use super::control::{self, Inbox};
 use super::exec::{self, Loaded, Request, Who};
 use super::files::{FileTable, FsContext};
-use super::limits::{Limit, Limits};
+use super::limits::{Limit, Limits, NR_OPEN};
 use super::process::Process;
 use super::run::Caller;
 use super::signal::{self, SigInfo};
@@ -15,7 +15,7 @@ use super::signal::{Actions, SigSet};
 use super::stack::Strings;
 use super::task::{Task, TaskParts, short_name};
 use super::wait::Status;
-use super::{Pid, current_task, exit, fork, host, oom, table, user};
+use super::{Pid, current_task, exit, fork, host, oom, proc, table, user};
 use crate::arch;
 use crate::arch::user::UserContext;
 use crate::clock;
@@ -139,8 +139,9 @@ fn first_program(start: Start) -> core::result::Result<(), Failure> {
     let cred = Arc::new(Cred::new(start.uid, start.gid, start.groups));
     let limits = Limits::new();
     for l in &start.rlimits {
+        let most = if l.resource == abi::RLIMIT_NOFILE { NR_OPEN } else { u64::MAX };
         // One that this kernel does not know, or that makes no sense, stays as it is.
-        let _ = limits.set(l.resource, Limit { soft: l.soft, hard: l.hard }, true);
+        let _ = limits.set(l.resource, Limit { soft: l.soft.min(most), hard: l.hard.min(most) }, true);
     }
     let mut walker = Walker { root: root.clone(), cwd: root.clone(), cred: cred.clone(), umask: start.umask };
     walker.cwd = walker.resolve(&root, &start.cwd, true).map_err(|e| {
@@ -192,8 +193,7 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
         caller: job,
         signal: |group, signo| signal_group(group as Pid, signo),
     });
-    fs::start(root, fs::synth::Dir::new(0o555).inode(), writable)
-        .map_err(|e| failed(format!("files: {}", words(e))))
+    fs::start(root, proc::root(), writable).map_err(|e| failed(format!("files: {}", words(e))))
 }
 
 /// Who the calling process is, for the terminal.
@@ -225,6 +225,7 @@ fn launch(loaded: Loaded, files: Arc<FileTable>, fs: Arc<FsContext>, limits: Lim
     process.tasks.lock().list.push(task.clone());
     table::add_task(&task);
     table::add(&process, None);
+    process.timers.watch_cpu_limit(&process)?;
     fs::tty::set_owner(table::FIRST as u32, table::FIRST as u32);
     let user = UserContext::new(loaded.entry, loaded.stack).map_err(|_| Errno::ENOMEM)?;
     // The program's space was loaded here to be filled.

@@ -136,6 +136,11 @@ impl Thread {
         self.cpu_ns.load(Relaxed) + run::time_since_switch(self)
     }
 
+    /// Whether it runs, or would if it had the CPU.
+    pub fn is_runnable(&self) -> bool {
+        matches!(self.state(), State::Running | State::Ready)
+    }
+
     pub(super) fn state(&self) -> State {
         match self.state.load(SeqCst) {
             0 => State::Running,

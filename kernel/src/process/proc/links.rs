@@ -6,10 +6,8 @@
 use super::number;
 use super::pid::{Subject, owned};
 use crate::errno::{Errno, Result};
-use crate::fs::Cred;
 use crate::fs::file::File;
 use crate::fs::inode::Kind;
-use crate::fs::path::Walker;
 use crate::fs::synth::{Entry, SynthDir};
 use alloc::format;
 use alloc::sync::Arc;
@@ -22,10 +20,7 @@ pub fn link(subject: &Subject, name: &[u8]) -> Option<Entry> {
     Some(match name {
         b"exe" => Entry::magic(move || {
             let image = subject.image()?.ok_or(Errno::ENOENT)?;
-            let root = crate::fs::root().ok_or(Errno::ENOENT)?;
-            let cred = Arc::new(Cred::default());
-            let walker = Walker { root: root.clone(), cwd: root.clone(), cred, umask: 0 };
-            walker.resolve(&root, &image.layout().exe, true)
+            image.layout().place.clone().ok_or(Errno::ENOENT)
         }),
         b"cwd" => Entry::magic(move || Ok(subject.task()?.ok_or(Errno::ENOENT)?.fs().cwd())),
         b"root" => Entry::magic(move || Ok(subject.task()?.ok_or(Errno::ENOENT)?.fs().root())),

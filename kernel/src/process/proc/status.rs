@@ -84,7 +84,7 @@ fn state(process: &Process, task: Option<&super::super::Task>) -> (char, &'stati
         ('Z', "zombie")
     } else if process.stopped().is_some() {
         ('T', "stopped")
-    } else if task.and_then(|task| task.thread()).is_some_and(|thread| thread.id() == sched::current().id()) {
+    } else if task.and_then(|task| task.thread()).is_some_and(|thread| thread.is_runnable()) {
         ('R', "running")
     } else {
         ('S', "sleeping")
