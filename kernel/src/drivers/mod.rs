@@ -41,7 +41,9 @@ pub fn init(info: &BootInfo) {
     }
     let devices = DEVICES.call_once(|| found);
     for (index, device) in devices.iter().enumerate() {
-        arch::irq::register(device.line(), interrupt, index);
+        if !arch::irq::register(device.line(), interrupt, index) {
+            log::error!("interrupt line {} cannot be had; its device will not answer", device.line());
+        }
         // What was finished before the line was connected interrupts no more.
         interrupt(index);
     }

@@ -224,6 +224,18 @@ impl P9Inode {
         Ok(P9Inode::of(self.share, fid, qid)?)
     }
 
+    /// Make a file that is neither regular nor a directory nor a link.
+    fn make_special(&self, dir: &Fid, name: &[u8], kind: Kind, rdev: u64, new: &NewNode<'_>) -> Result<()> {
+        match dir.mknod(name, new.mode | kind as u32, rdev, new.gid) {
+            // Newer QEMU makes the node, and then refuses to open it for setting its mode: see whether it is there.
+            Err(Errno::ENXIO) => {
+                let attr = dir.walk(name)?.0.attr()?;
+                if attr.stat.kind() == Some(kind) { Ok(()) } else { Err(Errno::ENXIO) }
+            }
+            made => made.map(|_| ()),
+        }
+    }
+
     /// The directory `to` of the same share.
     fn neighbour<'a>(&self, to: &'a Arc<dyn Inode>) -> Result<&'a P9Inode> {
         let other = to.as_any().downcast_ref::<P9Inode>().ok_or(Errno::EXDEV)?;
@@ -316,14 +328,12 @@ impl Inode for P9Inode {
                 }
                 return Ok(inode);
             }
-            NewKind::Dir => dir.mkdir(name, new.mode, new.gid)?,
-            NewKind::Link { target } => dir.symlink(name, target, new.gid)?,
-            NewKind::Fifo => dir.mknod(name, new.mode | Kind::Fifo as u32, 0, new.gid)?,
-            NewKind::Socket => dir.mknod(name, new.mode | Kind::Socket as u32, 0, new.gid)?,
-            NewKind::Device { block, rdev } => {
-                let kind = if block { Kind::Block } else { Kind::Char };
-                dir.mknod(name, new.mode | kind as u32, rdev, new.gid)?
-            }
+            NewKind::Dir => dir.mkdir(name, new.mode, new.gid).map(|_| ())?,
+            NewKind::Link { target } => dir.symlink(name, target, new.gid).map(|_| ())?,
+            NewKind::Fifo => self.make_special(&dir, name, Kind::Fifo, 0, new)?,
+            NewKind::Socket => self.make_special(&dir, name, Kind::Socket, 0, new)?,
+            NewKind::Device { block: true, rdev } => self.make_special(&dir, name, Kind::Block, rdev, new)?,
+            NewKind::Device { block: false, rdev } => self.make_special(&dir, name, Kind::Char, rdev, new)?,
         };
         self.made(name)
     }
