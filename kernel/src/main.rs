@@ -18,11 +18,15 @@
 #![allow(dead_code, unused_imports)]
 extern crate alloc;
 
+use alloc::boxed::Box;
+use hafez_mm::PolicyKind;
+
 mod arch;
 mod clock;
 mod drivers;
 mod errno;
 mod fs;
+mod logger;
 mod mem;
 mod process;
 mod random;
@@ -32,24 +36,36 @@ mod syscall;
 /// The machine is up: on the boot stack, interrupts off. Threads begin here, and the boot context becomes the idle one.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main() -> ! {
+    let info = arch::boot::info();
+    logger::init(info.option("hafez.log"));
+    mem::init(match info.option("hafez.policy") {
+        Some("clock") => PolicyKind::Clock,
+        _ => PolicyKind::Generations,
+    });
     sched::init();
-    mem::set_hooks(mem::Hooks { wait: sched::wait_key, wake: sched::wake_key, kill: |_, _| {} });
-    match sched::spawn("init", alloc::boxed::Box::new(init), None) {
-        Ok(_) => sched::idle(),
-        Err(_) => panic!("no memory for the first thread"),
+    mem::set_hooks(mem::Hooks { wait: sched::wait_key, wake: sched::wake_key, kill: process::oom::kill });
+    for (name, body) in [("init", init as fn()), ("kreclaim", reclaim)] {
+        if sched::spawn(name, Box::new(body), None).is_err() {
+            panic!("no memory for the first threads");
+        }
     }
+    sched::idle()
 }
 
 /// The first thread: what may sleep while it comes up.
 fn init() {
     let info = arch::boot::info();
-    early_println!(
-        "hafez: {} KiB of RAM, {} devices, {} ns since reset",
-        info.ram_frames * 4,
-        info.virtio.len(),
-        arch::time::now_ns()
-    );
-    arch::exit(0)
+    log::info!("{} KiB of RAM, up {} us after reset", info.ram_frames * 4, arch::time::now_ns() / 1000);
+    drivers::init(info);
+    if let Some(disk) = drivers::disk(hafez_link::SWAP_SERIAL).filter(|disk| disk.blocks() > 0) {
+        mem::memory().attach_swap(Box::leak(Box::new(drivers::block::SwapDisk(disk))));
+    }
+    drivers::await_entropy();
+    process::start::start()
+}
+
+fn reclaim() {
+    mem::memory().kreclaim()
 }
 
 #[panic_handler]

@@ -4,13 +4,18 @@
 //! few more frames, contiguous, in the direct map. It never gives frames back (blocks of all ages share them), so it
 //! stays as large as the kernel's objects once were.
 //!
-//! The lock is never held while frames are taken. The frame allocator does not use the heap.
+//! The kernel allocates in many places that cannot fail. So that those do not meet an empty heap, a few blocks are kept in
+//! reserve for them, and whoever builds what programs can ask for without end asks `headroom` first: it says no as soon
+//! as the reserve has been touched and cannot be filled again.
+//!
+//! The lock is never held while frames are taken. The frame allocator does not use the heap, and does not sleep.
 
+use arrayvec::ArrayVec;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
-use hafez_mm::PAGE_SIZE;
+use hafez_mm::{PAGE_SIZE, Pfn};
 use spin::Mutex;
 use talc::{DefaultBinning, base::Talc, source::Manual};
 
@@ -20,11 +25,14 @@ const FIRST_BYTES: usize = 32 << 10;
 const GROW_ORDER: u8 = 3;
 /// The largest block that the frame allocator has, log2 of frames.
 const MAX_ORDER: u8 = 10;
+/// Blocks of `GROW_ORDER` in reserve: 64 KiB, more than any single operation builds.
+const RESERVE: usize = 2;
 /// What talc keeps at the ends of what it is given.
 const OVERHEAD: usize = 128;
 
 struct Heap {
     talc: Mutex<Talc<Manual, DefaultBinning>>,
+    reserve: Mutex<ArrayVec<Pfn, RESERVE>>,
     /// Bytes handed out.
     used: AtomicUsize,
     /// Bytes owned.
@@ -38,8 +46,12 @@ unsafe impl Sync for First {}
 static FIRST: First = First(UnsafeCell::new([0; FIRST_BYTES]));
 
 #[global_allocator]
-static HEAP: Heap =
-    Heap { talc: Mutex::new(Talc::new(Manual)), used: AtomicUsize::new(0), owned: AtomicUsize::new(0) };
+static HEAP: Heap = Heap {
+    talc: Mutex::new(Talc::new(Manual)),
+    reserve: Mutex::new(ArrayVec::new_const()),
+    used: AtomicUsize::new(0),
+    owned: AtomicUsize::new(0),
+};
 
 impl Heap {
     fn give(&self, base: *mut u8, bytes: usize) {
@@ -51,7 +63,7 @@ impl Heap {
 
     /// Own room for one more block of `bytes`. `false` where there are no frames for it.
     #[cold]
-    fn grow(&self, bytes: usize) -> bool {
+    fn grow(&self, bytes: usize, use_reserve: bool) -> bool {
         if self.owned.load(Ordering::Relaxed) == 0 {
             self.give(FIRST.0.get().cast(), FIRST_BYTES);
             return true;
@@ -67,7 +79,40 @@ impl Heap {
                 return true;
             }
         }
-        false
+        if !use_reserve || wanted > GROW_ORDER {
+            return false;
+        }
+        let Some(frame) = self.reserve.lock().pop() else { return false };
+        self.give(crate::arch::paging::phys().ptr(frame), PAGE_SIZE << GROW_ORDER);
+        true
+    }
+
+    fn allocate(&self, layout: Layout, use_reserve: bool) -> *mut u8 {
+        loop {
+            // SAFETY: the layout has a size (`GlobalAlloc`'s contract, and `headroom`). Talc takes no frames by itself
+            // (`Manual`): that happens below, without the lock.
+            if let Some(at) = unsafe { self.talc.lock().try_allocate(layout) } {
+                self.used.fetch_add(layout.size(), Ordering::Relaxed);
+                return at.as_ptr();
+            }
+            if !self.grow(layout.size() + layout.align(), use_reserve) {
+                return null_mut();
+            }
+        }
+    }
+
+    /// Fill the reserve; whether it is full.
+    fn fill_reserve(&self) -> bool {
+        loop {
+            if self.reserve.lock().is_full() {
+                return true;
+            }
+            let Some(frame) = super::wired(GROW_ORDER) else { return false };
+            // Only another CPU can have been faster.
+            if self.reserve.lock().try_push(frame).is_err() {
+                super::free_wired(frame, GROW_ORDER);
+            }
+        }
     }
 }
 
@@ -75,16 +120,7 @@ impl Heap {
 // kernel runs with interrupts off.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        loop {
-            // SAFETY: by the caller, the layout has a size. The frames are not taken by talc (`Manual`) but below.
-            if let Some(at) = unsafe { self.talc.lock().try_allocate(layout) } {
-                self.used.fetch_add(layout.size(), Ordering::Relaxed);
-                return at.as_ptr();
-            }
-            if !self.grow(layout.size() + layout.align()) {
-                return null_mut();
-            }
-        }
+        self.allocate(layout, true)
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         self.used.fetch_sub(layout.size(), Ordering::Relaxed);
@@ -114,16 +150,17 @@ pub fn usage() -> (usize, usize) {
     (HEAP.used.load(Ordering::Relaxed), HEAP.owned.load(Ordering::Relaxed))
 }
 
-/// Whether one block of `bytes` is to be had (growing the heap for it if need be).
+/// Whether `bytes` more are to be had with the reserve untouched (growing the heap for them if need be).
 pub fn headroom(bytes: usize) -> bool {
     let Ok(layout) = Layout::from_size_align(bytes.max(1), 16) else { return false };
-    // SAFETY: the block is given back at once, with the same layout.
-    unsafe {
-        let at = HEAP.alloc(layout);
-        if at.is_null() {
-            return false;
-        }
-        HEAP.dealloc(at, layout);
+    if !HEAP.fill_reserve() {
+        return false;
     }
+    let at = HEAP.allocate(layout, false);
+    if at.is_null() {
+        return false;
+    }
+    // SAFETY: just allocated, with this layout.
+    unsafe { HEAP.dealloc(at, layout) };
     true
 }
