@@ -19,7 +19,7 @@
 extern crate alloc;
 
 use alloc::boxed::Box;
-use hafez_mm::PolicyKind;
+use hafez_mm::{PolicyKind, SwapDevice};
 
 mod arch;
 mod clock;
@@ -57,8 +57,11 @@ fn init() {
     let info = arch::boot::info();
     log::info!("{} KiB of RAM, up {} us after reset", info.ram_frames * 4, arch::time::now_ns() / 1000);
     drivers::init(info);
-    if let Some(disk) = drivers::disk(hafez_link::SWAP_SERIAL).filter(|disk| disk.blocks() > 0) {
-        mem::memory().attach_swap(Box::leak(Box::new(drivers::block::SwapDisk(disk))));
+    if let Some(disk) = drivers::disk(hafez_link::SWAP_SERIAL) {
+        let swap = drivers::block::SwapDisk(disk);
+        if swap.blocks() > 0 {
+            mem::memory().attach_swap(Box::leak(Box::new(swap)));
+        }
     }
     drivers::await_entropy();
     process::start::start()
