@@ -1,0 +1,196 @@
+//! Right when it is wrong: each failure has its code, its words, and harms nobody else.
+
+use hafez_tests::{Hafez, Outcome, Scratch, guest};
+use std::path::PathBuf;
+
+fn small() -> Hafez {
+    Hafez::memory("32M")
+}
+
+fn path(program: &str) -> String {
+    guest(program).to_str().expect("a plain path").to_owned()
+}
+
+#[track_caller]
+fn failed(outcome: &Outcome, code: i32, words: &[&str]) {
+    assert_eq!(outcome.code, code, "{outcome:?}");
+    for part in words {
+        assert!(outcome.complaint().contains(part), "{part:?} is not said: {outcome:?}");
+    }
+}
+
+#[test]
+fn no_such_program() {
+    failed(&small().run(&["no-such-program"]), 127, &["no-such-program"]);
+    failed(&small().run(&["/usr/bin/no-such-program"]), 127, &["no-such-program"]);
+    failed(&small().run(&["/nowhere/at/all"]), 127, &["/nowhere/at/all"]);
+}
+
+#[test]
+fn not_executable() {
+    failed(&small().run(&["/etc/passwd"]), 126, &["/etc/passwd"]);
+    failed(&small().run(&["/usr"]), 126, &["/usr"]);
+    let scratch = Scratch::new();
+    let junk = scratch.put("junk", [0x7f, b'E', b'L', b'F', 9, 9, 9, 9]);
+    std::fs::set_permissions(&junk, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
+    failed(&small().run(&[&junk]), 126, &["junk"]);
+}
+
+#[test]
+fn bad_arguments_get_one_line() {
+    let run = |options: &[&str]| Hafez::with(options).run(&["true"]);
+    for (options, words) in [
+        (&["-m", "1M"][..], &["minimum", "8 MiB"][..]),
+        (&["-m", "lots"], &["lots"]),
+        (&["--swap", "/nowhere/swap"], &["/nowhere/swap"]),
+        (&["--swap", "9999T"], &["no room"]),
+        (&["--root", "/nowhere"], &["--root /nowhere"]),
+        (&["--rw", "/nowhere"], &["--rw /nowhere"]),
+        (&["--cpus", "9"], &["--cpus"]),
+    ] {
+        let outcome = run(options);
+        failed(&outcome, 125, words);
+        assert_eq!(outcome.complaint().lines().count(), 1, "{outcome:?}");
+    }
+}
+
+#[test]
+fn an_unwritable_place_for_swap_is_said_before_the_start() {
+    let run = Hafez::with(&["--swap", "/proc"]).run(&["true"]);
+    failed(&run, 125, &["--swap /proc"]);
+}
+
+#[test]
+fn a_wild_access_is_a_signal_with_the_right_address() {
+    for what in ["null", "kernel", "high", "readonly", "noexec", "gone", "pastend", "guard"] {
+        small().same(&[path("wild").as_str(), what, "catch"]);
+        small().same(&[path("wild").as_str(), what]);
+    }
+}
+
+#[test]
+fn a_wild_program_dies_alone() {
+    let wild = path("wild");
+    let script = format!("{wild} null; echo $?; {wild} kernel; echo $?; {wild} guard; echo $?; echo alive");
+    let outcome = small().run(&["/bin/sh", "-c", &script]);
+    assert_eq!(outcome.text(), "139\n139\n139\nalive\n");
+}
+
+#[test]
+fn memory_that_runs_out_is_explained() {
+    let outcome = Hafez::with(&["-m", "32M", "--swap", "16M"]).run(&[path("hold").as_str(), "200"]);
+    failed(&outcome, 137, &["hold", "memory"]);
+}
+
+#[test]
+fn others_live_when_memory_runs_out() {
+    let hold = path("hold");
+    let script = format!("{hold} 200; echo $?; seq 1 1000 | tail -1");
+    let outcome = Hafez::with(&["-m", "32M", "--swap", "0"]).run(&["/bin/sh", "-c", &script]);
+    assert_eq!((outcome.code, outcome.text().as_str()), (0, "137\n1000\n"), "{outcome:?}");
+}
+
+/// A swap disk whose requests of one kind fail, as QEMU's block layer can play it.
+fn bad_disk(scratch: &Scratch, kind: &str, once: bool, sector: i64) -> String {
+    let disk = scratch.file("swap");
+    std::fs::File::create(&disk).and_then(|f| f.set_len(128 << 20)).expect("a disk");
+    format!(
+        r#"json:{{"driver":"raw","file":{{"driver":"blkdebug","image":{{"driver":"file","filename":"{}"}},"inject-error":[{{"event":"none","iotype":"{kind}","errno":5,"sector":{sector},"once":{once},"immediately":false}}]}}}}"#,
+        disk.display()
+    )
+}
+
+#[test]
+fn a_read_error_on_swap_is_a_bus_error_for_the_one_that_needed_it() {
+    let scratch = Scratch::new();
+    let disk = bad_disk(&scratch, "read", false, 4096);
+    let program = path("overcommit");
+    let outcome = Hafez::with(&["-m", "16M", "--swap", &disk]).run(&[
+        "/bin/sh",
+        "-c",
+        &format!("{program} 48 1; echo code $?; seq 3"),
+    ]);
+    assert!(outcome.text().ends_with("code 135\n1\n2\n3\n"), "{outcome:?}");
+}
+
+#[test]
+fn a_passing_read_error_is_tried_again() {
+    let scratch = Scratch::new();
+    let disk = bad_disk(&scratch, "read", true, 4096);
+    let program = path("overcommit");
+    Hafez::with(&["-m", "16M", "--swap", &disk]).same(&[program.as_str(), "48", "1"]);
+}
+
+#[test]
+fn a_write_error_on_swap_costs_a_slot_and_nothing_else() {
+    let scratch = Scratch::new();
+    let disk = bad_disk(&scratch, "write", false, 4096);
+    let program = path("overcommit");
+    Hafez::with(&["-m", "16M", "--swap", &disk]).same(&[program.as_str(), "48", "1"]);
+}
+
+#[test]
+fn damage_on_the_swap_disk_is_never_believed() {
+    let scratch = Scratch::new();
+    let disk = scratch.file("swap");
+    std::fs::File::create(&disk).and_then(|f| f.set_len(128 << 20)).expect("a disk");
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let damaged = disk.clone();
+    // Beside the run, bits on the disk are flipped wherever there is something but zeros.
+    let damage = std::thread::spawn(move || flip_bits(&damaged, &stopped));
+    let program = path("overcommit");
+    let outcome = Hafez::with(&["-m", "16M", "--swap"]).option(&disk).run(&[
+        "/bin/sh",
+        "-c",
+        &format!("{program} 48 4; echo code $?"),
+    ]);
+    drop(stop);
+    let flipped = damage.join().expect("the damage");
+    assert!(flipped > 0, "nothing was damaged");
+    assert_eq!(outcome.text(), "code 135\n", "{outcome:?}");
+}
+
+fn flip_bits(disk: &PathBuf, stopped: &std::sync::mpsc::Receiver<()>) -> u64 {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::options().read(true).write(true).open(disk).expect("the disk");
+    let mut flipped = 0;
+    // The first block is the mark that the command leaves.
+    for block in (1..(128 << 20) / 4096_u64).cycle() {
+        if stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected) {
+            return flipped;
+        }
+        let at = block * 4096 + block * 97 % 4096;
+        let mut byte = [0];
+        if block % 64 == 1 && file.read_exact_at(&mut byte, at).is_ok() && byte[0] != 0 {
+            byte[0] ^= 4;
+            flipped += u64::from(file.write_all_at(&byte, at).is_ok());
+        }
+    }
+    flipped
+}
+
+#[test]
+fn a_reader_that_goes_away_is_a_broken_pipe() {
+    use std::io::Read;
+    let mut command = small().command(&["yes"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("a run");
+    child.stdout.take().expect("its output").read_exact(&mut [0; 10]).expect("some bytes");
+    assert_eq!(child.wait().expect("its end").code(), Some(141));
+}
+
+#[test]
+fn interrupts_reach_the_program() {
+    use std::io::{BufRead, BufReader};
+    let mut command = small().command(&[
+        "bash",
+        "-c",
+        "trap 'echo trapped; exit 7' INT; echo ready; while :; do sleep 0.1; done",
+    ]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("a run");
+    let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+    let sent = std::process::Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status();
+    assert!(sent.expect("kill").success());
+    assert_eq!(lines.next().expect("a line").expect("text"), "trapped");
+    assert_eq!(child.wait().expect("its end").code(), Some(7));
+}
