@@ -49,7 +49,7 @@ fn uptime() -> String {
 fn loadavg() -> String {
     let mut text = String::new();
     for load in host::loads() {
-        let fraction = (load & ((1 << host::LOAD_BITS) - 1)) * 100 >> host::LOAD_BITS;
+        let fraction = ((load & ((1 << host::LOAD_BITS) - 1)) * 100) >> host::LOAD_BITS;
         let _ = write!(text, "{}.{fraction:02} ", load >> host::LOAD_BITS);
     }
     let (active, all) = sched::counts();
