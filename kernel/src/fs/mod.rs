@@ -16,6 +16,7 @@
 //! [`SleepLock`]. Wakers drop their spin lock first, because a waiter's condition takes it under the queue's.
 #![forbid(unsafe_code)]
 
+pub mod anon;
 pub mod cache;
 pub mod cred;
 pub mod dentry;

@@ -41,6 +41,7 @@ mod stop;
 pub mod table;
 pub mod task;
 pub mod timer;
+pub mod timerfd;
 pub mod timers;
 pub mod user;
 pub mod wait;

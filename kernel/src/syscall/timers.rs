@@ -1,4 +1,4 @@
-//! Timers that signal: `alarm`, `setitimer`, and the `timer_create` family.
+//! Timers that signal: `alarm`, `setitimer`, and the `timer_create` family; and timers that are files.
 #![forbid(unsafe_code)]
 
 use super::time::{Clock, clock_of};
@@ -6,10 +6,13 @@ use super::{Calls, words};
 use crate::arch::user;
 use crate::clock::{self, SECOND};
 use crate::errno::{Errno, Result};
+use crate::fs::anon;
+use crate::fs::file::File;
 use crate::process::run::Caller;
 use crate::process::signal::LAST;
 use crate::process::table;
 use crate::process::timer::{Setting, Source, Timer};
+use crate::process::timerfd::TimerFile;
 use crate::process::timers::Notify;
 use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
@@ -24,10 +27,13 @@ pub const CALLS: &Calls = &[
     (abi::__NR_timer_gettime, timer_gettime),
     (abi::__NR_timer_getoverrun, timer_getoverrun),
     (abi::__NR_timer_delete, timer_delete),
+    (abi::__NR_timerfd_create, timerfd_create),
+    (abi::__NR_timerfd_settime, timerfd_settime),
+    (abi::__NR_timerfd_gettime, timerfd_gettime),
 ];
 
 /// What is left until the next expiry, and the interval. A timer that is set never says that nothing is left.
-pub(super) fn left(timer: &Timer) -> (u64, u64) {
+fn left(timer: &Timer) -> (u64, u64) {
     let setting = timer.get();
     let left = setting.deadline.map_or(0, |deadline| deadline.saturating_sub(timer.now()).max(1));
     (left, setting.interval)
@@ -171,7 +177,7 @@ fn timer_settime(caller: &mut Caller) -> Result<u64> {
     Ok(0)
 }
 
-pub(super) fn put_timer(to: u64, (left, interval): (u64, u64)) -> Result<()> {
+fn put_timer(to: u64, (left, interval): (u64, u64)) -> Result<()> {
     let ([a, b], [c, d]) = (words::timespec(interval), words::timespec(left));
     words::put(to, [a, b, c, d])
 }
@@ -191,5 +197,56 @@ fn timer_getoverrun(caller: &mut Caller) -> Result<u64> {
 fn timer_delete(caller: &mut Caller) -> Result<u64> {
     let [number, ..] = caller.args();
     caller.task.process.timers.delete(number as i32)?;
+    Ok(0)
+}
+
+fn timerfd_create(caller: &mut Caller) -> Result<u64> {
+    let [clock, flags, ..] = caller.args();
+    let flags = flags as u32;
+    if flags & !abi::TFD_CREATE_FLAGS != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let realtime = match clock as u32 {
+        abi::CLOCK_REALTIME => true,
+        abi::CLOCK_MONOTONIC | abi::CLOCK_BOOTTIME => false,
+        // These wake a suspended machine: not without the privilege, and not here.
+        abi::CLOCK_REALTIME_ALARM | abi::CLOCK_BOOTTIME_ALARM => return Err(Errno::EPERM),
+        _ => return Err(Errno::EINVAL),
+    };
+    let status = flags & abi::TFD_NONBLOCK | abi::O_RDWR;
+    let file = anon::open(Arc::new(TimerFile::new(realtime)), "timerfd", status)?;
+    let limit = caller.task.process.limits.soft(abi::RLIMIT_NOFILE);
+    let fd = caller.task.files().insert(file, flags & abi::TFD_CLOEXEC != 0, 0, limit)?;
+    Ok(fd.into())
+}
+
+/// The open file `fd`; EBADF if there is none.
+fn timer_file(caller: &Caller, fd: u64) -> Result<Arc<File>> {
+    caller.task.files().get(fd as u32)
+}
+
+fn timerfd_settime(caller: &mut Caller) -> Result<u64> {
+    let [fd, flags, from, to, ..] = caller.args();
+    let [a, b, c, d] = words::get(from)?;
+    if flags as u32 & !(abi::TFD_TIMER_ABSTIME | abi::TFD_TIMER_CANCEL_ON_SET) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (value, interval) = (words::nanoseconds([c, d])?, words::nanoseconds([a, b])?);
+    let file = timer_file(caller, fd)?;
+    let timer = file.ops_as::<TimerFile>().ok_or(Errno::EINVAL)?;
+    let old = left(timer.timer());
+    // CANCEL_ON_SET is about the realtime clock being set, which it never is.
+    timer.set(value, interval, flags as u32 & abi::TFD_TIMER_ABSTIME != 0)?;
+    if to != 0 {
+        put_timer(to, old)?;
+    }
+    Ok(0)
+}
+
+fn timerfd_gettime(caller: &mut Caller) -> Result<u64> {
+    let [fd, to, ..] = caller.args();
+    let file = timer_file(caller, fd)?;
+    let timer = file.ops_as::<TimerFile>().ok_or(Errno::EINVAL)?;
+    put_timer(to, left(timer.timer()))?;
     Ok(0)
 }

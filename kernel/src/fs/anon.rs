@@ -1,0 +1,55 @@
+//! Files without a place: what `timerfd_create`, `eventfd`, `epoll_create` make. All share one inode, as on Linux; the
+//! name in `/proc/PID/fd` says what they are.
+
+use super::{
+    file::{File, FileOps},
+    inode::{Inode, InodeId, Kind, OpenMode, Stat, StatFs},
+    mount::Mount,
+    path::Location,
+};
+use crate::errno::{Errno, Result};
+use alloc::{format, sync::Arc};
+use core::any::Any;
+use linux_raw_sys::general as abi;
+use spin::LazyLock;
+
+struct AnonInode;
+
+/// Its device number: anonymous ones have major 0.
+const ID: InodeId = InodeId { dev: 14, ino: 1 };
+
+static MOUNT: LazyLock<Arc<Mount>> = LazyLock::new(|| Mount::detached(Arc::new(AnonInode), "anon_inodefs"));
+
+impl Inode for AnonInode {
+    fn id(&self) -> InodeId {
+        ID
+    }
+    fn kind(&self) -> Kind {
+        Kind::File
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn stat(&self) -> Result<Stat> {
+        // No kind at all in the mode: so Linux has it, and so programs tell these from files.
+        Ok(Stat { dev: ID.dev, ino: ID.ino, mode: 0o600, nlink: 1, blksize: 4096, ..Stat::default() })
+    }
+    fn statfs(&self) -> Result<StatFs> {
+        Ok(StatFs {
+            magic: abi::ANON_INODE_FS_MAGIC as u64,
+            block_size: 4096,
+            name_max: 255,
+            ..StatFs::default()
+        })
+    }
+    fn open(self: Arc<Self>, _: OpenMode) -> Result<Arc<dyn FileOps>> {
+        Err(Errno::ENXIO)
+    }
+}
+
+/// An open file that does `ops`, shown as `anon_inode:[what]`. `flags`: status flags and access mode.
+pub fn open(ops: Arc<dyn FileOps>, what: &str, flags: u32) -> Result<Arc<File>> {
+    let place =
+        Location::detached(&MOUNT, MOUNT.root().inode().clone(), format!("anon_inode:[{what}]").as_bytes());
+    File::new(ops, place, flags)
+}
