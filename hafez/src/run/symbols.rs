@@ -15,17 +15,36 @@ const DIGITS: usize = 16;
 pub fn name_addresses(text: &str, elf: &Path) -> String {
     let Ok(loader) = addr2line::Loader::new(elf) else { return text.to_owned() };
     annotate(text, |address| {
-        let name = loader.find_symbol(address)?;
-        let name = addr2line::demangle_auto(name.into(), None);
-        let place = loader.find_location(address).ok().flatten();
-        let place = place.and_then(|l| Some(format!(" at {}:{}", short(l.file?), l.line?)));
-        Some(format!("{name}{}", place.unwrap_or_default()))
+        Some(names(&loader, address).join("\n                   ")).filter(|n| !n.is_empty())
     })
 }
 
-/// The path from the workspace on, as one would open it there.
+/// The function at `address`, after those that were inlined into it there: innermost first.
+fn names(loader: &addr2line::Loader, address: u64) -> Vec<String> {
+    // The symbol table has a full path for the outermost; the debug information has places, and short names for the rest.
+    let symbol = loader.find_symbol(address).map(|n| addr2line::demangle_auto(n.into(), None).into_owned());
+    let mut names = Vec::new();
+    if let Ok(mut frames) = loader.find_frames(address) {
+        while let Ok(Some(frame)) = frames.next() {
+            let name = frame.function.and_then(|f| Some(f.demangle().ok()?.into_owned())).unwrap_or_default();
+            let place = frame.location.and_then(|l| Some(format!(" at {}:{}", short(l.file?), l.line?)));
+            names.push((name, place.unwrap_or_default()));
+        }
+    }
+    match (names.last_mut(), symbol) {
+        (Some(last), Some(symbol)) => last.0 = symbol,
+        (None, Some(symbol)) => names.push((symbol, String::new())),
+        (_, None) => {}
+    }
+    names.into_iter().map(|(name, place)| name + &place).collect()
+}
+
+/// The path from the workspace (or the library's sources) on, as one would open it there.
 fn short(file: &str) -> &str {
-    ["/kernel/src/", "/crates/"].iter().find_map(|p| file.rfind(p)).map_or(file, |i| &file[i + 1..])
+    ["/kernel/src/", "/crates/", "/library/"]
+        .iter()
+        .find_map(|p| file.rfind(p))
+        .map_or(file, |i| &file[i + 1..])
 }
 
 fn annotate(text: &str, name: impl Fn(u64) -> Option<String>) -> String {
