@@ -1,0 +1,168 @@
+//! Who pays: every frame and every slot is charged to one account, and each process has one.
+//!
+//! Account 0 is the kernel's. Charges outlive their process: a page that a child still shares, or a file page that
+//! stays cached, keeps the number of the process that brought it in. So a closed account is reused only when its last
+//! charge has gone, and the sums always equal the machine's (invariant I6).
+//!
+//! The peak is exact though no fault pays for it: it is brought up to date before anything decreases, and when asked.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
+use spin::{Mutex, Once};
+
+/// The number of an account.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub struct AccountId(pub u16);
+
+impl AccountId {
+    /// The kernel's own.
+    pub const KERNEL: AccountId = AccountId(0);
+}
+
+/// What is charged: each is counted apart, in pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Charge {
+    /// Anonymous and shared pages in RAM, which swap can take.
+    Resident,
+    /// File pages in RAM, cached or mapped.
+    File,
+    /// Nodes of page tables.
+    Table,
+    /// Slots of swap.
+    Slot,
+}
+
+/// One process's sums, in pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccountStat {
+    /// Anonymous and shared pages in RAM.
+    pub resident: u64,
+    /// File pages in RAM.
+    pub file: u64,
+    /// Slots of swap held.
+    pub swapped: u64,
+    /// Frames of page tables.
+    pub tables: u64,
+    /// The most that resident + file were at any time.
+    pub peak: u64,
+    /// Faults that needed no I/O.
+    pub minor: u64,
+    /// Faults that waited for a page to come in.
+    pub major: u64,
+}
+
+#[derive(Default)]
+struct Account {
+    sums: [AtomicU32; 4],
+    peak: AtomicU32,
+    minor: AtomicU32,
+    major: AtomicU32,
+    open: AtomicBool,
+}
+
+const CHUNK: usize = 64;
+const CHUNKS: usize = 256;
+
+/// All accounts; 64 at a time come from the heap.
+pub struct Accounts {
+    chunks: [Once<Box<[Account; CHUNK]>>; CHUNKS],
+    /// One search for a free number at a time.
+    opening: Mutex<()>,
+}
+
+impl Accounts {
+    pub fn new() -> Self {
+        let accounts = Accounts { chunks: [const { Once::new() }; CHUNKS], opening: Mutex::new(()) };
+        accounts.chunk(0)[0].open.store(true, Relaxed);
+        accounts
+    }
+
+    fn chunk(&self, n: usize) -> &[Account; CHUNK] {
+        self.chunks[n].call_once(|| Box::new(core::array::from_fn(|_| Account::default())))
+    }
+
+    fn get(&self, id: AccountId) -> &Account {
+        let n = id.0 as usize;
+        &self.chunk(n / CHUNK)[n % CHUNK]
+    }
+
+    /// A number that nothing is charged to.
+    pub fn open(&self) -> Option<AccountId> {
+        let _one = self.opening.lock();
+        for n in 1..CHUNK * CHUNKS {
+            let account = &self.chunk(n / CHUNK)[n % CHUNK];
+            let free = !account.open.load(Acquire) && account.sums.iter().all(|s| s.load(Acquire) == 0);
+            if free {
+                for count in [&account.peak, &account.minor, &account.major] {
+                    count.store(0, Relaxed);
+                }
+                account.open.store(true, Release);
+                return Some(AccountId(n as u16));
+            }
+        }
+        None
+    }
+
+    /// The process is gone; what is still charged to it stays so.
+    pub fn close(&self, id: AccountId) {
+        self.get(id).open.store(false, Release);
+    }
+
+    #[inline]
+    pub fn charge(&self, id: AccountId, what: Charge, pages: u32) {
+        self.get(id).sums[what as usize].fetch_add(pages, Relaxed);
+    }
+
+    #[inline]
+    pub fn count_fault(&self, id: AccountId, major: bool) {
+        let account = self.get(id);
+        let count = if major { &account.major } else { &account.minor };
+        count.fetch_add(1, Relaxed);
+    }
+
+    pub fn uncharge(&self, id: AccountId, what: Charge, pages: u32) {
+        let account = self.get(id);
+        account.note_peak();
+        let before = account.sums[what as usize].fetch_sub(pages, Relaxed);
+        debug_assert!(before >= pages, "uncharged {what:?} more than was charged");
+    }
+
+    /// The sums of one account.
+    pub fn stat(&self, id: AccountId) -> AccountStat {
+        let account = self.get(id);
+        account.note_peak();
+        let sum = |c: Charge| account.sums[c as usize].load(Relaxed) as u64;
+        AccountStat {
+            resident: sum(Charge::Resident),
+            file: sum(Charge::File),
+            swapped: sum(Charge::Slot),
+            tables: sum(Charge::Table),
+            peak: account.peak.load(Relaxed) as u64,
+            minor: account.minor.load(Relaxed) as u64,
+            major: account.major.load(Relaxed) as u64,
+        }
+    }
+
+    /// Each account that is open or still pays for something.
+    pub fn for_each(&self, mut f: impl FnMut(AccountId, bool, AccountStat)) {
+        for (c, chunk) in self.chunks.iter().enumerate() {
+            let Some(chunk) = chunk.get() else { continue };
+            for (i, account) in chunk.iter().enumerate() {
+                let id = AccountId((c * CHUNK + i) as u16);
+                let open = account.open.load(Acquire);
+                if open || account.sums.iter().any(|s| s.load(Relaxed) != 0) {
+                    f(id, open, self.stat(id));
+                }
+            }
+        }
+    }
+}
+
+impl Account {
+    fn note_peak(&self) {
+        let now = self.sums[Charge::Resident as usize].load(Relaxed) + self.sums[Charge::File as usize].load(Relaxed);
+        if now > self.peak.load(Relaxed) {
+            self.peak.store(now, Relaxed);
+        }
+    }
+}

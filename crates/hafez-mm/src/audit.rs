@@ -1,0 +1,168 @@
+//! The audit: look at everything and check the invariants. For tests, and for a kernel told to distrust itself.
+//!
+//! It needs a quiet point: no call under way, no request in flight.
+
+use crate::Platform;
+use crate::account::AccountId;
+use crate::addr::{PageRange, Pfn, USER_END, Vpn};
+use crate::frame::meta::{Flags, State};
+use crate::memory::Memory;
+use crate::object::Place;
+use crate::paging::Entry;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+
+/// Which invariant is broken, and where.
+#[derive(Debug)]
+pub struct AuditError(pub String);
+
+macro_rules! check {
+    ($holds:expr, $($why:tt)*) => {
+        if !$holds {
+            return Err(AuditError(format!($($why)*)));
+        }
+    };
+}
+
+impl<P: Platform> Memory<P> {
+    /// Check I1 to I4 and I6 (I5 is a matter of time, not of state: the software machine's stale TLBs check it).
+    pub fn audit(&self) -> Result<(), AuditError> {
+        let spaces = &self.spaces;
+        let frames = &spaces.frames;
+        let count = frames.table().len();
+        let mut maps = vec![0u32; count];
+        let mut slot_refs: BTreeMap<u32, u32> = BTreeMap::new();
+
+        let mut number = 0;
+        while let Some((next, space)) = spaces.spaces.next(number) {
+            number = next;
+            let all = PageRange::new(Vpn(0), USER_END);
+            let regions = space.regions.read();
+            let mut stray = None;
+            spaces.cursor(&space, all).each(all, &mut |page, slot| {
+                if regions.find(page).is_none() {
+                    stray = Some(page);
+                }
+                match slot.get() {
+                    Entry::Present { frame, .. } if frame != frames.zero => maps[frame.0 as usize] += 1,
+                    Entry::Swap { slot } => *slot_refs.entry(slot).or_default() += 1,
+                    _ => {}
+                }
+            });
+            check!(stray.is_none(), "space {:?} has an entry outside its regions, at {stray:?}", space.id());
+        }
+
+        let mut in_map = vec![false; count];
+        let mut number = 0;
+        while let Some((next, object)) = spaces.objects.next(number) {
+            number = next;
+            let pages = object.pages.lock();
+            let mut at = 0;
+            while let Some((index, place)) = pages.next(at) {
+                at = index + 1;
+                match place {
+                    Place::Frame(frame) => {
+                        let meta = frames.meta(frame);
+                        check!(
+                            meta.owner() == object.id && meta.index() == index && meta.word().has(Flags::CACHED),
+                            "I3: {frame:?} is page {index} of object {}, but notes {} of {}",
+                            object.id,
+                            meta.index(),
+                            meta.owner()
+                        );
+                        in_map[frame.0 as usize] = true;
+                    }
+                    Place::Swap(slot) => *slot_refs.entry(slot).or_default() += 1,
+                    Place::Nowhere => {}
+                }
+            }
+        }
+
+        let mut listed = vec![false; count];
+        let mut twice = None;
+        frames.lists.each(frames.table(), |frame, _, _| {
+            if core::mem::replace(&mut listed[frame.0 as usize], true) {
+                twice = Some(frame);
+            }
+        });
+        check!(twice.is_none(), "I1: {twice:?} is on a list twice");
+
+        let mut charged: BTreeMap<u16, [u64; 3]> = BTreeMap::new();
+        for (n, meta) in frames.table().iter().enumerate() {
+            let (frame, word) = (Pfn(n as u32), meta.word());
+            let kind = match word.state() {
+                State::Anon | State::Shared | State::Wired => 0,
+                State::File => 1,
+                State::Table => 2,
+                _ => {
+                    check!(maps[n] == 0 && !listed[n], "I1: {frame:?} is free and used");
+                    continue;
+                }
+            };
+            // An image page or a table of the boot is wired without a charge; the core's own are charged to it.
+            charged.entry(word.account().0).or_default()[kind] += 1;
+            if matches!(word.state(), State::Wired | State::Table) {
+                check!(maps[n] == 0 && !listed[n], "I1: the kernel's {frame:?} is mapped or listed");
+                continue;
+            }
+            check!(
+                word.maps() == maps[n],
+                "I2: {frame:?} counts {} maps, and {} entries name it",
+                word.maps(),
+                maps[n]
+            );
+            let in_flight = word.any(Flags::ISOLATED | Flags::READING | Flags::WRITING);
+            check!(
+                listed[n] != (word.has(Flags::WIRED) || in_flight),
+                "I1: {frame:?} is {} a list, word {:#x}",
+                if listed[n] { "on" } else { "off" },
+                word.0
+            );
+            check!(!word.is_unheld(), "I1: nothing holds {frame:?}, and it is not free");
+            if word.state() == State::Anon {
+                check!(spaces.families.get(meta.owner()).is_some(), "I3: {frame:?} has no family");
+                let cached = meta.slot() != 0;
+                check!(cached == word.has(Flags::CACHED), "I4: {frame:?}: slot {} and cached bit differ", meta.slot());
+            } else {
+                check!(in_map[n] == word.has(Flags::CACHED), "I3: {frame:?} and its page map differ");
+            }
+            if meta.slot() != 0 {
+                let record = spaces.swap.record(frames, meta.slot());
+                let named = record.and_then(|r| r.frame);
+                check!(named == Some(frame), "I4: {frame:?} notes slot {}, which caches {named:?}", meta.slot());
+            }
+        }
+
+        let mut wrong = None;
+        let mut slots: BTreeMap<u16, u64> = BTreeMap::new();
+        spaces.swap.state.lock().slots.each(frames, |slot, record| {
+            *slots.entry(record.account.0).or_default() += 1;
+            let named = slot_refs.remove(&slot).unwrap_or(0);
+            if record.refs as u32 != named {
+                wrong = Some(format!("I4: slot {slot} counts {} references, and {named} name it", record.refs));
+            }
+            if let Some(frame) = record.frame
+                && frames.meta(frame).slot() != slot
+            {
+                wrong = Some(format!("I4: slot {slot} caches {frame:?}, which notes another"));
+            }
+        });
+        check!(wrong.is_none(), "{}", wrong.unwrap_or_default());
+        check!(slot_refs.is_empty(), "I4: entries name slots that are free: {slot_refs:?}");
+
+        let mut unequal = None;
+        frames.accounts.for_each(|id, _, stat| {
+            let seen = charged.remove(&id.0).unwrap_or_default();
+            let expected = [stat.resident, stat.file, stat.tables];
+            if seen != expected || slots.remove(&id.0).unwrap_or(0) != stat.swapped {
+                unequal = Some((id, seen, stat));
+            }
+        });
+        check!(unequal.is_none(), "I6: charges differ from what is there: {unequal:?}");
+        charged.remove(&AccountId::KERNEL.0);
+        check!(charged.is_empty(), "I6: charged to no account: {charged:?}");
+        Ok(())
+    }
+}

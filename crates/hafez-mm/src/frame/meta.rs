@@ -1,0 +1,255 @@
+//! What the kernel knows about one frame: 32 bytes, of which one atomic word says everything that can be raced for.
+//!
+//! ```text
+//!  63        48 47          28 27    16 15     8 7    4 3     0
+//! +------------+--------------+--------+--------+------+-------+
+//! |  account   |     maps     |  pins  | flags  | list | state |
+//! +------------+--------------+--------+--------+------+-------+
+//! ```
+//!
+//! A frame of a page is *held* by its maps (entries that name it), its pins (kernel code that uses its bytes), by
+//! the cache it sits in ([`Flags::CACHED`]: an object's page map, or the swap cache) and by whoever has isolated it
+//! ([`Flags::ISOLATED`], [`Flags::READING`]). All holds live in the one word, so of several that let go at once,
+//! exactly one sees the word become unheld, and that one frees the frame. There is no count to keep in step.
+//!
+//! The other fields are written only by the one that owns the frame in its present state:
+//!
+//! | field | free head | page table | anonymous | of an object |
+//! |---|---|---|---|---|
+//! | `owner` | – | – | family | object |
+//! | `index` | order | used entries | page (`Vpn`) | page index |
+//! | `slot` | – | – | slot that holds the same bytes, or 0 | the same |
+//! | `prev`, `next` | free list | – | generation list | generation list |
+
+use crate::account::AccountId;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+
+/// What a frame is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum State {
+    /// Not RAM, or inside a free block whose head tells about it.
+    Inner = 0,
+    /// The first frame of a free block.
+    FreeHead = 1,
+    /// In a CPU's magazine, or just taken from it.
+    Idle = 2,
+    /// The kernel's own: image, heap, stacks, rings. Never evicted.
+    Wired = 3,
+    /// A node of a page table.
+    Table = 4,
+    /// A page of anonymous memory.
+    Anon = 5,
+    /// A page of a file, in its object's page map.
+    File = 6,
+    /// A page of a shared object (tmpfs, memfd, shared anonymous memory).
+    Shared = 7,
+}
+
+bitflags::bitflags! {
+    /// Facts about a page's frame that may change while others look.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Flags: u64 {
+        /// The bytes differ from what the file or slot behind them holds.
+        const DIRTY = 1 << 8;
+        /// Seen accessed since the last look, by other means than an entry's bit (read and write calls).
+        const REFERENCED = 1 << 9;
+        /// In an object's page map or in the swap cache.
+        const CACHED = 1 << 10;
+        /// Taken off its list by reclaim, which decides what comes next.
+        const ISOLATED = 1 << 11;
+        /// Its bytes are on their way in; nobody may map or read it yet.
+        const READING = 1 << 12;
+        /// Locked in memory: on no generation list.
+        const WIRED = 1 << 13;
+        /// Brought in ahead of need and not yet seen used.
+        const AHEAD = 1 << 14;
+        /// Being written to its file or slot.
+        const WRITING = 1 << 15;
+    }
+}
+
+const STATE: u64 = 0xF;
+const LIST_SHIFT: u32 = 4;
+const LIST: u64 = 0xF << LIST_SHIFT;
+const PIN_SHIFT: u32 = 16;
+const PIN: u64 = 1 << PIN_SHIFT;
+const PINS: u64 = 0xFFF << PIN_SHIFT;
+const MAP_SHIFT: u32 = 28;
+const MAP: u64 = 1 << MAP_SHIFT;
+const MAPS: u64 = 0xF_FFFF << MAP_SHIFT;
+const ACCOUNT_SHIFT: u32 = 48;
+/// What keeps a page's frame from being freed.
+const HOLDS: u64 =
+    PINS | MAPS | Flags::CACHED.bits() | Flags::ISOLATED.bits() | Flags::READING.bits() | Flags::WRITING.bits();
+
+/// No frame: the end of a list.
+pub const NONE: u32 = u32::MAX;
+
+/// A reading of the word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Word(pub u64);
+
+impl Word {
+    /// A word of this state, charge and number of maps, with no other hold.
+    pub const fn new(state: State, account: AccountId, maps: u32) -> Word {
+        Word(state as u64 | (account.0 as u64) << ACCOUNT_SHIFT | (maps as u64) << MAP_SHIFT)
+    }
+    pub const fn with(self, flags: Flags) -> Word {
+        Word(self.0 | flags.bits())
+    }
+    pub fn state(self) -> State {
+        match self.0 & STATE {
+            1 => State::FreeHead,
+            2 => State::Idle,
+            3 => State::Wired,
+            4 => State::Table,
+            5 => State::Anon,
+            6 => State::File,
+            7 => State::Shared,
+            _ => State::Inner,
+        }
+    }
+    /// The list it is on, or `None`.
+    pub fn list(self) -> Option<u8> {
+        (((self.0 & LIST) >> LIST_SHIFT) as u8).checked_sub(1)
+    }
+    pub fn has(self, flags: Flags) -> bool {
+        self.0 & flags.bits() == flags.bits()
+    }
+    pub fn any(self, flags: Flags) -> bool {
+        self.0 & flags.bits() != 0
+    }
+    pub fn pins(self) -> u32 {
+        ((self.0 & PINS) >> PIN_SHIFT) as u32
+    }
+    pub fn maps(self) -> u32 {
+        ((self.0 & MAPS) >> MAP_SHIFT) as u32
+    }
+    pub fn account(self) -> AccountId {
+        AccountId((self.0 >> ACCOUNT_SHIFT) as u16)
+    }
+    /// Whether nothing holds the frame any more.
+    pub fn is_unheld(self) -> bool {
+        self.0 & HOLDS == 0
+    }
+}
+
+/// The record of one frame.
+#[repr(C)]
+pub struct FrameMeta {
+    word: AtomicU64,
+    index: AtomicU64,
+    owner: AtomicU32,
+    slot: AtomicU32,
+    prev: AtomicU32,
+    next: AtomicU32,
+}
+
+const _: () = assert!(size_of::<FrameMeta>() == 32);
+
+/// Most maps that one frame may have; a map beyond is refused.
+pub const MAX_MAPS: u32 = 0xF_FFF0;
+/// Most pins that one frame may have; a pin beyond is refused.
+pub const MAX_PINS: u32 = 0xFF0;
+
+impl FrameMeta {
+    pub fn word(&self) -> Word {
+        Word(self.word.load(Acquire))
+    }
+    /// Begin a new life: only for a frame that nobody else can see yet.
+    pub fn begin(&self, word: Word, owner: u32, index: u64) {
+        self.owner.store(owner, Relaxed);
+        self.index.store(index, Relaxed);
+        self.slot.store(0, Relaxed);
+        self.word.store(word.0, Release);
+    }
+    pub fn set_word(&self, word: Word) {
+        self.word.store(word.0, Release);
+    }
+    /// Set flags; the word before.
+    pub fn set(&self, flags: Flags) -> Word {
+        Word(self.word.fetch_or(flags.bits(), AcqRel))
+    }
+    /// Clear flags; the word before.
+    pub fn clear(&self, flags: Flags) -> Word {
+        Word(self.word.fetch_and(!flags.bits(), AcqRel))
+    }
+    /// Clear flags; the word after. Where that is unheld, the caller frees the frame.
+    pub fn release(&self, flags: Flags) -> Word {
+        Word(self.clear(flags).0 & !flags.bits())
+    }
+    /// Set `flags` if none of `unless` is set and the frame has no pin: how reclaim takes a frame for itself.
+    pub fn claim(&self, flags: Flags, unless: Flags) -> bool {
+        self.word
+            .fetch_update(AcqRel, Acquire, |w| {
+                (w & (unless.bits() | PINS) == 0).then_some(w | flags.bits())
+            })
+            .is_ok()
+    }
+    /// One entry more names the frame.
+    pub fn add_map(&self) -> Word {
+        Word(self.word.fetch_add(MAP, AcqRel))
+    }
+    /// One entry fewer; the word after.
+    pub fn drop_map(&self) -> Word {
+        let before = Word(self.word.fetch_sub(MAP, AcqRel));
+        debug_assert!(before.maps() > 0, "an entry is gone that no map was counted for");
+        Word(before.0 - MAP)
+    }
+    /// Hold the frame's bytes in RAM; false where it is pinned too often already.
+    #[must_use]
+    pub fn pin(&self) -> bool {
+        let before = Word(self.word.fetch_add(PIN, AcqRel));
+        if before.pins() < MAX_PINS {
+            return true;
+        }
+        self.word.fetch_sub(PIN, AcqRel);
+        false
+    }
+    /// Let go of a pin; the word after.
+    pub fn unpin(&self) -> Word {
+        let before = Word(self.word.fetch_sub(PIN, AcqRel));
+        debug_assert!(before.pins() > 0);
+        Word(before.0 - PIN)
+    }
+    /// Note the list it is on. Only under the lists' lock.
+    pub fn set_list(&self, list: Option<u8>) {
+        let bits = list.map_or(0, |l| (l as u64 + 1) << LIST_SHIFT);
+        let _ = self.word.fetch_update(AcqRel, Acquire, |w| Some(w & !LIST | bits));
+    }
+    pub fn set_account(&self, account: AccountId) {
+        let bits = (account.0 as u64) << ACCOUNT_SHIFT;
+        let _ = self.word.fetch_update(AcqRel, Acquire, |w| Some(w << 16 >> 16 | bits));
+    }
+    pub fn owner(&self) -> u32 {
+        self.owner.load(Relaxed)
+    }
+    pub fn set_owner(&self, owner: u32) {
+        self.owner.store(owner, Relaxed)
+    }
+    pub fn index(&self) -> u64 {
+        self.index.load(Relaxed)
+    }
+    pub fn set_index(&self, index: u64) {
+        self.index.store(index, Relaxed)
+    }
+    pub fn slot(&self) -> u32 {
+        self.slot.load(Relaxed)
+    }
+    pub fn set_slot(&self, slot: u32) {
+        self.slot.store(slot, Relaxed)
+    }
+    pub fn prev(&self) -> u32 {
+        self.prev.load(Relaxed)
+    }
+    pub fn set_prev(&self, frame: u32) {
+        self.prev.store(frame, Relaxed)
+    }
+    pub fn next(&self) -> u32 {
+        self.next.load(Relaxed)
+    }
+    pub fn set_next(&self, frame: u32) {
+        self.next.store(frame, Relaxed)
+    }
+}

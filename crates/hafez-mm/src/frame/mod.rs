@@ -1,0 +1,259 @@
+//! Frames: where all of the machine's RAM is kept, and the only place that hands it out.
+//!
+//! ```text
+//!   buddy (2^0..2^10)  --32 at a time-->  magazine of a CPU  --1-->  fault, page table, cache
+//!                      <-----------------                    <-----
+//! ```
+//!
+//! The magazine makes the common case a pop from a small array that no other CPU touches. Three watermarks divide the
+//! free frames: below `low` the reclaim thread works (up to `high`); the last `reserve` frames are not for programs,
+//! because getting a page out of RAM itself takes a few: page-table nodes on the way, records of slots, request memory.
+//!
+//! Locks: a magazine, then the buddy lists; both innermost.
+
+pub mod buddy;
+pub mod lists;
+pub mod meta;
+
+use crate::account::{AccountId, Accounts, Charge};
+use crate::addr::{Pfn, PfnRange};
+use crate::phys::PhysMap;
+use arrayvec::ArrayVec;
+use buddy::Buddy;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
+use lists::Lists;
+use meta::{FrameMeta, State, Word};
+use spin::Mutex;
+
+/// CPUs that the core keeps magazines for.
+pub const MAX_CPUS: usize = 16;
+/// Frames in a magazine. Two refills' worth, so that freeing and allocating in turn never crosses to the buddy lists each time.
+const MAGAZINE: usize = 64;
+const REFILL: usize = MAGAZINE / 2;
+
+/// There is no frame to be had at this priority. The holder of locks unwinds; [`crate::Memory`] makes room and retries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoFrames;
+
+/// For whom a frame is: how deep it may reach into the reserve.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Priority {
+    /// A program's page.
+    User,
+    /// The kernel's own structures: half of the reserve.
+    Kernel,
+    /// What reclaim itself needs to get pages out: all of it.
+    Reclaim,
+}
+
+/// Numbers of free frames at which something changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Watermarks {
+    /// Not for programs.
+    pub reserve: u32,
+    /// The reclaim thread starts.
+    pub low: u32,
+    /// The reclaim thread stops.
+    pub high: u32,
+}
+
+impl Watermarks {
+    /// 1/128 of RAM as reserve, at least 24 frames (a page walk's nodes and a batch's slot records, twice) and at most 512.
+    fn of(frames: u32) -> Self {
+        let reserve = (frames / 128).clamp(24, 512).min(frames / 8);
+        Watermarks { reserve, low: reserve * 2, high: reserve * 3 }
+    }
+}
+
+pub struct Frames {
+    pub phys: PhysMap,
+    pub accounts: Accounts,
+    pub lists: Lists,
+    pub marks: Watermarks,
+    /// Frames of RAM that the allocator was given.
+    pub usable: u32,
+    /// A frame of zeroes, mapped read-only wherever untouched memory is read.
+    pub zero: Pfn,
+    /// Set where an allocation saw the low watermark crossed; the reclaim thread clears it.
+    pub wanted: AtomicBool,
+    table: &'static [FrameMeta],
+    buddy: Mutex<Buddy>,
+    /// Copy of the buddy's count, to be read without its lock.
+    free: AtomicU32,
+    magazines: [Mutex<ArrayVec<Pfn, MAGAZINE>>; MAX_CPUS],
+}
+
+impl Frames {
+    /// # Safety
+    /// `phys` must reach every frame below `total`; `usable` must be RAM that nothing else uses, ascending; the frame
+    /// table's frames from `meta` on must be RAM that nothing else uses and be outside `usable`.
+    pub unsafe fn new(phys: PhysMap, usable: &[PfnRange], meta: Pfn, total: u32) -> Self {
+        let records = phys.ptr(meta).cast::<FrameMeta>();
+        // SAFETY: the caller gave the frames at `meta` to this table alone, for good, and all-zero bytes are valid
+        // records (atomics of zero: `State::Inner`, no holds).
+        let table: &'static [FrameMeta] = unsafe {
+            core::ptr::write_bytes(records, 0, total as usize);
+            core::slice::from_raw_parts(records, total as usize)
+        };
+        let mut buddy = Buddy::new();
+        for range in usable {
+            buddy.add(table, PfnRange { start: range.start, end: Pfn(range.end.0.min(total)) });
+        }
+        let usable = buddy.free_frames();
+        // Without even one frame there is nothing to run: the caller has checked the minimum.
+        let zero = buddy.take(table, 0).unwrap_or(Pfn(0));
+        table[zero.0 as usize].begin(Word::new(State::Wired, AccountId::KERNEL, 0), 0, 0);
+        phys.zero(zero);
+        let frames = Frames {
+            phys,
+            accounts: Accounts::new(),
+            lists: Lists::new(),
+            marks: Watermarks::of(usable),
+            usable,
+            zero,
+            wanted: AtomicBool::new(false),
+            table,
+            free: AtomicU32::new(buddy.free_frames()),
+            buddy: Mutex::new(buddy),
+            magazines: [const { Mutex::new(ArrayVec::new_const()) }; MAX_CPUS],
+        };
+        frames.accounts.charge(AccountId::KERNEL, Charge::Resident, 1);
+        frames
+    }
+
+    pub fn table(&self) -> &'static [FrameMeta] {
+        self.table
+    }
+
+    #[inline]
+    pub fn meta(&self, frame: Pfn) -> &'static FrameMeta {
+        &self.table[frame.0 as usize]
+    }
+
+    /// Free frames, those in magazines not counted.
+    pub fn free(&self) -> u32 {
+        self.free.load(Relaxed)
+    }
+
+    /// Free frames, those in magazines counted too.
+    pub fn all_free(&self) -> u32 {
+        let cached: usize = self.magazines.iter().map(|m| m.lock().len()).sum();
+        self.buddy.lock().free_frames() + cached as u32
+    }
+
+    /// One frame, its bytes unknown, its record [`State::Idle`], charged to nobody yet.
+    #[inline]
+    pub fn alloc(&self, cpu: usize, priority: Priority) -> Result<Pfn, NoFrames> {
+        let mut magazine = self.magazines[cpu].lock();
+        match magazine.pop() {
+            Some(frame) => Ok(frame),
+            None => self.refill(&mut magazine, priority),
+        }
+    }
+
+    #[cold]
+    fn refill(&self, magazine: &mut ArrayVec<Pfn, MAGAZINE>, priority: Priority) -> Result<Pfn, NoFrames> {
+        let mut buddy = self.buddy.lock();
+        let free = buddy.free_frames();
+        if free < self.marks.low + REFILL as u32 {
+            self.wanted.store(true, Release);
+        }
+        let keep = self.floor(priority);
+        if free <= keep {
+            return Err(NoFrames);
+        }
+        // Near the reserve a magazine takes one at a time: what it holds, another priority could pop.
+        let count = if free > self.marks.low + REFILL as u32 { REFILL } else { 1 };
+        for _ in 0..count {
+            let Some(frame) = buddy.take(self.table, 0) else { break };
+            self.meta(frame).begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
+            magazine.push(frame);
+        }
+        self.free.store(buddy.free_frames(), Relaxed);
+        magazine.pop().ok_or(NoFrames)
+    }
+
+    fn floor(&self, priority: Priority) -> u32 {
+        match priority {
+            Priority::User => self.marks.reserve,
+            Priority::Kernel => self.marks.reserve / 2,
+            Priority::Reclaim => 0,
+        }
+    }
+
+    /// Give back a frame that nothing holds and nobody is charged for.
+    pub fn free_frame(&self, cpu: usize, frame: Pfn) {
+        let meta = self.meta(frame);
+        debug_assert!(meta.word().list().is_none());
+        meta.begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
+        let mut magazine = self.magazines[cpu].lock();
+        if magazine.is_full() || self.wanted.load(Relaxed) {
+            self.spill(&mut magazine);
+        }
+        magazine.push(frame);
+    }
+
+    #[cold]
+    fn spill(&self, magazine: &mut ArrayVec<Pfn, MAGAZINE>) {
+        let mut buddy = self.buddy.lock();
+        while magazine.len() > REFILL || (self.wanted.load(Relaxed) && !magazine.is_empty()) {
+            let Some(frame) = magazine.pop() else { break };
+            buddy.give(self.table, frame, 0);
+        }
+        self.free.store(buddy.free_frames(), Relaxed);
+    }
+
+    /// Bring all that the magazines hold back to the buddy lists, where blocks form again.
+    pub fn drain(&self) {
+        for magazine in &self.magazines {
+            let mut magazine = magazine.lock();
+            let mut buddy = self.buddy.lock();
+            for frame in magazine.drain(..) {
+                buddy.give(self.table, frame, 0);
+            }
+            self.free.store(buddy.free_frames(), Relaxed);
+        }
+    }
+
+    /// 2^order frames in a row, charged to the kernel and never evicted.
+    pub fn alloc_wired(&self, order: u8, priority: Priority) -> Result<Pfn, NoFrames> {
+        if order as usize >= buddy::ORDERS {
+            return Err(NoFrames);
+        }
+        if let Some(block) = self.take_wired(order, priority) {
+            return Ok(block);
+        }
+        self.drain();
+        self.take_wired(order, priority).ok_or(NoFrames)
+    }
+
+    fn take_wired(&self, order: u8, priority: Priority) -> Option<Pfn> {
+        let mut buddy = self.buddy.lock();
+        if buddy.free_frames() < self.floor(priority) + (1 << order) {
+            self.wanted.store(true, Release);
+            return None;
+        }
+        let block = buddy.take(self.table, order)?;
+        self.free.store(buddy.free_frames(), Relaxed);
+        for n in 0..1 << order {
+            self.meta(block.add(n)).begin(Word::new(State::Wired, AccountId::KERNEL, 0), 0, order as u64);
+        }
+        self.accounts.charge(AccountId::KERNEL, Charge::Resident, 1 << order);
+        if buddy.free_frames() < self.marks.low {
+            self.wanted.store(true, Release);
+        }
+        Some(block)
+    }
+
+    /// Give back what [`Frames::alloc_wired`] gave.
+    pub fn free_wired(&self, block: Pfn, order: u8) {
+        for n in 0..1 << order {
+            debug_assert!(self.meta(block.add(n)).word().state() == State::Wired);
+            self.meta(block.add(n)).begin(Word::new(State::Inner, AccountId::KERNEL, 0), 0, 0);
+        }
+        let mut buddy = self.buddy.lock();
+        buddy.give(self.table, block, order);
+        self.free.store(buddy.free_frames(), Relaxed);
+        self.accounts.uncharge(AccountId::KERNEL, Charge::Resident, 1 << order);
+    }
+}

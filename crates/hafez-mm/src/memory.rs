@@ -1,0 +1,505 @@
+//! `Memory`: the whole of it behind one door, and the one place where a want of frames meets reclaim.
+//!
+//! ```text
+//!   call -> Spaces does it -> Ok
+//!             ^     |
+//!             |     +-> NoFrames: everything unwound, no lock held
+//!             |              |
+//!             +-- make_room: one batch of eviction; or wait for a write; or, at the very end, somebody goes
+//! ```
+
+use crate::account::{AccountId, AccountStat};
+use crate::addr::{PAGE_SIZE, PageRange, Pfn, PfnRange, VirtAddr, Vpn};
+use crate::frame::{Frames, Priority};
+use crate::object::{Object, Pager, PagerError, Registry, Source};
+use crate::phys::PhysMap;
+use crate::reclaim::{BATCH, PolicyKind, Reclaim};
+use crate::space::advise::Advice;
+use crate::space::map::MapRequest;
+use crate::space::remap::RemapHow;
+use crate::space::{Access, Counters, FaultError, MmError, Space, Spaces, Stop};
+use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
+use crate::{OomReport, Platform};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::*;
+use spin::Mutex;
+
+/// What the core starts with.
+pub struct Config<'a> {
+    /// The window on all RAM.
+    pub phys: PhysMap,
+    /// RAM for the core to hand out, ascending.
+    pub usable: &'a [PfnRange],
+    /// Where the frame table goes: [`Config::meta_frames`] frames outside `usable`.
+    pub meta: Pfn,
+    /// Frames to keep records of: all RAM lies below.
+    pub total_frames: u32,
+    /// The root whose upper half every space shares.
+    pub kernel_root: Pfn,
+    pub policy: PolicyKind,
+    /// For the checksums of swapped pages.
+    pub seed: u64,
+}
+
+impl Config<'_> {
+    /// Frames that the frame table of a machine with so many frames takes.
+    pub const fn meta_frames(total_frames: u32) -> u32 {
+        total_frames.div_ceil((PAGE_SIZE / 32) as u32)
+    }
+}
+
+/// The machine's memory.
+pub struct Memory<P: Platform> {
+    pub(crate) spaces: Spaces<P>,
+    pub(crate) reclaim: Reclaim,
+    /// Processes told to go, until their account is closed.
+    dying: Mutex<Vec<AccountId>>,
+}
+
+/// Wait keys, apart from frames' and requests'.
+const FREED_KEY: usize = 1 << 41;
+const WANTED_KEY: usize = 1 << 42;
+
+impl<P: Platform> Memory<P> {
+    /// # Safety
+    /// `config` must tell the truth about RAM: see [`PhysMap::new`] and [`Frames::new`].
+    pub unsafe fn new(platform: P, config: Config<'_>) -> Self {
+        // SAFETY: the caller's promise, passed on.
+        let frames = unsafe { Frames::new(config.phys, config.usable, config.meta, config.total_frames) };
+        let memory = Memory {
+            spaces: Spaces {
+                platform,
+                frames,
+                swap: Swap::new(config.seed),
+                objects: Registry::new(),
+                families: Registry::new(),
+                spaces: Registry::new(),
+                counters: Counters::default(),
+                kernel_root: config.kernel_root,
+            },
+            reclaim: Reclaim::new(config.policy),
+            dying: Mutex::new(Vec::new()),
+        };
+        memory.reclaim.publish(&memory.spaces);
+        memory
+    }
+
+    pub fn platform(&self) -> &P {
+        &self.spaces.platform
+    }
+    pub fn phys(&self) -> &PhysMap {
+        &self.spaces.frames.phys
+    }
+    /// The replacement policy's name.
+    pub fn policy_name(&self) -> &'static str {
+        self.reclaim.policy_name()
+    }
+
+    // ---- want of frames ----
+
+    /// Do it, making room as often as needed.
+    fn retry<T>(&self, who: AccountId, mut f: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop> {
+        loop {
+            match f() {
+                Err(Stop::NoFrames) => self.make_room(who)?,
+                done => {
+                    if self.spaces.frames.wanted.load(Relaxed) {
+                        self.spaces.platform.wake(WANTED_KEY);
+                    }
+                    return done;
+                }
+            }
+        }
+    }
+
+    /// Get at least a frame for a program, or say that there will be none for it.
+    #[cold]
+    fn make_room(&self, who: AccountId) -> Result<(), Stop> {
+        let frames = &self.spaces.frames;
+        let lists: u32 = frames.lists.lengths().iter().flatten().sum();
+        // Twice through everything: the first pass may only have taken accessed bits back.
+        for _ in 0..2 * (lists as usize / BATCH) + 8 {
+            if self.dying.lock().contains(&who) {
+                return Err(FaultError::OutOfMemory.into());
+            }
+            frames.drain();
+            if frames.free() > frames.marks.reserve {
+                return Ok(());
+            }
+            self.spaces.note_peak();
+            let answers = self.spaces.swap.answers();
+            let in_flight = self.spaces.swap.in_flight();
+            match self.reclaim.batch(&self.spaces) {
+                Some(progress) if progress.freed > 0 => {}
+                _ if in_flight > 0 => self.spaces.wait_answer(answers),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        frames.drain();
+        if frames.free() > frames.marks.reserve {
+            return Ok(());
+        }
+        self.out_of_memory(who)
+    }
+
+    /// Nothing more can be evicted: the process that holds most goes, and says why.
+    fn out_of_memory(&self, who: AccountId) -> Result<(), Stop> {
+        let frames = &self.spaces.frames;
+        let mut victim: Option<(AccountId, AccountStat)> = None;
+        frames.accounts.for_each(|id, open, stat| {
+            let held = |s: &AccountStat| s.resident + s.swapped + s.tables;
+            if open && id != AccountId::KERNEL && victim.as_ref().is_none_or(|(_, most)| held(&stat) > held(most)) {
+                victim = Some((id, stat));
+            }
+        });
+        let Some((id, stat)) = victim else { return Err(FaultError::OutOfMemory.into()) };
+        let first = {
+            let mut dying = self.dying.lock();
+            let first = !dying.contains(&id);
+            if first {
+                dying.push(id);
+            }
+            first
+        };
+        if first {
+            self.spaces.counters.oom_kills.fetch_add(1, Relaxed);
+            let totals = self.stats();
+            self.spaces.platform.kill(id, &OomReport { victim: stat, totals });
+        }
+        if id == who {
+            return Err(FaultError::OutOfMemory.into());
+        }
+        // The victim's memory comes back as it exits.
+        let dying = || self.dying.lock().contains(&id);
+        self.spaces.platform.wait(FREED_KEY, &|| frames.free() > frames.marks.reserve || !dying());
+        Ok(())
+    }
+
+    /// The body of the reclaim thread, for ever: sleep until frames are wanted, reclaim up to the high watermark.
+    pub fn kreclaim(&self) -> ! {
+        loop {
+            let frames = &self.spaces.frames;
+            self.spaces.platform.wait(WANTED_KEY, &|| frames.wanted.load(Acquire));
+            self.reclaim_to_high();
+        }
+    }
+
+    /// One waking of the reclaim thread.
+    pub fn reclaim_to_high(&self) {
+        let frames = &self.spaces.frames;
+        let lists: u32 = frames.lists.lengths().iter().flatten().sum();
+        let mut fruitless = 0;
+        while frames.free() < frames.marks.high && fruitless < 2 * (lists as usize / BATCH) + 8 {
+            self.spaces.note_peak();
+            let answers = self.spaces.swap.answers();
+            let busy = self.spaces.swap.in_flight();
+            // What is being written counts as soon free.
+            if busy > 0 && frames.free() + busy * BATCH as u32 / 2 >= frames.marks.high || busy >= 8 {
+                self.spaces.wait_answer(answers);
+                continue;
+            }
+            match self.reclaim.batch(&self.spaces) {
+                Some(progress) if progress.freed + progress.queued > 0 => fruitless = 0,
+                Some(_) => fruitless += 1,
+                None => break,
+            }
+            self.spaces.platform.wake(FREED_KEY);
+        }
+        frames.wanted.store(false, Release);
+        self.spaces.platform.wake(FREED_KEY);
+    }
+
+    // ---- swap ----
+
+    /// Swap to this disk from now on; only the first is taken.
+    pub fn attach_swap(&self, device: &'static dyn SwapDevice) {
+        self.spaces.swap.attach(device);
+    }
+
+    /// The disk's answer to the request `token`. An answer to no request is ignored.
+    pub fn swap_done(&self, token: u32, result: Result<(), IoError>) {
+        match self.spaces.swap.answered(token, result) {
+            Some(SwapOp::Write) => {
+                self.reclaim.write_done(&self.spaces, token, result);
+                self.spaces.platform.wake(FREED_KEY);
+                self.spaces.request_answered();
+            }
+            Some(SwapOp::Read) => self.spaces.request_answered(),
+            None => {}
+        }
+    }
+
+    // ---- accounts and the kernel's own frames ----
+
+    pub fn open_account(&self) -> Result<AccountId, MmError> {
+        self.spaces.frames.accounts.open().ok_or(MmError::NoMemory)
+    }
+    pub fn close_account(&self, id: AccountId) {
+        self.spaces.frames.accounts.close(id);
+        self.dying.lock().retain(|&d| d != id);
+        self.spaces.platform.wake(FREED_KEY);
+    }
+    pub fn account(&self, id: AccountId) -> AccountStat {
+        self.spaces.frames.accounts.stat(id)
+    }
+    /// 2^order frames in a row, never evicted, charged to the kernel; their bytes are unknown. Does not wait.
+    pub fn alloc_wired(&self, order: u8) -> Result<Pfn, MmError> {
+        let frame = self.spaces.frames.alloc_wired(order, Priority::Kernel).map_err(|_| MmError::NoMemory);
+        if self.spaces.frames.wanted.load(Relaxed) {
+            self.spaces.platform.wake(WANTED_KEY);
+        }
+        frame
+    }
+    pub fn free_wired(&self, frame: Pfn, order: u8) {
+        self.spaces.frames.free_wired(frame, order);
+    }
+    /// Frames that the kernel could still take for itself.
+    pub fn kernel_headroom(&self) -> u32 {
+        self.spaces.frames.free().saturating_sub(self.spaces.frames.marks.reserve)
+    }
+    /// Reclaim until the kernel has `frames` frames of headroom; false where they cannot be had. May sleep.
+    pub fn make_headroom(&self, frames: u32) -> bool {
+        for _ in 0..64 {
+            if self.kernel_headroom() >= frames {
+                return true;
+            }
+            let answers = self.spaces.swap.answers();
+            let in_flight = self.spaces.swap.in_flight();
+            match self.reclaim.batch(&self.spaces) {
+                Some(progress) if progress.freed > 0 => {}
+                _ if in_flight > 0 => self.spaces.wait_answer(answers),
+                Some(_) => {}
+                None => break,
+            }
+            self.spaces.frames.drain();
+        }
+        self.kernel_headroom() >= frames
+    }
+
+    // ---- spaces ----
+
+    pub fn new_space(&self, account: AccountId) -> Result<Arc<Space>, MmError> {
+        self.retry(account, || self.spaces.new_space(account)).map_err(refused)
+    }
+    pub fn fork_space(&self, parent: &Arc<Space>, account: AccountId) -> Result<Arc<Space>, MmError> {
+        self.retry(parent.account(), || self.spaces.fork_space(parent, account)).map_err(refused)
+    }
+    /// At the exit of the last thread, when no CPU runs the space any more.
+    pub fn destroy_space(&self, space: &Arc<Space>) {
+        self.spaces.note_peak();
+        self.spaces.destroy_space(space);
+        self.spaces.platform.wake(FREED_KEY);
+    }
+    pub fn map(&self, space: &Arc<Space>, request: MapRequest) -> Result<VirtAddr, MmError> {
+        self.spaces.map(space, request).map_err(refused)
+    }
+    pub fn unmap(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
+        self.spaces.unmap(space, range).map_err(refused)
+    }
+    pub fn protect(&self, space: &Arc<Space>, range: PageRange, rights: crate::Rights) -> Result<(), MmError> {
+        self.spaces.protect(space, range, rights).map_err(refused)
+    }
+    /// mremap; lengths in bytes, rounded up to pages.
+    pub fn remap(
+        &self,
+        space: &Arc<Space>,
+        old: VirtAddr,
+        old_len: u64,
+        new_len: u64,
+        how: RemapHow,
+    ) -> Result<VirtAddr, MmError> {
+        if !old.is_aligned() {
+            return Err(MmError::Invalid);
+        }
+        let pages = |bytes: u64| bytes.div_ceil(PAGE_SIZE as u64);
+        self.retry(space.account(), || self.spaces.remap(space, old.page(), pages(old_len), pages(new_len), how))
+            .map_err(refused)
+    }
+    pub fn advise(&self, space: &Arc<Space>, range: PageRange, advice: Advice) -> Result<(), MmError> {
+        self.retry(space.account(), || self.spaces.advise(space, range, advice)).map_err(refused)?;
+        if advice == Advice::PageOut {
+            // The pages are the first to go now: take about as many.
+            for _ in 0..range.len().div_ceil(BATCH as u64) + 1 {
+                self.reclaim.batch(&self.spaces);
+            }
+        }
+        Ok(())
+    }
+    /// msync with MS_SYNC.
+    pub fn sync(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
+        self.spaces.sync(space, range).map_err(refused)
+    }
+    /// mincore.
+    pub fn residency(
+        &self,
+        space: &Arc<Space>,
+        range: PageRange,
+        f: &mut dyn FnMut(Vpn, bool),
+    ) -> Result<(), MmError> {
+        self.spaces.residency(space, range, f).map_err(refused)
+    }
+    /// mlock (brings the pages in) or munlock.
+    pub fn wire(&self, space: &Arc<Space>, range: PageRange, on: bool) -> Result<(), MmError> {
+        self.spaces.wire(space, range, on).map_err(refused)?;
+        if on { self.populate(space, range, false).map_err(|_| MmError::NoMemory) } else { Ok(()) }
+    }
+    pub fn set_heap(&self, space: &Arc<Space>, start: VirtAddr) {
+        self.spaces.set_heap(space, start);
+    }
+    /// The heap's end after the call: where it was if it cannot go there. `limit`: bytes that the heap may have.
+    pub fn brk(&self, space: &Arc<Space>, to: VirtAddr, limit: u64) -> VirtAddr {
+        self.spaces.brk(space, to, limit).unwrap_or(space.heap().1)
+    }
+    pub fn activate(&self, space: &Space, cpu: usize) {
+        self.spaces.activate(space, cpu);
+    }
+    pub fn deactivate(&self, space: &Space, cpu: usize) {
+        self.spaces.deactivate(space, cpu);
+    }
+
+    /// Make the page usable. May sleep; the caller holds no lock.
+    #[inline]
+    pub fn fault(&self, space: &Arc<Space>, at: VirtAddr, access: Access) -> Result<(), FaultError> {
+        match self.retry(space.account(), || self.spaces.fault(space, at, access)) {
+            Ok(()) => Ok(()),
+            Err(Stop::Fault(error)) => Err(error),
+            Err(_) => Err(FaultError::OutOfMemory),
+        }
+    }
+
+    /// Fault in every page of the range as its region allows: with the right to write where it has it and `write` says so.
+    pub fn populate(&self, space: &Arc<Space>, range: PageRange, write: bool) -> Result<(), FaultError> {
+        for page in range.iter() {
+            let region = space.regions.read().find(page).map(|r| (r.rights, r.is_shared()));
+            let Some((rights, shared)) = region else { return Err(FaultError::NotMapped) };
+            let write = rights.contains(crate::Rights::WRITE) && (write || !shared);
+            self.fault(space, page.addr(), Access { write, exec: false })?;
+        }
+        Ok(())
+    }
+
+    // ---- objects ----
+
+    pub fn new_object_file(&self, pager: Arc<dyn Pager>, size: u64) -> Result<Arc<Object>, MmError> {
+        Ok(self.spaces.new_object(Source::File(pager), AccountId::KERNEL, size))
+    }
+    pub fn new_object_shared(&self, size: u64, account: AccountId) -> Result<Arc<Object>, MmError> {
+        Ok(self.spaces.new_object(Source::Shared, account, size))
+    }
+    /// The page, in RAM for as long as the pin lives; may sleep. `for_write` makes it dirty; a hole of a shared object
+    /// that is only read is the page of zeroes.
+    pub fn object_page(&self, object: &Arc<Object>, index: u64, for_write: bool) -> Result<FramePin<'_, P>, FaultError> {
+        let pin = self.retry(AccountId::KERNEL, || self.spaces.pin_page(object, index, for_write));
+        match pin {
+            Ok(frame) => Ok(FramePin { memory: self, frame }),
+            Err(Stop::Fault(error)) => Err(error),
+            Err(_) => Err(FaultError::OutOfMemory),
+        }
+    }
+    /// Read ahead `count` pages from `first` while frames are plentiful; may sleep.
+    pub fn object_prefetch(&self, object: &Arc<Object>, first: u64, count: u64) {
+        self.spaces.prefetch(object, first..first.saturating_add(count));
+    }
+    pub fn object_resize(&self, object: &Arc<Object>, size: u64) -> Result<(), FaultError> {
+        self.retry(AccountId::KERNEL, || self.spaces.resize(object, size)).map_err(failed)
+    }
+    /// Make the bytes `[from, to)` of a shared object read as zero; whole pages are given back.
+    pub fn object_punch(&self, object: &Arc<Object>, from: u64, to: u64) -> Result<(), FaultError> {
+        self.retry(AccountId::KERNEL, || self.spaces.punch(object, from, to)).map_err(failed)
+    }
+    /// Write dirty pages to the file, those dirtied through mappings too; may sleep.
+    pub fn object_sync(&self, object: &Arc<Object>) -> Result<(), PagerError> {
+        self.spaces.write_back(object)
+    }
+    /// Forget clean pages that nobody uses: the file has changed behind them.
+    pub fn object_invalidate(&self, object: &Arc<Object>) {
+        self.spaces.invalidate(object);
+    }
+    /// The last inode that refers to the object has gone: it lives on while it is mapped.
+    pub fn object_retire(&self, object: &Arc<Object>) {
+        self.spaces.retire(object);
+    }
+
+    // ---- another process's memory ----
+
+    /// Copy from a space that need not be the current one.
+    pub fn read_space(&self, space: &Arc<Space>, at: VirtAddr, out: &mut [u8]) -> Result<(), FaultError> {
+        let mut done = 0;
+        while done < out.len() {
+            let here = VirtAddr(at.0.checked_add(done as u64).ok_or(FaultError::NotMapped)?);
+            let len = (PAGE_SIZE - here.offset()).min(out.len() - done);
+            let frame = self.pin_mapped(space, here, false)?;
+            self.phys().read(frame, here.offset(), &mut out[done..done + len]);
+            self.spaces.unpin_page(frame);
+            done += len;
+        }
+        Ok(())
+    }
+
+    /// Copy into a space that need not be the current one.
+    pub fn write_space(&self, space: &Arc<Space>, at: VirtAddr, bytes: &[u8]) -> Result<(), FaultError> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let here = VirtAddr(at.0.checked_add(done as u64).ok_or(FaultError::NotMapped)?);
+            let len = (PAGE_SIZE - here.offset()).min(bytes.len() - done);
+            let frame = self.pin_mapped(space, here, true)?;
+            self.phys().write(frame, here.offset(), &bytes[done..done + len]);
+            self.spaces.mark_dirty(frame);
+            self.spaces.unpin_page(frame);
+            done += len;
+        }
+        Ok(())
+    }
+
+    fn pin_mapped(&self, space: &Arc<Space>, at: VirtAddr, write: bool) -> Result<Pfn, FaultError> {
+        loop {
+            self.fault(space, at, Access { write, exec: false })?;
+            if let Some(frame) = self.spaces.pin_entry(space, at.page(), write) {
+                return Ok(frame);
+            }
+        }
+    }
+}
+
+fn refused(stop: Stop) -> MmError {
+    match stop {
+        Stop::Mm(error) => error,
+        _ => MmError::NoMemory,
+    }
+}
+
+fn failed(stop: Stop) -> FaultError {
+    match stop {
+        Stop::Fault(error) => error,
+        _ => FaultError::OutOfMemory,
+    }
+}
+
+/// A frame that stays in RAM for as long as this lives.
+pub struct FramePin<'a, P: Platform> {
+    memory: &'a Memory<P>,
+    frame: Pfn,
+}
+
+impl<P: Platform> FramePin<'_, P> {
+    pub fn frame(&self) -> Pfn {
+        self.frame
+    }
+    /// Copy bytes out; what would pass the end of the frame panics.
+    pub fn read(&self, offset: usize, out: &mut [u8]) {
+        self.memory.phys().read(self.frame, offset, out);
+    }
+    /// Copy bytes in; the page must have been asked for to be written.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        debug_assert!(self.frame != self.memory.spaces.frames.zero);
+        self.memory.phys().write(self.frame, offset, bytes);
+    }
+}
+
+impl<P: Platform> Drop for FramePin<'_, P> {
+    fn drop(&mut self) {
+        self.memory.spaces.unpin_page(self.frame);
+    }
+}

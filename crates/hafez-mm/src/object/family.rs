@@ -1,0 +1,75 @@
+//! The reverse map of anonymous memory: from a frame to the entries that may name it.
+//!
+//! Fork gives the child the parent's pages at the parent's addresses. So the spaces that descend from one exec form a
+//! *family*, an anonymous frame notes its family and its page number, and the entries that can name it are those of
+//! the family's members at that page. Nothing is kept for each page, and fork adds one member.
+//!
+//! `mremap` is the exception. A page that is the mover's alone simply notes its new number; for one that is shared the
+//! move is recorded as an alias, and the candidates are then the page and what it was moved to, in every member.
+//! The candidates are hints: the cursor sees whether an entry there really names the frame.
+
+use crate::SpaceId;
+use crate::addr::{PageRange, Vpn};
+use alloc::vec::Vec;
+use spin::Mutex;
+
+/// The spaces that share an ancestor since its exec.
+pub struct Family {
+    pub id: u32,
+    pub members: Mutex<Vec<SpaceId>>,
+    aliases: Mutex<Vec<(PageRange, Vpn)>>,
+}
+
+impl Family {
+    pub fn new(id: u32) -> Self {
+        Family { id, members: Mutex::new(Vec::new()), aliases: Mutex::new(Vec::new()) }
+    }
+
+    /// Shared pages of `from` are from now on at `to` in some member.
+    pub fn add_alias(&self, from: PageRange, to: Vpn) {
+        let mut aliases = self.aliases.lock();
+        // What had been moved into the range before moves on with it.
+        let mut chained: Vec<(PageRange, Vpn)> = Vec::new();
+        for &(old, new) in aliases.iter() {
+            let landed = PageRange::new(new, new.add(old.len()));
+            let both = landed.intersect(&from);
+            if !both.is_empty() {
+                let origin = old.start.add(both.start.since(new));
+                chained.push((PageRange::new(origin, origin.add(both.len())), to.add(both.start.since(from.start))));
+            }
+        }
+        chained.push((from, to));
+        for alias in chained {
+            if !aliases.contains(&alias) {
+                aliases.push(alias);
+            }
+        }
+    }
+
+    /// Each page number at which the page noted as `page` may be found.
+    pub fn each_page(&self, page: Vpn, mut f: impl FnMut(Vpn)) {
+        f(page);
+        for &(old, new) in self.aliases.lock().iter() {
+            if old.contains(page) {
+                f(new.add(page.since(old.start)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn a_page_moved_twice_is_still_found() {
+        let family = Family::new(1);
+        family.add_alias(PageRange::new(Vpn(10), Vpn(20)), Vpn(100));
+        family.add_alias(PageRange::new(Vpn(105), Vpn(107)), Vpn(200));
+        let mut found = vec![];
+        family.each_page(Vpn(16), |p| found.push(p.0));
+        found.sort();
+        assert_eq!(found, [16, 106, 201]);
+    }
+}

@@ -1,0 +1,187 @@
+//! Taking translations back: collect, flush once, and only then let go of the frames.
+//!
+//! After an entry is cleared a CPU may still hold its translation, and write through it. So what was unmapped is
+//! gathered here; [`Gather::flush`] tells every CPU that may use the space, and hands the frames on together with a
+//! [`Flushed`], the proof without which nothing can be dropped, freed or written out (invariant I5). A range of any
+//! size costs one flush, or one for each 64 frames where frames are let go.
+
+use super::cursor::free_node;
+use crate::addr::{Pfn, Vpn};
+use crate::frame::Frames;
+use crate::{CpuSet, SpaceId};
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicU64, Ordering::*};
+
+/// Proof that no CPU holds a translation to what was gathered. Only [`Gather`] makes one.
+pub struct Flushed(());
+
+/// Which translations to forget.
+pub struct Flush<'a> {
+    pub space: SpaceId,
+    /// The space's page-table root.
+    pub root: Pfn,
+    pub pages: FlushPages<'a>,
+    /// The CPUs that may hold translations of the space.
+    pub cpus: CpuSet,
+}
+
+/// Single pages, or the whole space where that is cheaper.
+pub enum FlushPages<'a> {
+    All,
+    List(&'a [Vpn]),
+}
+
+/// What a gather needs from those above it.
+pub trait Shootdown {
+    /// Returns when no CPU of the set holds a stale translation.
+    fn flush(&self, flush: &Flush<'_>);
+    /// An entry that named the frame is gone for good.
+    fn unmapped(&self, frame: Pfn, proof: &Flushed);
+}
+
+/// The space whose translations are taken back.
+pub struct Target<'a> {
+    pub space: SpaceId,
+    pub root: Pfn,
+    /// Bit per CPU that may hold translations.
+    pub cpus: &'a AtomicU64,
+}
+
+/// Beyond this, forgetting everything is cheaper than one by one (an `invlpg` costs about as much as the walk it causes).
+const SINGLE: usize = 32;
+
+/// Translations taken back and frames to let go, not flushed yet.
+pub struct Gather<'a, S: Shootdown + ?Sized> {
+    above: &'a S,
+    frames: &'a Frames,
+    cpu: usize,
+    target: Target<'a>,
+    pages: ArrayVec<Vpn, SINGLE>,
+    all: bool,
+    dropped: ArrayVec<Pfn, 64>,
+    nodes: ArrayVec<Pfn, 16>,
+}
+
+impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
+    pub fn new(above: &'a S, frames: &'a Frames, cpu: usize, target: Target<'a>) -> Self {
+        Gather {
+            above,
+            frames,
+            cpu,
+            target,
+            pages: ArrayVec::new(),
+            all: false,
+            dropped: ArrayVec::new(),
+            nodes: ArrayVec::new(),
+        }
+    }
+
+    /// A translation of this page may be held somewhere.
+    pub fn page(&mut self, page: Vpn) {
+        if !self.all && self.pages.try_push(page).is_err() {
+            self.all = true;
+        }
+    }
+
+    /// The page's entry is gone, and this frame has an entry fewer.
+    pub fn drop_frame(&mut self, page: Vpn, frame: Pfn) {
+        self.page(page);
+        if self.dropped.is_full() {
+            self.flush();
+        }
+        self.dropped.push(frame);
+    }
+
+    /// A node of the tables was unlinked.
+    pub fn drop_node(&mut self, node: Pfn) {
+        if self.nodes.is_full() {
+            self.flush();
+        }
+        // A translation of any page below may have cached the way through this node.
+        self.all = true;
+        self.nodes.push(node);
+    }
+
+    /// Flush what was gathered, then let go of it. The gather can be used on.
+    pub fn flush(&mut self) {
+        if self.all || !self.pages.is_empty() {
+            let cpus = CpuSet(self.target.cpus.load(Acquire));
+            if cpus.0 != 0 {
+                let pages = if self.all { FlushPages::All } else { FlushPages::List(&self.pages) };
+                self.above.flush(&Flush { space: self.target.space, root: self.target.root, pages, cpus });
+            }
+        }
+        let proof = Flushed(());
+        for frame in self.dropped.drain(..) {
+            self.above.unmapped(frame, &proof);
+        }
+        for node in self.nodes.drain(..) {
+            free_node(self.frames, self.cpu, node);
+        }
+        self.pages.clear();
+        self.all = false;
+    }
+
+    /// Flush, and end the gather with the proof.
+    pub fn finish(mut self) -> Flushed {
+        self.flush();
+        Flushed(())
+    }
+}
+
+impl<S: Shootdown + ?Sized> Drop for Gather<'_, S> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+/// Translations taken back by reclaim, which goes from frame to frame and so from space to space. It keeps its frames
+/// itself (they are isolated), so there is nothing to hand on: only the flush, one for each run of pages of one space.
+pub struct Sweep<'a, S: Shootdown + ?Sized> {
+    above: &'a S,
+    current: Option<(SpaceId, Pfn)>,
+    cpus: u64,
+    pages: ArrayVec<Vpn, SINGLE>,
+    all: bool,
+}
+
+impl<'a, S: Shootdown + ?Sized> Sweep<'a, S> {
+    pub fn new(above: &'a S) -> Self {
+        Sweep { above, current: None, cpus: 0, pages: ArrayVec::new(), all: false }
+    }
+
+    /// The entry of this page has just been changed.
+    pub fn page(&mut self, target: &Target<'_>, page: Vpn) {
+        if self.current != Some((target.space, target.root)) {
+            self.flush();
+            self.current = Some((target.space, target.root));
+        }
+        self.cpus |= target.cpus.load(Acquire);
+        if !self.all && self.pages.try_push(page).is_err() {
+            self.all = true;
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some((space, root)) = self.current.take()
+            && self.cpus != 0
+        {
+            let pages = if self.all { FlushPages::All } else { FlushPages::List(&self.pages) };
+            self.above.flush(&Flush { space, root, pages, cpus: CpuSet(self.cpus) });
+        }
+        self.pages.clear();
+        (self.cpus, self.all) = (0, false);
+    }
+
+    /// Flush what is left, and end with the proof.
+    pub fn finish(mut self) -> Flushed {
+        self.flush();
+        Flushed(())
+    }
+}
+
+impl<S: Shootdown + ?Sized> Drop for Sweep<'_, S> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

@@ -1,0 +1,9 @@
+//! Paging: entries, the cursor that alone writes them, and the gather that alone takes them back.
+
+pub mod cursor;
+pub mod entry;
+pub mod gather;
+
+pub use cursor::{Cursor, Slot, Tables};
+pub use entry::Entry;
+pub use gather::{Flush, FlushPages, Flushed, Gather, Shootdown, Sweep, Target};

@@ -1,0 +1,399 @@
+//! Eviction: a batch of frames, from the old end of a generation to free.
+//!
+//! ```text
+//!   isolate 64  ->  used since? back, young
+//!               ->  unmap through cursors, keeping the dirty bits      (entry: Swap{slot}, or absent for objects)
+//!               ->  flush, once a space
+//!               ->  look again: mapped or pinned meanwhile? back, young
+//!                     file, clean                       leave the page map, free
+//!                     file, dirty                       back; the caller writes the object back
+//!                     one word over and over            slot says the word, free
+//!                     clean, slot still holds it        free
+//!                     else                              blocks in a row, sums, one write; free when it is done
+//! ```
+//!
+//! Nothing is copied, summed or written before the flush. While a write is on its way its frame stays in the swap
+//! cache (or page map): a fault finds it there and maps it again, and the completion then leaves it alone.
+
+use super::Reclaim;
+use crate::Platform;
+use crate::addr::{Pfn, Vpn};
+use crate::frame::lists::Kind;
+use crate::frame::meta::{Flags, State, Word};
+use crate::object::{Object, Place};
+use crate::paging::{Entry, Flushed, Sweep};
+use crate::space::{Space, Spaces};
+use crate::swap::{CLUSTER, IoError, Moving, Tier};
+use alloc::sync::Arc;
+use arrayvec::ArrayVec;
+use core::sync::atomic::Ordering::*;
+
+/// Frames isolated at a time: one flush and one write for as many.
+pub const BATCH: usize = 64;
+
+/// What a batch came to, in frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Free now.
+    pub freed: u32,
+    /// Free when their write is done.
+    pub queued: u32,
+}
+
+/// What the entries that named a frame told.
+#[derive(Default)]
+struct Seen {
+    used: bool,
+}
+
+impl Reclaim {
+    /// Evict what has not been used from the old end of one list. An object with dirty pages met on the way is left
+    /// in `unclean`, for the caller to write back.
+    pub(super) fn evict<P: Platform>(
+        &self,
+        spaces: &Spaces<P>,
+        kind: Kind,
+        generation: u8,
+        unclean: &mut Option<Arc<Object>>,
+    ) -> Progress {
+        let frames = &spaces.frames;
+        let mut batch: ArrayVec<Pfn, BATCH> = ArrayVec::new();
+        frames.lists.isolate(frames.table(), kind, generation, &mut |frame| {
+            batch.push(frame);
+            !batch.is_full()
+        });
+        spaces.counters.scanned.fetch_add(batch.len() as u64, Relaxed);
+        // Pages that lie side by side should come to lie side by side on the disk.
+        batch.sort_unstable_by_key(|&f| (frames.meta(f).owner(), frames.meta(f).index()));
+        let mut sweep = Sweep::new(spaces);
+        let mut gone: ArrayVec<Pfn, BATCH> = ArrayVec::new();
+        for frame in batch {
+            if self.was_used(spaces, frame, &mut sweep) || !self.unmap(spaces, frame, &mut sweep) {
+                self.put_back(spaces, frame);
+            } else {
+                gone.push(frame);
+            }
+        }
+        let proof = sweep.finish();
+        let mut progress = Progress::default();
+        let mut dirty: ArrayVec<Moving, CLUSTER> = ArrayVec::new();
+        for frame in gone {
+            progress.freed += self.settle_or_queue(spaces, frame, &mut dirty, unclean, &proof) as u32;
+        }
+        progress.queued = dirty.len() as u32;
+        self.write(spaces, &mut dirty);
+        progress.queued -= dirty.len() as u32;
+        for page in dirty {
+            frames.meta(page.frame).set(Flags::DIRTY);
+            frames.meta(page.frame).clear(Flags::WRITING);
+            self.put_back(spaces, page.frame);
+        }
+        spaces.counters.reclaimed.fetch_add((progress.freed + progress.queued) as u64, Relaxed);
+        progress
+    }
+
+    fn write<P: Platform>(&self, spaces: &Spaces<P>, dirty: &mut ArrayVec<Moving, CLUSTER>) {
+        let before = dirty.len();
+        spaces.swap.write(&spaces.frames, dirty);
+        spaces.counters.swapped_out.fetch_add((before - dirty.len()) as u64, Relaxed);
+    }
+
+    /// Whether the page was used since the last look. Takes the marks back.
+    fn was_used<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn, sweep: &mut Sweep<'_, Spaces<P>>) -> bool {
+        let meta = spaces.frames.meta(frame);
+        let mut seen = Seen { used: meta.word().has(Flags::REFERENCED) };
+        meta.clear(Flags::REFERENCED);
+        self.each_entry(spaces, frame, &mut |space, page, slot| {
+            if slot.take_accessed() {
+                seen.used = true;
+                sweep.page(&space.target(), page);
+            }
+        });
+        if seen.used {
+            self.note_ahead(spaces, frame, true);
+        }
+        seen.used
+    }
+
+    /// Take the page from all who map it. False, with nothing changed, where there is no slot to be had for it.
+    fn unmap<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn, sweep: &mut Sweep<'_, Spaces<P>>) -> bool {
+        let meta = spaces.frames.meta(frame);
+        let word = meta.word();
+        if word.any(Flags::WIRED) || word.pins() > 0 {
+            return false;
+        }
+        if word.state() != State::File && !self.ensure_slot(spaces, frame, word) {
+            return false;
+        }
+        self.each_entry(spaces, frame, &mut |space, page, slot| {
+            let after = match word.state() {
+                State::Anon => Entry::Swap { slot: meta.slot() },
+                _ => Entry::Absent,
+            };
+            if word.state() == State::Anon {
+                spaces.swap.add_ref(&spaces.frames, meta.slot());
+            }
+            if let Entry::Present { dirty: true, .. } = slot.replace(after) {
+                spaces.mark_dirty(frame);
+            }
+            sweep.page(&space.target(), page);
+            // The frame is isolated: dropping the last map frees nothing before the flush.
+            meta.drop_map();
+        });
+        true
+    }
+
+    /// A slot for a page of anonymous or shared memory, with the frame as its cached frame.
+    fn ensure_slot<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn, word: Word) -> bool {
+        let meta = spaces.frames.meta(frame);
+        if meta.slot() != 0 {
+            return true;
+        }
+        let mut state = spaces.swap.state.lock();
+        if state.blocks.free() == 0 {
+            return false;
+        }
+        match state.slots.take(&spaces.frames, spaces.cpu(), frame, word.account()) {
+            Ok(slot) => {
+                meta.set_slot(slot);
+                meta.set(Flags::CACHED | Flags::DIRTY);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// After the flush: free the frame (true), queue it to be written, or put it back.
+    fn settle_or_queue<P: Platform>(
+        &self,
+        spaces: &Spaces<P>,
+        frame: Pfn,
+        dirty: &mut ArrayVec<Moving, CLUSTER>,
+        unclean: &mut Option<Arc<Object>>,
+        _flushed: &Flushed,
+    ) -> bool {
+        let meta = spaces.frames.meta(frame);
+        let word = meta.word();
+        if word.maps() > 0 || word.pins() > 0 {
+            self.put_back(spaces, frame);
+            return false;
+        }
+        self.note_ahead(spaces, frame, false);
+        if word.state() == State::File {
+            if word.has(Flags::DIRTY) {
+                *unclean = unclean.take().or_else(|| spaces.objects.get(meta.owner()));
+                self.put_back(spaces, frame);
+                return false;
+            }
+            return self.drop_file_page(spaces, frame);
+        }
+        let slot = meta.slot();
+        if !word.has(Flags::CACHED) {
+            // Truncated away while we held it.
+            return self.finish(spaces, Moving { slot, frame }, false);
+        }
+        if word.has(Flags::DIRTY) {
+            meta.clear(Flags::DIRTY);
+            match spaces.frames.phys.same_filled(frame) {
+                Some(fill) => {
+                    spaces.counters.filled.fetch_add(1, Relaxed);
+                    return self.finish_filled(spaces, Moving { slot, frame }, fill);
+                }
+                None => {
+                    meta.set(Flags::WRITING);
+                    dirty.push(Moving { slot, frame });
+                    return false;
+                }
+            }
+        }
+        self.finish(spaces, Moving { slot, frame }, true)
+    }
+
+    fn drop_file_page<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn) -> bool {
+        let meta = spaces.frames.meta(frame);
+        if let Some(object) = spaces.objects.get(meta.owner()) {
+            let mut pages = object.pages.lock();
+            // Under the page map's lock nobody can pin it or begin to map it.
+            if meta.word().pins() > 0 || meta.word().maps() > 0 || meta.word().has(Flags::DIRTY) {
+                drop(pages);
+                self.put_back(spaces, frame);
+                return false;
+            }
+            if pages.get(meta.index()) == Place::Frame(frame) {
+                pages.set(meta.index(), Place::Nowhere);
+                meta.clear(Flags::CACHED);
+            }
+        }
+        spaces.swap.evictions.fetch_add(1, Relaxed);
+        self.release(spaces, frame, Flags::ISOLATED)
+    }
+
+    /// The page is safe in its slot (or no longer wanted): let the frame go, unless someone has come for it meanwhile.
+    /// Whether it is free.
+    pub(super) fn finish<P: Platform>(&self, spaces: &Spaces<P>, page: Moving, good: bool) -> bool {
+        let meta = spaces.frames.meta(page.frame);
+        let mine = Flags::ISOLATED | Flags::WRITING;
+        let word = meta.word();
+        if word.has(Flags::CACHED) && good {
+            match word.state() {
+                State::Shared => self.leave_page_map(spaces, page),
+                _ => self.leave_swap_cache(spaces, page),
+            }
+        } else if !word.has(Flags::CACHED) && page.slot != 0 {
+            spaces.swap.uncache(&spaces.frames, page.slot);
+            meta.set_slot(0);
+        }
+        if meta.word().has(Flags::CACHED) {
+            meta.clear(mine);
+            self.relist(spaces, page.frame);
+            return false;
+        }
+        spaces.swap.evictions.fetch_add(1, Relaxed);
+        self.release(spaces, page.frame, mine)
+    }
+
+    fn finish_filled<P: Platform>(&self, spaces: &Spaces<P>, page: Moving, fill: u64) -> bool {
+        // The slot may say so only once its frame has left: until then the frame is what it is.
+        let meta = spaces.frames.meta(page.frame);
+        let freed = {
+            let object = match meta.word().state() {
+                State::Shared => spaces.objects.get(meta.owner()),
+                _ => None,
+            };
+            let mut map = object.as_ref().map(|o| o.pages.lock());
+            let mut state = spaces.swap.state.lock();
+            let word = meta.word();
+            let here = map.as_ref().is_none_or(|m| m.get(meta.index()) == Place::Frame(page.frame));
+            if word.maps() > 0 || word.pins() > 0 || word.has(Flags::DIRTY) || !here {
+                false
+            } else {
+                state.uncache_as(&spaces.frames, page.slot, Tier::Filled(fill), map.is_some());
+                if let Some(map) = &mut map {
+                    map.set(meta.index(), Place::Swap(page.slot));
+                }
+                meta.set_slot(0);
+                meta.clear(Flags::CACHED);
+                true
+            }
+        };
+        if !freed {
+            meta.set(Flags::DIRTY);
+            return self.finish(spaces, page, false);
+        }
+        spaces.swap.evictions.fetch_add(1, Relaxed);
+        self.release(spaces, page.frame, Flags::ISOLATED)
+    }
+
+    fn leave_swap_cache<P: Platform>(&self, spaces: &Spaces<P>, page: Moving) {
+        let meta = spaces.frames.meta(page.frame);
+        let mut state = spaces.swap.state.lock();
+        let word = meta.word();
+        // Mapping a cached frame takes the same lock, so this look is the last word.
+        if word.maps() == 0 && word.pins() == 0 && !word.has(Flags::DIRTY) {
+            state.uncache_at(&spaces.frames, page.slot, spaces.swap.evictions.load(Relaxed));
+            meta.set_slot(0);
+            meta.clear(Flags::CACHED);
+        }
+    }
+
+    fn leave_page_map<P: Platform>(&self, spaces: &Spaces<P>, page: Moving) {
+        let meta = spaces.frames.meta(page.frame);
+        let Some(object) = spaces.objects.get(meta.owner()) else { return };
+        let mut pages = object.pages.lock();
+        let word = meta.word();
+        let here = pages.get(meta.index()) == Place::Frame(page.frame);
+        if here && word.maps() == 0 && word.pins() == 0 && !word.has(Flags::DIRTY) {
+            spaces.swap.add_ref(&spaces.frames, page.slot);
+            pages.set(meta.index(), Place::Swap(page.slot));
+            spaces.swap.uncache(&spaces.frames, page.slot);
+            meta.set_slot(0);
+            meta.clear(Flags::CACHED);
+        }
+    }
+
+    /// A write has been answered.
+    pub(super) fn written<P: Platform>(&self, spaces: &Spaces<P>, page: Moving, result: Result<(), IoError>) {
+        let meta = spaces.frames.meta(page.frame);
+        if result.is_err() {
+            spaces.swap.write_errors.fetch_add(1, Relaxed);
+            spaces.swap.state.lock().set_bad(&spaces.frames, page.slot);
+            meta.set(Flags::DIRTY);
+        }
+        self.finish(spaces, page, result.is_ok());
+    }
+
+    /// Drop our hold; whether the frame is free now. If someone else holds it, it goes back on its list.
+    fn release<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn, mine: Flags) -> bool {
+        let word = spaces.frames.meta(frame).release(mine);
+        if word.is_unheld() {
+            spaces.free_page(frame);
+            return true;
+        }
+        self.relist(spaces, frame);
+        false
+    }
+
+    /// Not this time: back among the young. It may have lost its last user meanwhile.
+    fn put_back<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn) {
+        let word = spaces.frames.meta(frame).release(Flags::ISOLATED);
+        if word.is_unheld() {
+            return spaces.free_page(frame);
+        }
+        self.relist(spaces, frame);
+        if word.maps() == 0 {
+            spaces.let_go(frame, word);
+        }
+    }
+
+    fn relist<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn) {
+        if !spaces.frames.meta(frame).word().has(Flags::WIRED) {
+            spaces.frames.lists.insert(spaces.frames.table(), frame, self.young.load(Relaxed));
+        }
+    }
+
+    /// Read-ahead's score: used after all, or evicted unused.
+    pub(super) fn note_ahead<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn, used: bool) {
+        let meta = spaces.frames.meta(frame);
+        if meta.word().has(Flags::AHEAD) {
+            meta.clear(Flags::AHEAD);
+            let count = if used { &spaces.counters.ahead_used } else { &spaces.counters.ahead_wasted };
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Each entry that names the frame.
+    fn each_entry<P: Platform>(
+        &self,
+        spaces: &Spaces<P>,
+        frame: Pfn,
+        f: &mut dyn FnMut(&Space, Vpn, &crate::paging::Slot<'_>),
+    ) {
+        let meta = spaces.frames.meta(frame);
+        let word = meta.word();
+        if word.maps() == 0 {
+            return;
+        }
+        let index = meta.index();
+        let mut at = |space: crate::SpaceId, page: Vpn| {
+            let (Some(space), Some(range)) = (spaces.spaces.get(space.0), crate::space::map::user_page(page)) else {
+                return;
+            };
+            let mut cursor = spaces.cursor(&space, range);
+            if let Some(slot) = cursor.find(page)
+                && matches!(slot.get(), Entry::Present { frame: named, .. } if named == frame)
+            {
+                f(&space, page, &slot);
+            }
+        };
+        if word.state() == State::Anon {
+            let Some(family) = spaces.families.get(meta.owner()) else { return };
+            for &space in family.members.lock().iter() {
+                family.each_page(Vpn(index), |page| at(space, page));
+            }
+        } else if let Some(object) = spaces.objects.get(meta.owner()) {
+            for mapping in object.mappings.lock().iter() {
+                at(mapping.space, Vpn(index.wrapping_add(mapping.delta)));
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Reclaim: getting frames back.
+//!
+//! ```text
+//!   policy says   Age   -> walk the page tables, used pages become young          (age.rs)
+//!                 Take  -> evict a batch from the old end of one list              (evict.rs)
+//! ```
+//!
+//! It runs in two places: in the reclaim thread, which keeps the number of free frames between two watermarks, and in
+//! a program's own fault that found none, which does one bounded batch itself. Both hold no lock when they come here.
+
+pub mod age;
+pub mod evict;
+pub mod policy;
+
+use crate::Platform;
+use crate::frame::lists::Arrival;
+use crate::space::Spaces;
+use crate::swap::IoError;
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU8, Ordering::*};
+pub use evict::{BATCH, Progress};
+pub use policy::{Policy, PolicyKind, Step, View};
+use spin::Mutex;
+
+pub struct Reclaim {
+    policy: Mutex<Box<dyn Policy>>,
+    /// Copy of the policy's generation for used pages.
+    young: AtomicU8,
+}
+
+impl Reclaim {
+    pub fn new(kind: PolicyKind) -> Self {
+        Reclaim { policy: Mutex::new(kind.make()), young: AtomicU8::new(0) }
+    }
+
+    pub fn policy_name(&self) -> &'static str {
+        self.policy.lock().name()
+    }
+
+    /// Tell the lists where pages go from now on.
+    pub fn publish<P: Platform>(&self, spaces: &Spaces<P>) {
+        let policy = self.policy.lock();
+        for arrival in [Arrival::Wanted, Arrival::Ahead, Arrival::Refault] {
+            spaces.frames.lists.set_place(arrival, policy.place(arrival));
+        }
+        self.young.store(policy.used(), Relaxed);
+    }
+
+    /// One batch. `None`: the policy has nothing that could be evicted.
+    pub fn batch<P: Platform>(&self, spaces: &Spaces<P>) -> Option<Progress> {
+        let step = {
+            let mut policy = self.policy.lock();
+            let view = View {
+                lengths: spaces.frames.lists.lengths(),
+                can_swap: spaces.swap.has_room(),
+                refaults: [spaces.counters.refaults.load(Relaxed), 0],
+            };
+            let step = policy.next(&view);
+            if step == Step::Age {
+                policy.age();
+            }
+            step
+        };
+        match step {
+            Step::Nothing => None,
+            Step::Age => {
+                self.publish(spaces);
+                self.walk(spaces, self.young.load(Relaxed));
+                Some(Progress::default())
+            }
+            Step::Take { kind, generation } => {
+                let mut unclean = None;
+                let progress = self.evict(spaces, kind, generation, &mut unclean);
+                if let Some(object) = unclean {
+                    // A failure leaves the pages dirty and in RAM; fsync tells the program.
+                    let _ = spaces.write_back(&object);
+                }
+                Some(progress)
+            }
+        }
+    }
+
+    /// The device answered a write.
+    pub fn write_done<P: Platform>(&self, spaces: &Spaces<P>, token: u32, result: Result<(), IoError>) {
+        for page in spaces.swap.take_back(token) {
+            self.written(spaces, page, result);
+        }
+    }
+}

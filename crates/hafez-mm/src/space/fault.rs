@@ -1,0 +1,296 @@
+//! The fault: the processor found no way from an address to a frame, and asks.
+//!
+//! ```text
+//!   region allows it?  no -> Denied / NotMapped (a stack may grow instead)
+//!     | yes
+//!   entry?  absent   + anonymous   read: the shared page of zeroes      write: a new frame, zeroed
+//!                    + object      in its page map? map it and what lies around it
+//!                                  not there? bring it in, then look again
+//!           present  + write       the last who uses it: make it writable       shared: copy
+//!                    else          another CPU was faster: nothing to do
+//!           swap                   its frame is in RAM? map it        not? read it in, then look again
+//! ```
+//!
+//! The region lock is held shared and the cursor held while an entry is decided on, and neither while anything waits:
+//! a page that must be read first is brought to where all can find it (page map, swap cache), and the fault starts
+//! over. So every look at an entry is a fresh one, and two CPUs that fault on one page meet without knowing it.
+
+use super::{Access, Backing, FaultError, Region, RegionFlags, Space, Spaces, Stop};
+use crate::account::Charge;
+use crate::addr::{PageRange, Pfn, USER_END, VirtAddr, Vpn};
+use crate::frame::Priority;
+use crate::frame::lists::Arrival;
+use crate::frame::meta::{Flags, MAX_MAPS, State, Word};
+use crate::object::pages::NODE;
+use crate::object::{Object, Place};
+use crate::paging::{Cursor, Entry, Slot};
+use crate::{Platform, Rights};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::*;
+
+/// What one look at region and entry led to.
+pub(super) enum Look {
+    Done,
+    /// The page's bytes are on their way into this frame.
+    Wait(Pfn),
+    /// They are in the object's file or slot.
+    Fill { object: Arc<Object>, index: u64 },
+    /// They are in this slot.
+    Read { slot: u32 },
+}
+
+/// Pages below a stack that must stay unmapped for it to grow, as Linux's `stack_guard_gap`.
+const STACK_GAP: u64 = 256;
+
+impl<P: Platform> Spaces<P> {
+    /// Make the page at `at` usable for `access`.
+    pub fn fault(&self, space: &Space, at: VirtAddr, access: Access) -> Result<(), Stop> {
+        let page = at.page();
+        if page >= USER_END {
+            return Err(FaultError::NotMapped.into());
+        }
+        let mut waited = false;
+        loop {
+            match self.look(space, page, access, waited)? {
+                Look::Done => break,
+                Look::Wait(frame) => self.wait_for(frame),
+                Look::Fill { object, index } => self.fill(&object, index)?,
+                Look::Read { slot } => self.read_in(space, page, slot)?,
+            }
+            waited = true;
+        }
+        let kind = if waited { &self.counters.major } else { &self.counters.minor };
+        kind.fetch_add(1, Relaxed);
+        self.frames.accounts.count_fault(space.account, waited);
+        Ok(())
+    }
+
+    /// Sleep until the frame's bytes have come in, or will not.
+    pub(super) fn wait_for(&self, frame: Pfn) {
+        let meta = self.frames.meta(frame);
+        self.platform.wait(frame.0 as usize, &|| !meta.word().has(Flags::READING));
+    }
+
+    fn look(&self, space: &Space, page: Vpn, access: Access, waited: bool) -> Result<Look, Stop> {
+        let regions = space.regions.read();
+        let Some(region) = regions.find(page) else {
+            drop(regions);
+            self.grow_stack(space, page)?;
+            return self.look(space, page, access, waited);
+        };
+        if !allows(region, access) {
+            return Err(FaultError::Denied.into());
+        }
+        let mut cursor = self.cursor(space, leaf_part(region, page));
+        let slot = cursor.make(page)?;
+        match slot.get() {
+            Entry::Absent => match &region.backing {
+                Backing::Anonymous if access.write => self.new_page(space, region, page, &slot),
+                Backing::Anonymous => {
+                    self.map_zero(region, &slot);
+                    Ok(Look::Done)
+                }
+                Backing::Object { object, .. } => self.map_object(space, region, object, page, &mut cursor, access),
+            },
+            Entry::Swap { slot: number } => self.map_swapped(space, region, page, number, &mut cursor, waited),
+            Entry::Present { frame, rights, .. } => {
+                if access.write && !rights.contains(Rights::WRITE) {
+                    self.write_protected(space, region, page, frame, &slot)
+                } else {
+                    self.restore(space, region, page, frame, rights, &slot)
+                }
+            }
+        }
+    }
+
+    /// A new frame of zeroes for a page that is written for the first time.
+    #[inline]
+    fn new_page(&self, space: &Space, region: &Region, page: Vpn, slot: &Slot<'_>) -> Result<Look, Stop> {
+        let frame = self.frames.alloc(self.cpu(), Priority::User)?;
+        self.frames.phys.zero(frame);
+        self.adopt(space, region, page, frame);
+        slot.fill(Entry::Present { frame, rights: region.rights, accessed: true, dirty: true });
+        Ok(Look::Done)
+    }
+
+    /// The frame becomes the space's anonymous page, with one map, charged and on its list.
+    pub(super) fn adopt(&self, space: &Space, region: &Region, page: Vpn, frame: Pfn) {
+        let meta = self.frames.meta(frame);
+        let wired = region.flags.contains(RegionFlags::WIRED);
+        let flags = if wired { Flags::DIRTY | Flags::WIRED } else { Flags::DIRTY };
+        meta.begin(Word::new(State::Anon, space.account, 1).with(flags), space.family.id, page.0);
+        self.frames.accounts.charge(space.account, Charge::Resident, 1);
+        if !wired {
+            self.frames.lists.insert_arrival(self.frames.table(), frame, Arrival::Wanted);
+        }
+    }
+
+    fn map_zero(&self, region: &Region, slot: &Slot<'_>) {
+        let rights = region.rights - Rights::WRITE;
+        slot.fill(Entry::Present { frame: self.frames.zero, rights, accessed: true, dirty: false });
+    }
+
+    /// A page of an object: share its frame, or copy it for a private write.
+    fn map_object(
+        &self,
+        space: &Space,
+        region: &Region,
+        object: &Arc<Object>,
+        page: Vpn,
+        cursor: &mut Cursor<'_>,
+        access: Access,
+    ) -> Result<Look, Stop> {
+        let index = region.index(page);
+        if index >= object.end() {
+            return Err(FaultError::PastEnd.into());
+        }
+        let pages = object.pages.lock();
+        let Place::Frame(frame) = pages.get(index) else {
+            return Ok(Look::Fill { object: object.clone(), index });
+        };
+        let meta = self.frames.meta(frame);
+        if meta.word().has(Flags::READING) {
+            return Ok(Look::Wait(frame));
+        }
+        if access.write && !region.is_shared() {
+            let own = self.frames.alloc(self.cpu(), Priority::User)?;
+            self.frames.phys.copy(frame, own);
+            drop(pages);
+            self.adopt(space, region, page, own);
+            let slot = cursor.make(page)?;
+            slot.fill(Entry::Present { frame: own, rights: region.rights, accessed: true, dirty: true });
+            return Ok(Look::Done);
+        }
+        let rights = if region.is_shared() { region.rights } else { region.rights - Rights::WRITE };
+        let window = around(region, page);
+        let Some((_, place)) = pages.around(index) else { return Ok(Look::Done) };
+        for near in window.iter() {
+            let Place::Frame(frame) = place(region.index(near)) else { continue };
+            let word = self.frames.meta(frame).word();
+            let wanted = near == page;
+            if word.has(Flags::READING) || word.maps() >= MAX_MAPS || !wanted && region.index(near) >= object.end() {
+                if wanted {
+                    return Err(FaultError::OutOfMemory.into());
+                }
+                continue;
+            }
+            let slot = cursor.make(near)?;
+            if slot.get() == Entry::Absent {
+                self.frames.meta(frame).add_map();
+                slot.fill(Entry::Present { frame, rights, accessed: wanted, dirty: false });
+                if region.flags.contains(RegionFlags::WIRED) {
+                    self.set_wired(frame, true);
+                }
+            }
+        }
+        Ok(Look::Done)
+    }
+
+    /// A write to a page that is mapped without the right: the page of zeroes, a page shared since a fork, a file's
+    /// page in a private region; or one whose region has since become writable.
+    fn write_protected(
+        &self,
+        space: &Space,
+        region: &Region,
+        page: Vpn,
+        frame: Pfn,
+        slot: &Slot<'_>,
+    ) -> Result<Look, Stop> {
+        let own = frame != self.frames.zero && (region.is_shared() || self.is_exclusive(frame));
+        if own {
+            slot.replace(Entry::Present { frame, rights: region.rights, accessed: true, dirty: true });
+            self.flush_page(space, page);
+            return Ok(Look::Done);
+        }
+        let copy = self.frames.alloc(self.cpu(), Priority::User)?;
+        if frame == self.frames.zero {
+            self.frames.phys.zero(copy);
+        } else {
+            self.frames.phys.copy(frame, copy);
+        }
+        self.adopt(space, region, page, copy);
+        let mut gather = self.gather(space);
+        let new = Entry::Present { frame: copy, rights: region.rights, accessed: true, dirty: true };
+        if let Entry::Present { frame, dirty, .. } = slot.replace(new) {
+            self.forget_map(frame, page, dirty, &mut gather);
+        }
+        gather.finish();
+        Ok(Look::Done)
+    }
+
+    /// Whether an anonymous page has no other user: no second entry, and none that names its slot.
+    pub(super) fn is_exclusive(&self, frame: Pfn) -> bool {
+        let meta = self.frames.meta(frame);
+        let word = meta.word();
+        word.state() == State::Anon
+            && word.maps() == 1
+            && (meta.slot() == 0 || self.swap.record(&self.frames, meta.slot()).is_none_or(|r| r.refs == 0))
+    }
+
+    /// The entry forbids what the region allows, or allows it already: bring the entry in line.
+    fn restore(
+        &self,
+        space: &Space,
+        region: &Region,
+        page: Vpn,
+        frame: Pfn,
+        rights: Rights,
+        slot: &Slot<'_>,
+    ) -> Result<Look, Stop> {
+        let mut wanted = region.rights;
+        if !region.is_shared() && !rights.contains(Rights::WRITE) {
+            wanted -= Rights::WRITE;
+        }
+        if let Entry::Present { dirty, .. } = slot.get() {
+            slot.replace(Entry::Present { frame, rights: wanted, accessed: true, dirty });
+        }
+        self.flush_page(space, page);
+        Ok(Look::Done)
+    }
+
+    fn flush_page(&self, space: &Space, page: Vpn) {
+        let mut gather = self.gather(space);
+        gather.page(page);
+        gather.finish();
+    }
+
+    /// The access was below a stack: extend it, if it may reach so far.
+    fn grow_stack(&self, space: &Space, page: Vpn) -> Result<(), Stop> {
+        let mut regions = space.regions.write();
+        let Some(stack) = regions.first_from(page) else { return Err(FaultError::NotMapped.into()) };
+        let (start, pages) = (stack.range.start, stack.range.end.since(page));
+        let fits = stack.flags.contains(RegionFlags::GROWS_DOWN) && pages <= stack.grow_limit;
+        let free = regions.last_before(page).is_none_or(|below| below.range.end.0 + STACK_GAP <= page.0);
+        if page >= start {
+            return Ok(());
+        }
+        if !fits || !free || page < crate::USER_START {
+            return Err(FaultError::NotMapped.into());
+        }
+        regions.change(start, |stack| stack.range.start = page);
+        Ok(())
+    }
+}
+
+fn allows(region: &Region, access: Access) -> bool {
+    let wanted = match access {
+        Access { write: true, .. } => Rights::WRITE,
+        Access { exec: true, .. } => Rights::EXEC,
+        // The processor cannot forbid reading alone: what may be written or executed may be read.
+        _ => return !region.rights.is_empty(),
+    };
+    region.rights.contains(wanted)
+}
+
+/// The part of the region that the same leaf of the page table covers.
+fn leaf_part(region: &Region, page: Vpn) -> PageRange {
+    let first = Vpn(page.0 & !511);
+    region.range.intersect(&PageRange::new(first, first.add(512)))
+}
+
+/// The pages of the region whose object pages share a node with `page`'s, within its leaf.
+fn around(region: &Region, page: Vpn) -> PageRange {
+    let before = region.index(page) % NODE;
+    let first = Vpn(page.0.saturating_sub(before));
+    leaf_part(region, page).intersect(&PageRange::new(first, Vpn(page.0 - before.min(page.0) + NODE)))
+}

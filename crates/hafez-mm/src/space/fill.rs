@@ -1,0 +1,199 @@
+//! Bringing an object's page to where all can find it: its page map.
+//!
+//! A file's page is read through the pager together with those around it that are missing: the frames go into the
+//! page map marked READING first, so that nobody reads them twice, then the pager is asked for all at once. A reader
+//! that goes on where the last one ended gets twice as much each time; any other gets the aligned block around it.
+//! A shared object's page is a new page of zeroes, or comes from swap.
+
+use super::{FaultError, Spaces, Stop};
+use crate::Platform;
+use crate::account::{AccountId, Charge};
+use crate::addr::Pfn;
+use crate::frame::lists::Arrival;
+use crate::frame::meta::{Flags, State, Word};
+use crate::frame::{NoFrames, Priority};
+use crate::object::pages::NODE;
+use crate::object::{Object, Pager, Place, Source};
+use alloc::sync::Arc;
+use arrayvec::ArrayVec;
+use core::ops::Range;
+use core::sync::atomic::Ordering::*;
+
+/// Pages that one read of a file asks for at most: 256 KiB.
+const AHEAD_MAX: u64 = 64;
+
+impl<P: Platform> Spaces<P> {
+    /// See that page `index` is in the page map, or on its way there.
+    pub(super) fn fill(&self, object: &Object, index: u64) -> Result<(), Stop> {
+        match &object.source {
+            Source::File(pager) => self.fill_from_file(object, pager, index),
+            Source::Shared => {
+                let place = object.pages.lock().get(index);
+                match place {
+                    Place::Swap(slot) => self.read_in_shared(object, index, slot),
+                    Place::Nowhere => self.new_shared_page(object, index),
+                    Place::Frame(_) => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// A page of zeroes for a hole of a shared object, or for what lies past a file's old end.
+    fn new_shared_page(&self, object: &Object, index: u64) -> Result<(), Stop> {
+        let frame = self.frames.alloc(self.cpu(), Priority::User)?;
+        self.frames.phys.zero(frame);
+        let mut pages = object.pages.lock();
+        if pages.get(index) != Place::Nowhere {
+            drop(pages);
+            self.frames.free_frame(self.cpu(), frame);
+            return Ok(());
+        }
+        let word = Word::new(State::Shared, object.account, 0).with(Flags::CACHED | Flags::DIRTY);
+        self.frames.meta(frame).begin(word, object.id, index);
+        self.frames.accounts.charge(object.account, Charge::Resident, 1);
+        pages.set(index, Place::Frame(frame));
+        self.frames.lists.insert_arrival(self.frames.table(), frame, Arrival::Wanted);
+        Ok(())
+    }
+
+    fn fill_from_file(&self, object: &Object, pager: &Arc<dyn Pager>, index: u64) -> Result<(), Stop> {
+        let window = self.window(object, index);
+        let mut frames: ArrayVec<Pfn, { AHEAD_MAX as usize }> = ArrayVec::new();
+        let first = {
+            let mut pages = object.pages.lock();
+            let missing = |pages: &crate::object::Pages, i: u64| pages.get(i) == Place::Nowhere;
+            if !missing(&pages, index) {
+                return Ok(());
+            }
+            // The run of missing pages around the one that is wanted, within the window.
+            let mut first = index;
+            while first > window.start && missing(&pages, first - 1) {
+                first -= 1;
+            }
+            let mut at = first;
+            while at < window.end && missing(&pages, at) {
+                let frame = match self.frames.alloc(self.cpu(), Priority::User) {
+                    Ok(frame) => frame,
+                    Err(NoFrames) if at > index => break,
+                    Err(NoFrames) => {
+                        drop(pages);
+                        self.withdraw(object, first, &frames);
+                        return Err(Stop::NoFrames);
+                    }
+                };
+                self.enter_page_map(object, &mut pages, frame, at, at == index);
+                frames.push(frame);
+                at += 1;
+            }
+            first
+        };
+        if pager.fill(first, &frames).is_err() {
+            self.withdraw(object, first, &frames);
+            return self.fill_alone(object, pager, index, frames.len());
+        }
+        self.counters.file_in.fetch_add(frames.len() as u64, Relaxed);
+        for &frame in &frames {
+            self.filled(frame);
+        }
+        Ok(())
+    }
+
+    /// A cluster failed: the wanted page is tried once more by itself.
+    #[cold]
+    fn fill_alone(&self, object: &Object, pager: &Arc<dyn Pager>, index: u64, cluster: usize) -> Result<(), Stop> {
+        if cluster <= 1 {
+            return Err(FaultError::Io.into());
+        }
+        let frame = self.frames.alloc(self.cpu(), Priority::User)?;
+        {
+            let mut pages = object.pages.lock();
+            if pages.get(index) != Place::Nowhere {
+                drop(pages);
+                self.frames.free_frame(self.cpu(), frame);
+                return Ok(());
+            }
+            self.enter_page_map(object, &mut pages, frame, index, true);
+        }
+        if pager.fill(index, &[frame]).is_err() {
+            self.withdraw(object, index, &[frame]);
+            return Err(FaultError::Io.into());
+        }
+        self.filled(frame);
+        Ok(())
+    }
+
+    fn enter_page_map(&self, object: &Object, pages: &mut crate::object::Pages, frame: Pfn, at: u64, wanted: bool) {
+        let ahead = if wanted { Flags::empty() } else { Flags::AHEAD };
+        let payer = self.payer();
+        let word = Word::new(State::File, payer, 0).with(Flags::CACHED | Flags::READING | ahead);
+        self.frames.meta(frame).begin(word, object.id, at);
+        self.frames.accounts.charge(payer, Charge::File, 1);
+        pages.set(at, Place::Frame(frame));
+    }
+
+    /// File pages stay when the process that first read them has gone, and serve whoever comes next: the kernel pays.
+    fn payer(&self) -> AccountId {
+        AccountId::KERNEL
+    }
+
+    /// The frame's bytes have come in.
+    fn filled(&self, frame: Pfn) {
+        let meta = self.frames.meta(frame);
+        let arrival = if meta.word().has(Flags::AHEAD) { Arrival::Ahead } else { Arrival::Wanted };
+        self.frames.lists.insert_arrival(self.frames.table(), frame, arrival);
+        let word = meta.release(Flags::READING);
+        self.platform.wake(frame.0 as usize);
+        if word.is_unheld() {
+            self.free_page(frame);
+        }
+    }
+
+    /// The frames' bytes will not come: take them out of the page map again.
+    fn withdraw(&self, object: &Object, first: u64, frames: &[Pfn]) {
+        for (n, &frame) in frames.iter().enumerate() {
+            {
+                let mut pages = object.pages.lock();
+                let at = first + n as u64;
+                if pages.get(at) == Place::Frame(frame) {
+                    pages.set(at, Place::Nowhere);
+                }
+            }
+            let word = self.frames.meta(frame).release(Flags::READING | Flags::CACHED);
+            self.platform.wake(frame.0 as usize);
+            if word.is_unheld() {
+                self.free_page(frame);
+            }
+        }
+    }
+
+    /// What to read when page `index` of a file is missing.
+    fn window(&self, object: &Object, index: u64) -> Range<u64> {
+        let mut ahead = object.ahead.lock();
+        let block = index / NODE * NODE;
+        let window = if index == ahead.next && index != 0 {
+            index..index + (ahead.window * 2).clamp(NODE, AHEAD_MAX)
+        } else {
+            block..block + NODE
+        };
+        let end = window.end.min(object.end().max(index + 1));
+        ahead.next = end;
+        ahead.window = end - window.start.min(end);
+        window.start..end
+    }
+
+    /// Read ahead what will be wanted soon, as far as frames are plentiful.
+    pub fn prefetch(&self, object: &Object, range: Range<u64>) {
+        let Source::File(_) = &object.source else { return };
+        let mut at = range.start;
+        while at < range.end.min(object.end()) {
+            if self.frames.free() < self.frames.marks.high + AHEAD_MAX as u32 {
+                return;
+            }
+            let here = object.pages.lock().get(at);
+            if here == Place::Nowhere && self.fill(object, at).is_err() {
+                return;
+            }
+            at += 1;
+        }
+    }
+}

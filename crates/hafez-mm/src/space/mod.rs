@@ -1,0 +1,296 @@
+//! Spaces: one address space a process, and all that can happen to one.
+//!
+//! Two small truths, and one writer for each. *Regions say what is allowed* ([`regions`]): range, rights, backing.
+//! *Entries say what is* ([`crate::paging`]): absent, present, in swap. A system call changes regions, a fault brings
+//! entries in line with them, reclaim takes entries away. A region changes under the space's region lock with a
+//! cursor over its range; a fault holds the region lock shared and a cursor on the page, so it never acts on a
+//! permission that is being taken away.
+//!
+//! | file | what |
+//! |---|---|
+//! | `fault.rs` | the fault: from a region and an entry to a page that can be used |
+//! | `swapin.rs`, `fill.rs` | the two slow ways: a page from swap, a page from a file |
+//! | `map.rs`, `remap.rs`, `advise.rs`, `fork.rs` | the calls |
+//! | `release.rs` | the other way: letting go of entries, frames, slots, objects |
+//!
+//! Nothing here waits for memory: what finds no frame unwinds with [`Stop::NoFrames`], having changed nothing that a
+//! retry would not change the same way, up to [`crate::Memory`], which makes room and calls again.
+
+pub mod advise;
+pub mod fault;
+pub mod fill;
+pub mod fork;
+pub mod map;
+pub mod pages;
+pub mod regions;
+pub mod release;
+pub mod remap;
+pub mod swapin;
+
+use crate::account::AccountId;
+use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
+use crate::frame::{Frames, NoFrames};
+use crate::object::{Family, Object, Registry};
+use crate::paging::{Cursor, Gather, Tables, Target};
+use crate::swap::Swap;
+use crate::{Platform, Rights};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering::*};
+pub use regions::{Backing, Label, Region, RegionFlags, Regions};
+use spin::{Mutex, RwLock};
+
+/// The number of a space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub struct SpaceId(pub u32);
+
+/// Why a call on a mapping was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MmError {
+    /// No memory to do it with.
+    NoMemory,
+    /// Arguments that make no sense.
+    Invalid,
+    /// Something is mapped there.
+    Exists,
+    /// Nothing is mapped there (or in part of it).
+    NotMapped,
+    /// The rights asked for are more than the mapping may have.
+    Denied,
+    /// It is locked in memory.
+    Busy,
+    /// A read or write behind it failed.
+    Io,
+    /// More regions than a space may have.
+    TooMany,
+}
+
+/// Why a page could not be made usable; what signal that is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultError {
+    /// Nothing is mapped there: SIGSEGV, `SEGV_MAPERR`.
+    NotMapped,
+    /// The region forbids it: SIGSEGV, `SEGV_ACCERR`.
+    Denied,
+    /// Past the end of the mapped object: SIGBUS, `BUS_ADRERR`.
+    PastEnd,
+    /// The file or the slot could not be read, or did not hold what was written: SIGBUS, `BUS_ADRERR`.
+    Io,
+    /// No memory, and the process that asks is the one that goes.
+    OutOfMemory,
+}
+
+/// Why an attempt ended without its result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// For want of a frame; try again when there are some.
+    NoFrames,
+    Fault(FaultError),
+    Mm(MmError),
+}
+
+impl From<NoFrames> for Stop {
+    fn from(_: NoFrames) -> Self {
+        Stop::NoFrames
+    }
+}
+impl From<MmError> for Stop {
+    fn from(e: MmError) -> Self {
+        Stop::Mm(e)
+    }
+}
+impl From<FaultError> for Stop {
+    fn from(e: FaultError) -> Self {
+        Stop::Fault(e)
+    }
+}
+
+/// What a program tried to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Access {
+    pub write: bool,
+    pub exec: bool,
+}
+
+/// Regions in one space at most, as Linux's `vm.max_map_count`.
+pub const MAX_REGIONS: usize = 65530;
+
+/// One address space.
+pub struct Space {
+    id: SpaceId,
+    account: AccountId,
+    pub(crate) family: Arc<Family>,
+    pub(crate) tables: Tables,
+    pub(crate) regions: RwLock<Regions>,
+    /// Bit per CPU that may hold translations.
+    pub(crate) cpus: AtomicU64,
+    /// The heap that `brk` moves the end of, in bytes.
+    pub(crate) heap: Mutex<(VirtAddr, VirtAddr)>,
+    /// Mappings are placed below this page, from the top down.
+    map_top: AtomicU64,
+    /// Read-ahead from swap: the page after the last cluster, and pages in the next.
+    pub(crate) ahead: Mutex<(Vpn, u64)>,
+}
+
+/// What [`Space::for_each_region`] tells.
+pub struct RegionInfo {
+    pub range: PageRange,
+    pub rights: Rights,
+    pub shared: bool,
+    /// The object behind it, if any, and the byte of it that the first page begins with.
+    pub object: Option<Arc<Object>>,
+    pub offset: u64,
+    pub label: Option<Arc<Label>>,
+    pub grows_down: bool,
+    pub wired: bool,
+}
+
+impl From<&Region> for RegionInfo {
+    fn from(region: &Region) -> Self {
+        let (object, first) = match &region.backing {
+            Backing::Anonymous => (None, 0),
+            Backing::Object { object, first } => (Some(object.clone()), *first),
+        };
+        RegionInfo {
+            range: region.range,
+            rights: region.rights,
+            shared: region.is_shared(),
+            object,
+            offset: first * crate::PAGE_SIZE as u64,
+            label: region.label.clone(),
+            grows_down: region.flags.contains(RegionFlags::GROWS_DOWN),
+            wired: region.flags.contains(RegionFlags::WIRED),
+        }
+    }
+}
+
+impl Space {
+    pub fn id(&self) -> SpaceId {
+        self.id
+    }
+    /// The page-table root that a CPU loads.
+    pub fn root(&self) -> Pfn {
+        self.tables.root()
+    }
+    pub fn account(&self) -> AccountId {
+        self.account
+    }
+    /// In order of address. The callback must not call into memory management.
+    pub fn for_each_region(&self, f: &mut dyn FnMut(&RegionInfo)) {
+        for region in self.regions.read().from(Vpn(0)) {
+            f(&RegionInfo::from(region));
+        }
+    }
+    pub fn region_at(&self, at: VirtAddr) -> Option<RegionInfo> {
+        self.regions.read().find(at.page()).map(RegionInfo::from)
+    }
+    /// Pages that its regions cover, resident or not.
+    pub fn total_pages(&self) -> u64 {
+        self.regions.read().pages()
+    }
+    /// The heap's start and its present end, in bytes.
+    pub fn heap(&self) -> (VirtAddr, VirtAddr) {
+        *self.heap.lock()
+    }
+    /// Place new mappings below this address.
+    pub fn set_map_top(&self, top: VirtAddr) {
+        self.map_top.store(top.page().0.clamp(USER_START.0, USER_END.0), Relaxed);
+    }
+    pub(crate) fn map_top(&self) -> Vpn {
+        Vpn(self.map_top.load(Relaxed))
+    }
+    pub(crate) fn target(&self) -> Target<'_> {
+        Target { space: self.id, root: self.root(), cpus: &self.cpus }
+    }
+}
+
+/// Numbers for `/proc/vmstat` and the summary.
+#[derive(Default)]
+pub struct Counters {
+    pub minor: AtomicU64,
+    pub major: AtomicU64,
+    pub swapped_in: AtomicU64,
+    pub swapped_out: AtomicU64,
+    pub file_in: AtomicU64,
+    pub file_out: AtomicU64,
+    pub refaults: AtomicU64,
+    pub scanned: AtomicU64,
+    pub reclaimed: AtomicU64,
+    pub ahead_used: AtomicU64,
+    pub ahead_wasted: AtomicU64,
+    pub filled: AtomicU64,
+    pub oom_kills: AtomicU64,
+    pub peak: AtomicU64,
+}
+
+/// All spaces, and what they are made of.
+pub struct Spaces<P: Platform> {
+    pub platform: P,
+    pub frames: Frames,
+    pub swap: Swap,
+    pub objects: Registry<Object>,
+    pub families: Registry<Family>,
+    pub spaces: Registry<Space>,
+    pub counters: Counters,
+    /// The root whose upper half every space shares.
+    pub kernel_root: Pfn,
+}
+
+impl<P: Platform> Spaces<P> {
+    pub(crate) fn cpu(&self) -> usize {
+        self.platform.cpu()
+    }
+
+    pub(crate) fn cursor<'a>(&'a self, space: &'a Space, range: PageRange) -> Cursor<'a> {
+        space.tables.cursor(&self.frames, self.cpu(), range)
+    }
+
+    pub(crate) fn gather<'a>(&'a self, space: &'a Space) -> Gather<'a, Self> {
+        Gather::new(self, &self.frames, self.cpu(), space.target())
+    }
+
+    /// A new space with nothing mapped, in a family of its own.
+    pub fn new_space(&self, account: AccountId) -> Result<Arc<Space>, Stop> {
+        let family = self.families.add(Family::new);
+        // As far below the top as Linux's default: room for a stack placed at random in 16 GiB, then up to 1 TiB.
+        let below = (1 << 22) + (128 << 8) + (self.platform.random() & ((1 << 28) - 1));
+        let made = self.make_space(account, family.clone(), USER_END.0 - below);
+        if made.is_err() {
+            self.families.remove(family.id);
+        }
+        made
+    }
+
+    fn make_space(&self, account: AccountId, family: Arc<Family>, map_top: u64) -> Result<Arc<Space>, Stop> {
+        let tables = Tables::new(&self.frames, self.cpu(), account, self.kernel_root)?;
+        let space = self.spaces.add(|id| Space {
+            id: SpaceId(id),
+            account,
+            family,
+            tables,
+            regions: RwLock::new(Regions::new()),
+            cpus: AtomicU64::new(0),
+            heap: Mutex::new((VirtAddr(0), VirtAddr(0))),
+            map_top: AtomicU64::new(map_top),
+            ahead: Mutex::new((Vpn(0), 0)),
+        });
+        space.family.members.lock().push(space.id);
+        Ok(space)
+    }
+
+    /// Unmap everything and give the page tables back. No CPU may run the space any more, nor load it again.
+    pub fn destroy_space(&self, space: &Space) {
+        debug_assert_eq!(space.cpus.load(Acquire), 0, "a space is destroyed while a CPU runs it");
+        self.unmap_all(space);
+        if self.spaces.remove(space.id.0).is_none() {
+            return;
+        }
+        let mut members = space.family.members.lock();
+        members.retain(|&id| id != space.id);
+        let last = members.is_empty();
+        drop(members);
+        if last {
+            self.families.remove(space.family.id);
+        }
+        space.tables.destroy(&self.frames, self.cpu());
+    }
+}

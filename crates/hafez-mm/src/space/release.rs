@@ -1,0 +1,163 @@
+//! Letting go: of an entry, a frame, a slot, an object's page.
+//!
+//! ```text
+//!   entry --clear--> gather --flush--> frame has a map fewer
+//!                                        still held?    stays where it is
+//!                                        only by a swap cache that no entry names?   leaves it, and the slot is freed
+//!                                        not held       off its list, uncharged, free
+//! ```
+
+use super::{Space, Spaces};
+use crate::Platform;
+use crate::account::Charge;
+use crate::addr::{Pfn, Vpn};
+use crate::frame::meta::{Flags, State, Word};
+use crate::object::{Object, Place};
+use crate::paging::{Entry, Flush, Flushed, Gather, Shootdown, Slot};
+use core::sync::atomic::Ordering::*;
+
+/// Whose hands a frame is in while it may look unheld: they will decide, not we.
+const IN_HAND: Flags = Flags::ISOLATED.union(Flags::READING).union(Flags::WRITING);
+
+impl<P: Platform> Shootdown for Spaces<P> {
+    fn flush(&self, flush: &Flush<'_>) {
+        self.platform.flush(flush);
+    }
+
+    fn unmapped(&self, frame: Pfn, _: &Flushed) {
+        let word = self.frames.meta(frame).drop_map();
+        if word.maps() == 0 {
+            self.let_go(frame, word);
+        }
+    }
+}
+
+impl<P: Platform> Spaces<P> {
+    /// Make the entry absent, into the gather.
+    pub(crate) fn clear_entry(&self, slot: &Slot<'_>, page: Vpn, gather: &mut Gather<'_, Self>) {
+        match slot.replace(Entry::Absent) {
+            Entry::Present { frame, dirty, .. } => self.forget_map(frame, page, dirty, gather),
+            Entry::Swap { slot } => self.drop_slot(slot),
+            Entry::Absent => {}
+        }
+    }
+
+    /// An entry that named the frame has been overwritten.
+    pub(crate) fn forget_map(&self, frame: Pfn, page: Vpn, dirty: bool, gather: &mut Gather<'_, Self>) {
+        if frame == self.frames.zero {
+            return gather.page(page);
+        }
+        if dirty {
+            self.mark_dirty(frame);
+        }
+        gather.drop_frame(page, frame);
+    }
+
+    /// The frame's bytes differ from what stands behind them.
+    pub(crate) fn mark_dirty(&self, frame: Pfn) {
+        let meta = self.frames.meta(frame);
+        let before = meta.word();
+        if before.has(Flags::DIRTY) {
+            return;
+        }
+        meta.set(Flags::DIRTY);
+        if before.state() == State::File
+            && let Some(object) = self.objects.get(meta.owner())
+        {
+            object.dirtied.fetch_add(1, AcqRel);
+        }
+    }
+
+    /// A hold was dropped, and this is the word that it left.
+    pub(crate) fn let_go(&self, frame: Pfn, word: Word) {
+        if word.is_unheld() {
+            self.free_page(frame);
+        } else if word.state() == State::Anon && word.has(Flags::CACHED) && !word.any(IN_HAND) {
+            self.leave_swap_cache(frame);
+        }
+    }
+
+    /// Take the frame out of the swap cache if no entry names its slot; it is freed if nothing else holds it.
+    fn leave_swap_cache(&self, frame: Pfn) {
+        let meta = self.frames.meta(frame);
+        if self.swap.uncache_unnamed(&self.frames, meta.slot(), frame) {
+            meta.set_slot(0);
+            let word = meta.release(Flags::CACHED);
+            if word.is_unheld() {
+                self.free_page(frame);
+            }
+        }
+    }
+
+    /// An entry that named the slot is gone.
+    pub(crate) fn drop_slot(&self, slot: u32) {
+        if let Some(frame) = self.swap.drop_ref(&self.frames, slot) {
+            let word = self.frames.meta(frame).word();
+            if word.maps() == 0 && !word.any(IN_HAND) {
+                self.leave_swap_cache(frame);
+            }
+        }
+    }
+
+    /// Free a page's frame that nothing holds.
+    pub(crate) fn free_page(&self, frame: Pfn) {
+        let meta = self.frames.meta(frame);
+        let word = meta.word();
+        self.frames.lists.remove(self.frames.table(), frame);
+        let what = if word.state() == State::File { Charge::File } else { Charge::Resident };
+        self.frames.accounts.uncharge(word.account(), what, 1);
+        self.frames.free_frame(self.cpu(), frame);
+    }
+
+    /// An object's page is no longer in its page map: free it, or leave that to the last who holds it.
+    pub(crate) fn release_place(&self, place: Place) {
+        match place {
+            Place::Nowhere => {}
+            Place::Swap(slot) => self.drop_slot(slot),
+            Place::Frame(frame) => {
+                let meta = self.frames.meta(frame);
+                if !meta.word().any(IN_HAND) && meta.slot() != 0 {
+                    self.swap.uncache(&self.frames, meta.slot());
+                    meta.set_slot(0);
+                }
+                if meta.release(Flags::CACHED).is_unheld() {
+                    self.free_page(frame);
+                }
+            }
+        }
+    }
+
+    /// Unmap the object's page from every space that maps it.
+    pub(crate) fn unmap_everywhere(&self, object: &Object, index: u64, frame: Pfn) {
+        for mapping in object.mappings.lock().iter() {
+            let Some(space) = self.spaces.get(mapping.space.0) else { continue };
+            self.unmap_if_names(&space, Vpn(index.wrapping_add(mapping.delta)), frame);
+        }
+    }
+
+    fn unmap_if_names(&self, space: &Space, page: Vpn, frame: Pfn) {
+        let Some(range) = super::map::user_page(page) else { return };
+        let mut gather = self.gather(space);
+        let mut cursor = self.cursor(space, range);
+        if let Some(slot) = cursor.find(page)
+            && matches!(slot.get(), Entry::Present { frame: f, .. } if f == frame)
+        {
+            self.clear_entry(&slot, page, &mut gather);
+        }
+        drop(cursor);
+        gather.finish();
+    }
+
+    /// Free all pages of an object that no inode and no mapping refers to any more.
+    pub(crate) fn free_object(&self, object: &Object) {
+        loop {
+            let next = {
+                let mut pages = object.pages.lock();
+                let Some((index, _)) = pages.next(0) else { break };
+                pages.set(index, Place::Nowhere)
+            };
+            self.release_place(next);
+        }
+        self.objects.remove(object.id);
+    }
+}

@@ -1,0 +1,224 @@
+//! mremap and brk: the calls that move or resize what is mapped.
+//!
+//! Moving pages moves entries, not bytes. An anonymous page that is the mover's alone notes its new number; one that
+//! it shares stays noted where it was, and the family records the move (see `object::family`).
+
+use super::{Backing, MAX_REGIONS, MmError, Region, RegionFlags, Space, Spaces, Stop};
+use crate::addr::{PAGE_SIZE, PageRange, USER_END, VirtAddr, Vpn};
+use crate::frame::meta::State;
+use crate::paging::Entry;
+use crate::swap::Record;
+use crate::{Platform, Rights};
+
+/// How mremap may move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RemapHow {
+    /// Not at all.
+    InPlace,
+    /// Anywhere, if it cannot stay.
+    MayMove,
+    /// There, replacing what is.
+    Fixed(VirtAddr),
+    /// Anywhere, and the old range stays mapped, empty.
+    DontUnmap,
+    /// There, and the old range stays mapped, empty.
+    FixedDontUnmap(VirtAddr),
+}
+
+impl RemapHow {
+    fn keeps_old(self) -> bool {
+        matches!(self, RemapHow::DontUnmap | RemapHow::FixedDontUnmap(_))
+    }
+}
+
+impl<P: Platform> Spaces<P> {
+    /// mremap, in pages. An old length of 0 maps a shared object a second time.
+    pub fn remap(&self, space: &Space, at: Vpn, old: u64, new: u64, how: RemapHow) -> Result<VirtAddr, Stop> {
+        if new == 0 || new > USER_END.0 || old > USER_END.0 {
+            return Err(MmError::Invalid.into());
+        }
+        let mut regions = space.regions.write();
+        let region = regions.find(at).cloned().ok_or(MmError::NotMapped)?;
+        let old_range = PageRange::sized(at, old).ok_or(MmError::Invalid)?;
+        if old_range.end > region.range.end {
+            return Err(MmError::NotMapped.into());
+        }
+        if old == 0 && !region.is_shared() || how.keeps_old() && old != new {
+            return Err(MmError::Invalid.into());
+        }
+        let fixed = match how {
+            RemapHow::Fixed(to) | RemapHow::FixedDontUnmap(to) => {
+                let range = PageRange::sized(to.page(), new).filter(|r| to.is_aligned() && r.in_user_half());
+                let range = range.ok_or(MmError::Invalid)?;
+                if !range.intersect(&old_range).is_empty() {
+                    return Err(MmError::Invalid.into());
+                }
+                Some(range)
+            }
+            _ => None,
+        };
+        if fixed.is_none() && !how.keeps_old() && old != 0 {
+            if new <= old {
+                self.cut(space, &mut regions, PageRange::new(at.add(new), old_range.end))?;
+                return Ok(at.addr());
+            }
+            if self.extend(space, &mut regions, &region, old_range, new) {
+                return Ok(at.addr());
+            }
+            if how == RemapHow::InPlace {
+                return Err(MmError::NoMemory.into());
+            }
+        }
+        if regions.len() + 3 > MAX_REGIONS {
+            return Err(MmError::NoMemory.into());
+        }
+        let to = match fixed {
+            Some(range) => range,
+            None => {
+                let start = regions.find_hole(new, space.map_top()).ok_or(MmError::NoMemory)?;
+                PageRange::new(start, start.add(new))
+            }
+        };
+        // What needs frames comes first: a retry then finds everything as it was.
+        let moved = old.min(new);
+        self.prepare(space, PageRange::new(at, at.add(moved)), to.start)?;
+        if fixed.is_some() {
+            self.cut(space, &mut regions, to)?;
+            if new < old {
+                self.cut(space, &mut regions, PageRange::new(at.add(new), old_range.end))?;
+            }
+        }
+        let mut target = region.part(PageRange::new(at, region.range.end));
+        target.range = to;
+        target.flags -= RegionFlags::GROWS_DOWN;
+        self.add_region(space, &mut regions, target);
+        self.move_entries(space, PageRange::new(at, at.add(moved)), to.start)?;
+        if !how.keeps_old() && old != 0 {
+            self.cut(space, &mut regions, old_range)?;
+        }
+        Ok(to.start.addr())
+    }
+
+    /// Grow a region where it is, if it ends there and nothing is in the way.
+    fn extend(
+        &self,
+        space: &Space,
+        regions: &mut super::Regions,
+        region: &Region,
+        old: PageRange,
+        new: u64,
+    ) -> bool {
+        let more = PageRange::new(old.end, old.start.add(new));
+        let free = more.end <= USER_END && regions.within(more).next().is_none();
+        if old.end != region.range.end || !free {
+            return false;
+        }
+        if let Backing::Object { object, .. } = &region.backing {
+            object.add_mapping(space.id, more.start, region.index(more.start), more.len());
+        }
+        regions.change(region.range.start, |r| r.range.end = more.end);
+        true
+    }
+
+    /// Make the nodes that the moved entries will need.
+    fn prepare(&self, space: &Space, from: PageRange, to: Vpn) -> Result<(), Stop> {
+        let (mut used, both) = (from.start, span(from, to));
+        let mut cursor = self.cursor(space, both);
+        while let Some(page) = cursor.next_used(PageRange::new(used, from.end)) {
+            cursor.make(to.add(page.since(from.start)))?;
+            used = page.add(1);
+        }
+        Ok(())
+    }
+
+    fn move_entries(&self, space: &Space, from: PageRange, to: Vpn) -> Result<(), Stop> {
+        let mut gather = self.gather(space);
+        let mut shared = false;
+        let mut cursor = self.cursor(space, span(from, to));
+        let mut used = from.start;
+        while let Some(page) = cursor.next_used(PageRange::new(used, from.end)) {
+            used = page.add(1);
+            let target = to.add(page.since(from.start));
+            let slot = cursor.make(target)?;
+            let Some(old) = cursor.find(page) else { continue };
+            let entry = old.replace(Entry::Absent);
+            slot.fill(entry);
+            match entry {
+                Entry::Present { frame, .. } => {
+                    gather.page(page);
+                    let meta = self.frames.meta(frame);
+                    if meta.word().state() == State::Anon {
+                        if self.is_exclusive(frame) {
+                            meta.set_index(target.0);
+                        } else {
+                            shared = true;
+                        }
+                    }
+                }
+                Entry::Swap { slot } => match self.swap.record(&self.frames, slot) {
+                    Some(Record { refs: 1, frame, .. }) => {
+                        if let Some(frame) = frame {
+                            self.frames.meta(frame).set_index(target.0);
+                        }
+                    }
+                    _ => shared = true,
+                },
+                Entry::Absent => {}
+            }
+        }
+        drop(cursor);
+        gather.finish();
+        if shared {
+            space.family.add_alias(from, to);
+        }
+        Ok(())
+    }
+
+    /// Set the heap to begin at `start`, empty.
+    pub fn set_heap(&self, space: &Space, start: VirtAddr) {
+        *space.heap.lock() = (start, start);
+    }
+
+    /// Move the heap's end. The end as it is afterwards: where it was, if it cannot move there.
+    pub fn brk(&self, space: &Space, to: VirtAddr, limit: u64) -> Result<VirtAddr, Stop> {
+        let mut regions = space.regions.write();
+        let mut heap = space.heap.lock();
+        let (start, end) = *heap;
+        if to < start || to.0 - start.0 > limit {
+            return Ok(end);
+        }
+        let page_end = |at: VirtAddr| Vpn(at.0.div_ceil(PAGE_SIZE as u64));
+        let (old, new) = (page_end(end), page_end(to));
+        if new < old {
+            self.cut(space, &mut regions, PageRange::new(new, old))?;
+        } else if new > old {
+            let more = PageRange::new(old, new);
+            // A page of distance to the next region, as everywhere between neighbours that grow.
+            let guard = PageRange::new(old, new.add(1));
+            if !more.in_user_half() || regions.within(guard).next().is_some() || regions.len() >= MAX_REGIONS {
+                return Ok(end);
+            }
+            let rights = Rights::READ | Rights::WRITE;
+            self.add_region(
+                space,
+                &mut regions,
+                Region {
+                    range: more,
+                    rights,
+                    max_rights: Rights::all(),
+                    flags: RegionFlags::empty(),
+                    backing: Backing::Anonymous,
+                    label: None,
+                    grow_limit: 0,
+                },
+            );
+        }
+        heap.1 = to;
+        Ok(to)
+    }
+}
+
+/// The smallest range with both in it.
+fn span(from: PageRange, to: Vpn) -> PageRange {
+    PageRange::new(from.start.min(to), from.end.max(to.add(from.len())))
+}

@@ -1,0 +1,369 @@
+//! A page from swap.
+//!
+//! The reader takes the slot, and the slots of the pages around it that lie beside it on the disk, puts a frame for
+//! each into the swap cache marked READING, reads all with one request, checks every sum, and takes the marks away.
+//! Then the fault looks again and finds the frame. Whoever else wants one of these pages meanwhile finds the mark and
+//! waits. A page that could not be read, or that is not what was written, leaves the cache again: the one that needed
+//! it gets SIGBUS, its neighbours were only a guess and cost nobody anything.
+//!
+//! How far to read ahead follows the space's own behaviour: a fault where the last cluster ended doubles the window,
+//! any other halves it.
+
+use super::fault::Look;
+use super::{FaultError, Region, Space, Spaces, Stop};
+use crate::Platform;
+use crate::account::Charge;
+use crate::addr::{PAGE_SIZE, PageRange, Pfn, Vpn};
+use crate::frame::Priority;
+use crate::frame::lists::Arrival;
+use crate::frame::meta::{Flags, State, Word};
+use crate::object::{Object, Place};
+use crate::paging::{Cursor, Entry};
+use crate::swap::{CLUSTER, IoError, Moving, Record, Tier};
+use arrayvec::ArrayVec;
+use core::sync::atomic::Ordering::*;
+
+/// Pages in a cluster read from swap: at the least, and at the most.
+const AHEAD_MIN: u64 = 4;
+const AHEAD_MAX: u64 = 32;
+/// Wait keys of requests, apart from those of frames.
+const REQUEST_KEY: usize = 1 << 40;
+
+impl<P: Platform> Spaces<P> {
+    /// The entry names a slot: map its frame if it has one, make it if it is of one word, else it must be read.
+    pub(super) fn map_swapped(
+        &self,
+        space: &Space,
+        region: &Region,
+        page: Vpn,
+        slot: u32,
+        cursor: &mut Cursor<'_>,
+        waited: bool,
+    ) -> Result<Look, Stop> {
+        let record = self.swap.record(&self.frames, slot).ok_or(FaultError::Io)?;
+        if let Some(frame) = record.frame {
+            if self.frames.meta(frame).word().has(Flags::READING) {
+                return Ok(Look::Wait(frame));
+            }
+            self.map_cached(region, page, slot, frame, true, cursor)?;
+            if waited {
+                self.map_neighbours(space, region, page, cursor)?;
+            }
+            return Ok(Look::Done);
+        }
+        match record.tier {
+            Tier::Filled(word) => {
+                let frame = self.frames.alloc(self.cpu(), Priority::User)?;
+                if word == 0 { self.frames.phys.zero(frame) } else { self.frames.phys.fill(frame, word) }
+                self.adopt(space, region, page, frame);
+                cursor.make(page)?.fill(Entry::Present {
+                    frame,
+                    rights: region.rights,
+                    accessed: true,
+                    dirty: true,
+                });
+                self.drop_slot(slot);
+                Ok(Look::Done)
+            }
+            Tier::Disk { .. } => Ok(Look::Read { slot }),
+            Tier::Ram => Err(FaultError::Io.into()),
+        }
+    }
+
+    /// Name the slot's cached frame instead of the slot.
+    fn map_cached(
+        &self,
+        region: &Region,
+        page: Vpn,
+        slot: u32,
+        frame: Pfn,
+        wanted: bool,
+        cursor: &mut Cursor<'_>,
+    ) -> Result<(), Stop> {
+        let entry = cursor.make(page)?;
+        let meta = self.frames.meta(frame);
+        // Under the lock that uncaching takes too, so the frame cannot leave between the look and the map.
+        let (refs, crowded) = {
+            let state = self.swap.state.lock();
+            let Some(record) = state.slots.get(&self.frames, slot).filter(|r| r.frame == Some(frame)) else {
+                return Ok(());
+            };
+            meta.add_map();
+            let refs = record.refs.saturating_sub(1);
+            state.slots.put(&self.frames, slot, Record { refs, ..record });
+            (refs, state.blocks.free() < state.blocks.total() / 2)
+        };
+        let alone = refs == 0 && meta.word().maps() == 1;
+        let rights = if alone { region.rights } else { region.rights - crate::Rights::WRITE };
+        entry.fill(Entry::Present { frame, rights, accessed: wanted, dirty: false });
+        if wanted {
+            meta.clear(Flags::AHEAD);
+        }
+        if alone {
+            meta.set_index(page.0);
+        }
+        if region.flags.contains(super::RegionFlags::WIRED) {
+            self.set_wired(frame, true);
+        }
+        // On a crowded disk a page in RAM does not keep a second copy there.
+        let busy = Flags::ISOLATED | Flags::WRITING;
+        if alone && crowded && !meta.word().any(busy) && self.swap.uncache_unnamed(&self.frames, slot, frame) {
+            meta.set_slot(0);
+            meta.set(Flags::DIRTY);
+            meta.clear(Flags::CACHED);
+        }
+        Ok(())
+    }
+
+    /// Map what the cluster brought in beside `page`: not accessed yet, so that a wrong guess ages fast.
+    fn map_neighbours(&self, space: &Space, region: &Region, page: Vpn, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+        let _ = space;
+        for near in neighbourhood(region, page, AHEAD_MAX).iter().filter(|&near| near != page) {
+            let Entry::Swap { slot } = cursor.get(near) else { continue };
+            let Some(frame) = self.swap.record(&self.frames, slot).and_then(|r| r.frame) else { continue };
+            let word = self.frames.meta(frame).word();
+            if word.has(Flags::AHEAD) && !word.any(Flags::READING | Flags::ISOLATED | Flags::WRITING) {
+                self.map_cached(region, near, slot, frame, false, cursor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bring the page's bytes into the swap cache, and those around it that lie beside it on the disk.
+    pub(super) fn read_in(&self, space: &Space, page: Vpn, slot: u32) -> Result<(), Stop> {
+        let mut pages: ArrayVec<(Vpn, Moving), CLUSTER> = ArrayVec::new();
+        let first_block = {
+            let regions = space.regions.read();
+            let Some(region) = regions.find(page) else { return Ok(()) };
+            let mut cursor = self.cursor(space, neighbourhood(region, page, AHEAD_MAX));
+            if cursor.get(page) != (Entry::Swap { slot }) {
+                return Ok(());
+            }
+            let Some(Record { tier: Tier::Disk { block, .. }, frame: None, .. }) = self.swap.record(&self.frames, slot)
+            else {
+                return Ok(());
+            };
+            let run = self.run_around(space, region, page, block, &mut cursor);
+            for near in run.iter() {
+                let Entry::Swap { slot } = cursor.get(near) else { break };
+                let frame = match self.frames.alloc(self.cpu(), Priority::User) {
+                    Ok(frame) => frame,
+                    Err(_) if near > page => break,
+                    Err(stop) => {
+                        self.abandon(&pages.iter().map(|p| p.1).collect::<ArrayVec<_, CLUSTER>>());
+                        return Err(stop.into());
+                    }
+                };
+                let flags = Flags::CACHED | Flags::READING | if near == page { Flags::empty() } else { Flags::AHEAD };
+                let word = Word::new(State::Anon, space.account, 0).with(flags);
+                self.enter_swap_cache(frame, slot, word, space.family.id, near.0);
+                pages.push((near, Moving { slot, frame }));
+            }
+            *space.ahead.lock() = (run.end, run.len());
+            (block as u64 - page.since(run.start)) as u32
+        };
+        let moving: ArrayVec<Moving, CLUSTER> = pages.iter().map(|p| p.1).collect();
+        let wanted = pages.iter().position(|p| p.0 == page).unwrap_or(0);
+        self.read_cluster(first_block, &moving, wanted).map_err(Stop::Fault)
+    }
+
+    /// The pages around `page` whose slots lie beside its own on the disk, within the read-ahead window.
+    fn run_around(
+        &self,
+        space: &Space,
+        region: &Region,
+        page: Vpn,
+        block: u32,
+        cursor: &mut Cursor<'_>,
+    ) -> PageRange {
+        let (next, last) = *space.ahead.lock();
+        let window = if region.flags.contains(super::RegionFlags::RANDOM) {
+            1
+        } else if page == next {
+            (last * 2).clamp(AHEAD_MIN, AHEAD_MAX)
+        } else {
+            (last / 2).clamp(AHEAD_MIN, AHEAD_MAX)
+        };
+        let near = neighbourhood(region, page, AHEAD_MAX);
+        let beside = |at: Vpn, cursor: &mut Cursor<'_>| {
+            let Entry::Swap { slot } = cursor.get(at) else { return false };
+            let wanted = (block as u64 + at.0).wrapping_sub(page.0);
+            matches!(self.swap.record(&self.frames, slot),
+                Some(Record { tier: Tier::Disk { block, .. }, frame: None, .. }) if block as u64 == wanted)
+        };
+        let mut run = PageRange::new(page, page.add(1));
+        while run.len() < window && run.end < near.end && beside(run.end, cursor) {
+            run.end = run.end.add(1);
+        }
+        // A fault out of sequence looks behind itself as well.
+        while page != next && run.len() < window && run.start > near.start && beside(Vpn(run.start.0 - 1), cursor) {
+            run.start = Vpn(run.start.0 - 1);
+        }
+        run
+    }
+
+    fn enter_swap_cache(&self, frame: Pfn, slot: u32, word: Word, owner: u32, index: u64) {
+        let meta = self.frames.meta(frame);
+        meta.begin(word, owner, index);
+        meta.set_slot(slot);
+        self.frames.accounts.charge(word.account(), Charge::Resident, 1);
+        let state = self.swap.state.lock();
+        if let Some(record) = state.slots.get(&self.frames, slot) {
+            state.slots.put(&self.frames, slot, Record { frame: Some(frame), ..record });
+        }
+    }
+
+    /// Read, verify, publish. `wanted` is the one of `pages` whose failure is the reader's.
+    fn read_cluster(&self, first: u32, pages: &[Moving], wanted: usize) -> Result<(), FaultError> {
+        let mut result = Ok(());
+        let whole = self.read_blocks(first, pages);
+        for (n, &page) in pages.iter().enumerate() {
+            let good = match whole {
+                Ok(()) => self.swap.verify(&self.frames, page),
+                // One bad sector fails a whole request: the page that is needed is read again, alone.
+                Err(IoError) => n == wanted && self.read_again(first + n as u32, page),
+            };
+            if good {
+                self.publish(page);
+                continue;
+            }
+            if whole.is_ok() {
+                self.swap.corrupt.fetch_add(1, Relaxed);
+            }
+            self.abandon(&[page]);
+            if n == wanted {
+                result = Err(FaultError::Io);
+            }
+        }
+        self.counters.swapped_in.fetch_add(pages.len() as u64, Relaxed);
+        result
+    }
+
+    fn read_again(&self, block: u32, page: Moving) -> bool {
+        let good = self.read_blocks(block, &[page]).is_ok() && self.swap.verify(&self.frames, page);
+        if !good {
+            self.swap.read_errors.fetch_add(1, Relaxed);
+        }
+        good
+    }
+
+    /// Start the request and sleep until it is answered; wait for a place where there is none.
+    fn read_blocks(&self, first: u32, pages: &[Moving]) -> Result<(), IoError> {
+        let token = loop {
+            match self.swap.read(first, pages) {
+                Ok(token) => break token,
+                Err(_) if self.swap.in_flight() == 0 => return Err(IoError),
+                Err(_) => self.wait_answer(self.swap.answers()),
+            }
+        };
+        self.platform.wait(REQUEST_KEY, &|| self.swap.answer(token).is_some());
+        let result = self.swap.answer(token).unwrap_or(Err(IoError));
+        self.swap.take_back(token);
+        self.platform.wake(REQUEST_KEY);
+        result
+    }
+
+    /// Sleep until the disk has answered a request more than `before` of them.
+    pub fn wait_answer(&self, before: u32) {
+        self.platform.wait(REQUEST_KEY, &|| self.swap.answers() != before || self.swap.in_flight() == 0);
+    }
+
+    /// Wake those who wait for a request's answer or for a place for one.
+    pub fn request_answered(&self) {
+        self.platform.wake(REQUEST_KEY);
+    }
+
+    /// The page's bytes are good: others may use it.
+    fn publish(&self, page: Moving) {
+        let meta = self.frames.meta(page.frame);
+        self.frames.lists.insert_arrival(self.frames.table(), page.frame, self.arrival(meta.word(), page.slot));
+        let word = meta.release(Flags::READING);
+        self.platform.wake(page.frame.0 as usize);
+        // All who named the slot may have gone while it was read.
+        if word.state() == State::Anon && word.maps() == 0 {
+            self.let_go(page.frame, word);
+        } else if word.is_unheld() {
+            self.free_page(page.frame);
+        }
+    }
+
+    fn arrival(&self, word: Word, slot: u32) -> Arrival {
+        if word.has(Flags::AHEAD) {
+            return Arrival::Ahead;
+        }
+        let _ = slot;
+        self.counters.refaults.fetch_add(1, Relaxed);
+        Arrival::Refault
+    }
+
+    /// The pages cannot be had: their frames leave the cache, their slots stay as they are.
+    fn abandon(&self, pages: &[Moving]) {
+        for page in pages {
+            let meta = self.frames.meta(page.frame);
+            let word = meta.word();
+            if word.state() == State::Shared
+                && let Some(object) = self.objects.get(meta.owner())
+            {
+                let mut map = object.pages.lock();
+                if map.get(meta.index()) == Place::Frame(page.frame) {
+                    self.swap.add_ref(&self.frames, page.slot);
+                    map.set(meta.index(), Place::Swap(page.slot));
+                }
+            }
+            self.swap.uncache(&self.frames, page.slot);
+            meta.set_slot(0);
+            let word = meta.release(Flags::CACHED | Flags::READING);
+            self.platform.wake(page.frame.0 as usize);
+            if word.is_unheld() {
+                self.free_page(page.frame);
+            }
+        }
+    }
+
+    /// A shared object's page from swap into its page map.
+    pub(super) fn read_in_shared(&self, object: &Object, index: u64, slot: u32) -> Result<(), Stop> {
+        let record = self.swap.record(&self.frames, slot).ok_or(FaultError::Io)?;
+        let frame = self.frames.alloc(self.cpu(), Priority::User)?;
+        let mut pages = object.pages.lock();
+        if pages.get(index) != Place::Swap(slot) {
+            drop(pages);
+            self.frames.free_frame(self.cpu(), frame);
+            return Ok(());
+        }
+        let word = Word::new(State::Shared, object.account, 0).with(Flags::CACHED);
+        match record.tier {
+            Tier::Filled(fill) => {
+                self.frames.phys.fill(frame, fill);
+                self.frames.meta(frame).begin(word.with(Flags::DIRTY), object.id, index);
+                self.frames.accounts.charge(object.account, Charge::Resident, 1);
+                pages.set(index, Place::Frame(frame));
+                self.frames.lists.insert_arrival(self.frames.table(), frame, Arrival::Refault);
+                drop(pages);
+                self.drop_slot(slot);
+                Ok(())
+            }
+            Tier::Disk { block, .. } => {
+                self.enter_swap_cache(frame, slot, word.with(Flags::READING), object.id, index);
+                pages.set(index, Place::Frame(frame));
+                self.swap.unname(&self.frames, slot);
+                drop(pages);
+                self.read_cluster(block, &[Moving { slot, frame }], 0).map_err(Stop::Fault)
+            }
+            Tier::Ram => {
+                drop(pages);
+                self.frames.free_frame(self.cpu(), frame);
+                Err(FaultError::Io.into())
+            }
+        }
+    }
+}
+
+/// The pages of the region within `span` pages of `page`, in its leaf.
+fn neighbourhood(region: &Region, page: Vpn, span: u64) -> PageRange {
+    let first = Vpn(page.0 & !511);
+    let leaf = PageRange::new(first, first.add(512));
+    let near = PageRange::new(Vpn(page.0.saturating_sub(span)), page.add(span + 1));
+    region.range.intersect(&leaf).intersect(&near)
+}
+
+const _: () = assert!(AHEAD_MAX as usize <= CLUSTER && PAGE_SIZE == 4096);
