@@ -103,8 +103,6 @@ impl From<hafez_mm::MmError> for Errno {
             M::Denied => Errno::EACCES,
             M::Busy => Errno::EBUSY,
             M::Io => Errno::EIO,
-            M::Overflow => Errno::EOVERFLOW,
-            M::Unsupported => Errno::EOPNOTSUPP,
         }
     }
 }

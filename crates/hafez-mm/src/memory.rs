@@ -318,6 +318,13 @@ impl<P: Platform> Memory<P> {
             .map_err(refused)
     }
     pub fn advise(&self, space: &Arc<Space>, range: PageRange, advice: Advice) -> Result<(), MmError> {
+        if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) {
+            return self.populate(space, range, advice == Advice::PopulateWrite).map_err(|error| match error {
+                FaultError::NotMapped | FaultError::OutOfMemory => MmError::NoMemory,
+                FaultError::Denied => MmError::Invalid,
+                FaultError::PastEnd | FaultError::Io => MmError::Io,
+            });
+        }
         self.retry(space.account(), || self.spaces.advise(space, range, advice)).map_err(refused)?;
         if advice == Advice::PageOut {
             // The pages are the first to go now: take about as many.
@@ -330,6 +337,10 @@ impl<P: Platform> Memory<P> {
     /// msync with MS_SYNC.
     pub fn sync(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
         self.spaces.sync(space, range).map_err(refused)
+    }
+    /// Whether the range has no hole.
+    pub fn is_mapped(&self, space: &Space, range: PageRange) -> bool {
+        space.regions.read().cover(range)
     }
     /// mincore.
     pub fn residency(

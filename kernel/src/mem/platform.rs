@@ -31,9 +31,6 @@ impl Platform for KernelPlatform {
     fn flush(&self, flush: &Flush<'_>) {
         arch::paging::flush(flush)
     }
-    fn now(&self) -> u64 {
-        arch::time::now_ns()
-    }
     fn wait(&self, key: usize, ready: &dyn Fn() -> bool) {
         match HOOKS.get() {
             Some(hooks) => (hooks.wait)(key, ready),

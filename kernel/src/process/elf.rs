@@ -316,7 +316,6 @@ pub(super) fn request(
         shared: false,
         label,
         grows_down: None,
-        populate: false,
         noreserve: false,
         wired: false,
     }

@@ -62,34 +62,34 @@ fn explanation(victim: &Process, why: &OomReport) -> String {
     let name = victim.any_task().map(|t| t.name()).unwrap_or_default();
     let name = String::from_utf8_lossy(&name);
     let name = name.trim_end_matches('\0');
-    let swap = match (why.swap_blocks, why.swap_free) {
+    let swap = match (why.totals.swap_total, why.totals.swap_free) {
         (0, _) => String::from("there is no swap"),
         (all, 0) => format!("the swap of {} was full", size(all)),
         (all, free) => format!("of {} swap {} were free", size(all), size(free)),
     };
-    let used = why.swap_blocks - why.swap_free.min(why.swap_blocks);
-    let advice = if why.swap_blocks == 0 {
+    let used = why.totals.swap_total - why.totals.swap_free.min(why.totals.swap_total);
+    let advice = if why.totals.swap_total == 0 {
         format!(
             "With swap (--swap {}), or more RAM (-m {}), it could go on.",
-            rounded(why.total_frames * 4),
-            rounded(why.total_frames * 2)
+            rounded(why.totals.total * 4),
+            rounded(why.totals.total * 2)
         )
     } else {
         format!(
             "With more swap (--swap {}), or more RAM (-m {}), it could go on.",
-            rounded(why.swap_blocks * 2),
-            rounded(why.total_frames + used)
+            rounded(why.totals.swap_total * 2),
+            rounded(why.totals.total + used)
         )
     };
     format!(
         "out of memory: killed {name} (process {}), which held {} in RAM and {} in swap.\n\
          Of {} RAM {} were free, {} held files; {swap}.\n{advice}",
         victim.pid,
-        size(why.resident),
-        size(why.swapped),
-        size(why.total_frames),
-        size(why.free_frames),
-        size(why.file_frames),
+        size(why.victim.resident),
+        size(why.victim.swapped),
+        size(why.totals.total),
+        size(why.totals.free),
+        size(why.totals.file),
     )
 }
 

@@ -108,11 +108,16 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
             shared: request.shared(),
             label: source.label,
             grows_down,
-            populate,
             noreserve: request.has(abi::MAP_NORESERVE),
             wired,
         },
     )?;
+    if populate || wired {
+        // What cannot be brought in now will fault later: mmap does not fail for it.
+        if let Some(range) = PageRange::sized(mapped.page(), count) {
+            let _ = memory().populate(caller.space(), range, false);
+        }
+    }
     Ok(mapped.0)
 }
 

@@ -64,8 +64,6 @@ fn madvise(caller: &mut Caller) -> Result<u64> {
         abi::MADV_DOFORK => Advice::DoFork,
         abi::MADV_WIPEONFORK => Advice::WipeOnFork,
         abi::MADV_KEEPONFORK => Advice::KeepOnFork,
-        abi::MADV_HUGEPAGE => Advice::Huge,
-        abi::MADV_NOHUGEPAGE => Advice::NoHuge,
         abi::MADV_DONTDUMP => Advice::DontDump,
         abi::MADV_DODUMP => Advice::DoDump,
         abi::MADV_COLD => Advice::Cold,
@@ -85,7 +83,6 @@ fn madvise(caller: &mut Caller) -> Result<u64> {
     }
     match memory().advise(caller.space(), part, advice) {
         Ok(()) => outside,
-        Err(MmError::Unsupported) => Err(Errno::EINVAL),
         Err(error) => Err(error.into()),
     }
 }
@@ -105,7 +102,11 @@ fn msync(caller: &mut Caller) -> Result<u64> {
     if part.is_empty() {
         return Err(Errno::ENOMEM);
     }
-    memory().sync(caller.space(), part, flags & abi::MS_SYNC != 0, flags & abi::MS_INVALIDATE != 0)?;
+    if flags & abi::MS_SYNC != 0 {
+        memory().sync(caller.space(), part)?;
+    } else if !memory().is_mapped(caller.space(), part) {
+        return Err(Errno::ENOMEM);
+    }
     if whole { Ok(0) } else { Err(Errno::ENOMEM) }
 }
 

@@ -31,6 +31,9 @@ pub enum Advice {
     DoDump,
     /// Free the pages of the shared object behind it.
     Remove,
+    /// Bring the pages in, as a read or a write would.
+    PopulateRead,
+    PopulateWrite,
 }
 
 impl<P: Platform> Spaces<P> {

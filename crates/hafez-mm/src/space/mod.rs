@@ -136,8 +136,8 @@ pub struct RegionInfo {
     pub range: PageRange,
     pub rights: Rights,
     pub shared: bool,
-    /// The object behind it, if any, and the byte of it that the first page begins with.
-    pub object: Option<Arc<Object>>,
+    /// The number of the object behind it, if any, and the byte of it that the first page begins with.
+    pub object: Option<u32>,
     pub offset: u64,
     pub label: Option<Arc<Label>>,
     pub grows_down: bool,
@@ -148,7 +148,7 @@ impl From<&Region> for RegionInfo {
     fn from(region: &Region) -> Self {
         let (object, first) = match &region.backing {
             Backing::Anonymous => (None, 0),
-            Backing::Object { object, first } => (Some(object.clone()), *first),
+            Backing::Object { object, first } => (Some(object.id), *first),
         };
         RegionInfo {
             range: region.range,
