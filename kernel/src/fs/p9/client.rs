@@ -9,7 +9,8 @@
 use super::wire::{ERROR_BYTES, HEADER, Message, QID_BYTES, Qid, Reply, op};
 use crate::drivers::p9::{CallError, Channel, Data, FRAMES_MAX};
 use crate::errno::{Errno, Result};
-use crate::fs::inode::{SetAttr, Stat, StatFs, Time};
+use crate::fs::inode::{DirEntry, Kind, SetAttr, Stat, StatFs, Time};
+use crate::fs::lock::SleepLock;
 use crate::mem::memory;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -25,10 +26,12 @@ const ATTR_BASIC: u64 = 0x7ff;
 const ATTR_BYTES: usize = HEADER + 8 + QID_BYTES + 12 + 5 * 8 + 8 * 8 + 16;
 /// What `st_blksize` says: the server's idea (its largest message) would make programs take buffers of that size.
 const BLOCK_SIZE: u32 = PAGE_SIZE as u32;
+/// The longest file name in bytes.
+const NAME_MAX: usize = 255;
 /// Take away a directory, not a file.
 pub const AT_REMOVEDIR: u32 = 0x200;
-/// Frames of the buffer that a directory is read into: a power of two (8 KiB hold about 200 entries).
-const DIR_ORDER: u8 = 1;
+/// Bytes of a directory's entry before its name: identity, cursor, type, length.
+const ENTRY_BYTES: usize = QID_BYTES + 8 + 1 + 2;
 
 /// A mounted server. It lives as long as the kernel.
 pub struct Client {
@@ -36,6 +39,7 @@ pub struct Client {
     /// Bytes of file data in one read or write, a multiple of the page size.
     bulk: usize,
     next_fid: AtomicU32,
+    bounce: Bounce,
     /// The device number of its files.
     pub dev: u64,
 }
@@ -53,30 +57,37 @@ pub struct Attr {
     pub stat: Stat,
 }
 
-/// Frames for the time of a call.
+/// Frames that bulk data passes through when it is not a page of a file. They are kept, so that looking at a directory needs no
+/// memory when there is none; whoever uses them holds the lock, over the call too.
 struct Bounce {
     first: Pfn,
-    order: u8,
-    frames: [Pfn; 1 << DIR_ORDER],
+    lock: SleepLock,
 }
 
 impl Bounce {
-    fn new(order: u8) -> Result<Bounce> {
-        let first = memory().alloc_wired(order)?;
-        Ok(Bounce { first, order, frames: core::array::from_fn(|i| first.add(i as u32)) })
+    const ORDER: u8 = 1;
+    const FRAMES: usize = 1 << Self::ORDER;
+    const BYTES: usize = PAGE_SIZE << Self::ORDER;
+
+    fn new() -> Result<Bounce> {
+        Ok(Bounce { first: memory().alloc_wired(Self::ORDER)?, lock: SleepLock::new() })
     }
-    fn frames(&self) -> &[Pfn] {
-        &self.frames[..1 << self.order]
+    fn frames(&self) -> [Pfn; Self::FRAMES] {
+        core::array::from_fn(|i| self.first.add(i as u32))
     }
-    fn len(&self) -> usize {
-        PAGE_SIZE << self.order
-    }
-    fn to_vec(&self, len: usize) -> Vec<u8> {
-        let mut bytes = alloc::vec![0; len];
-        for (frame, piece) in self.frames().iter().zip(bytes.chunks_mut(PAGE_SIZE)) {
-            memory().phys().read(*frame, 0, piece);
+    /// Copy out; `None` where that is not all inside.
+    fn read(&self, from: usize, out: &mut [u8]) -> Option<()> {
+        if from.checked_add(out.len())? > Self::BYTES {
+            return None;
         }
-        bytes
+        let (mut at, mut rest) = (from, out);
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at_mut((PAGE_SIZE - at % PAGE_SIZE).min(rest.len()));
+            memory().phys().read(self.first.add((at / PAGE_SIZE) as u32), at % PAGE_SIZE, piece);
+            at += piece.len();
+            rest = more;
+        }
+        Some(())
     }
     fn write(&self, bytes: &[u8]) {
         for (frame, piece) in self.frames().iter().zip(bytes.chunks(PAGE_SIZE)) {
@@ -85,16 +96,11 @@ impl Bounce {
     }
 }
 
-impl Drop for Bounce {
-    fn drop(&mut self) {
-        memory().free_wired(self.first, self.order);
-    }
-}
-
 impl Client {
     /// Agree on the protocol, and name the root.
     pub fn connect(channel: &'static Channel, dev: u64) -> Result<(Client, u32, Qid)> {
-        let mut client = Client { channel, bulk: 0, next_fid: AtomicU32::new(0), dev };
+        let mut client =
+            Client { channel, bulk: 0, next_fid: AtomicU32::new(0), bounce: Bounce::new()?, dev };
         let mut room = [0; 64];
         let version = b"9P2000.L";
         let mut reply = client.ask(Message::new(op::VERSION).u32(MSIZE).string(version), &mut room)?;
@@ -206,15 +212,16 @@ impl Fid {
     pub fn symlink(&self, name: &[u8], target: &[u8], gid: u32) -> Result<Qid> {
         let mut room = [0; HEADER + QID_BYTES];
         // A target can be longer than a message's fixed part: it and the field behind it go as bulk data.
-        let bounce = Bounce::new(1)?;
         let len = u16::try_from(target.len()).ok().filter(|n| (*n as usize) < PAGE_SIZE);
         let len = len.ok_or(Errno::ENAMETOOLONG)?;
         let mut tail = Vec::with_capacity(target.len() + 4);
         tail.extend_from_slice(target);
         tail.extend_from_slice(&gid.to_le_bytes());
+        let bounce = &self.client.bounce;
+        let _mine = bounce.lock.lock();
         bounce.write(&tail);
         let message = Message::new(op::SYMLINK).u32(self.id).string(name).u16(len);
-        let data = Data::Out { frames: bounce.frames(), bytes: tail.len() };
+        let data = Data::Out { frames: &bounce.frames(), bytes: tail.len() };
         self.client.request(message, data, &mut room, false)?.0.qid()
     }
 
@@ -308,32 +315,54 @@ impl Fid {
     pub fn readlink(&self) -> Result<Vec<u8>> {
         // The fixed part must be able to hold an error, so the text's first two bytes come with it.
         let mut room = [0; ERROR_BYTES];
-        let bounce = Bounce::new(1)?;
-        let data = Data::In { frames: bounce.frames(), bytes: bounce.len() };
+        let bounce = &self.client.bounce;
+        let _mine = bounce.lock.lock();
+        let data = Data::In { frames: &bounce.frames(), bytes: Bounce::BYTES };
         let message = Message::new(op::READLINK).u32(self.id);
-        let (mut reply, rest) = self.client.request(message, data, &mut room, true)?;
+        let (mut reply, came) = self.client.request(message, data, &mut room, true)?;
         let len = reply.u16()? as usize;
-        let mut text = Vec::with_capacity(len);
-        text.extend_from_slice(reply.bytes(len.min(2))?);
-        if len - text.len() > rest.min(bounce.len()) {
+        let begin = reply.bytes(len.min(2))?;
+        let rest = len - begin.len();
+        if rest > came || len > PAGE_SIZE {
             return Err(Errno::EIO);
         }
-        text.extend_from_slice(&bounce.to_vec(len - text.len()));
+        let mut text = alloc::vec![0; len];
+        text[..begin.len()].copy_from_slice(begin);
+        bounce.read(0, &mut text[begin.len()..]).ok_or(Errno::EIO)?;
         Ok(text)
     }
 
-    /// Entries of this open directory from the cursor on: bytes for [`super::inode`] to parse. Empty at the end.
-    pub fn read_dir(&self, cursor: u64) -> Result<Vec<u8>> {
+    /// The next entries of this open directory, from the cursor on. `emit` says `false` when it wants no more. The cursor
+    /// behind the last one taken, or `None` at the directory's end or if no more are wanted.
+    pub fn read_dir(&self, cursor: u64, emit: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<Option<u64>> {
         let mut room = [0; ERROR_BYTES];
-        let bounce = Bounce::new(DIR_ORDER)?;
-        let data = Data::In { frames: bounce.frames(), bytes: bounce.len() };
-        let message = Message::new(op::READDIR).u32(self.id).u64(cursor).u32(bounce.len() as u32);
-        let (mut reply, rest) = self.client.request(message, data, &mut room, true)?;
+        let bounce = &self.client.bounce;
+        let _mine = bounce.lock.lock();
+        let data = Data::In { frames: &bounce.frames(), bytes: Bounce::BYTES };
+        let message = Message::new(op::READDIR).u32(self.id).u64(cursor).u32(Bounce::BYTES as u32);
+        let (mut reply, came) = self.client.request(message, data, &mut room, true)?;
         let len = reply.u32()? as usize;
-        if len > rest.min(bounce.len()) {
+        if len > came {
             return Err(Errno::EIO);
         }
-        Ok(bounce.to_vec(len))
+        let (mut at, mut cursor) = (0, None);
+        while at < len {
+            let (mut head, mut name) = ([0; ENTRY_BYTES], [0; NAME_MAX]);
+            bounce.read(at, &mut head).ok_or(Errno::EIO)?;
+            let mut fields = Reply::of_fields(&head);
+            let (qid, next, d_type) = (fields.qid()?, fields.u64()?, fields.u8()?);
+            let name = name.get_mut(..fields.u16()? as usize).ok_or(Errno::EIO)?;
+            bounce.read(at + ENTRY_BYTES, name).ok_or(Errno::EIO)?;
+            at += ENTRY_BYTES + name.len();
+            if at > len || name.is_empty() || name.iter().any(|b| matches!(b, 0 | b'/')) {
+                return Err(Errno::EIO);
+            }
+            if !emit(&DirEntry { name, ino: qid.path, kind: Kind::from_d_type(d_type), next }) {
+                return Ok(None);
+            }
+            cursor = Some(next);
+        }
+        Ok(cursor)
     }
 
     /// Read into frames from the byte `offset` on, as much as one message carries: how many bytes came.

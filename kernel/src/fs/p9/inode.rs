@@ -17,7 +17,7 @@
 use super::Share;
 use super::client::{AT_REMOVEDIR, Attr, Fid};
 use super::handle::{FilePager, Handle};
-use super::wire::{Qid, Reply};
+use super::wire::Qid;
 use crate::clock;
 use crate::errno::{Errno, Result};
 use crate::fs::cache::CachedFile;
@@ -37,6 +37,9 @@ use spin::Mutex;
 pub const TRUST: u64 = 1_000_000_000;
 /// Attributes that came with the look-up that precedes an opening need not be asked for again: so old, ns.
 const JUST_NOW: u64 = 50_000_000;
+
+/// What an inode costs of the kernel's heap, with its object, generously.
+const ROOM: usize = 4096;
 
 /// See the module.
 pub struct P9Inode {
@@ -73,6 +76,13 @@ impl P9Inode {
         {
             known.renamed(fid);
             return Ok(known);
+        }
+        // Files can be known by the thousand: leave the kernel room for what it cannot do without.
+        if !crate::mem::headroom(ROOM) {
+            share.table.forget_recent();
+            if !crate::mem::headroom(ROOM) {
+                return Err(Errno::ENOMEM);
+            }
         }
         // Whether it is a regular file only its mode tells.
         let attr = if told.is_some() { None } else { Some(fid.attr()?) };
@@ -374,24 +384,10 @@ impl Inode for P9Inode {
         let fid = self.name().twin()?;
         fid.open(abi::O_RDONLY | abi::O_DIRECTORY)?;
         let mut cursor = from;
-        loop {
-            let bytes = fid.read_dir(cursor)?;
-            let mut fields = Reply::of_fields(&bytes);
-            if fields.is_empty() {
-                return Ok(());
-            }
-            while !fields.is_empty() {
-                let (qid, next, d_type) = (fields.qid()?, fields.u64()?, fields.u8()?);
-                let name = fields.string()?;
-                if name.is_empty() || name.contains(&b'/') || name.contains(&0) {
-                    return Err(Errno::EIO);
-                }
-                if !emit(&DirEntry { name, ino: qid.path, kind: Kind::from_d_type(d_type), next }) {
-                    return Ok(());
-                }
-                cursor = next;
-            }
+        while let Some(next) = fid.read_dir(cursor, emit)? {
+            cursor = next;
         }
+        Ok(())
     }
 
     fn readlink(&self) -> Result<Vec<u8>> {
