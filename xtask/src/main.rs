@@ -19,7 +19,6 @@ mod lint;
 mod setup;
 mod shell;
 mod test;
-mod text;
 mod toolchain;
 
 use anyhow::{Result, bail};
