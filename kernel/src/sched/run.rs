@@ -11,8 +11,10 @@
 //! A thread cannot free its own stack: who runs next does it, first thing (`after_switch`).
 
 use super::{thread::State, thread::Thread, timer};
+use crate::arch::paging::{self, MAX_TAGS};
 use crate::{arch, arch::context, mem};
 use alloc::{collections::VecDeque, sync::Arc};
+use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use hafez_mm::Space;
 use spin::Mutex;
@@ -26,8 +28,12 @@ pub(super) struct Run {
     ready: VecDeque<Arc<Thread>>,
     /// Who ran before; let go by who runs now.
     previous: Option<Arc<Thread>>,
-    /// The space that is loaded; a thread without one leaves it as it is.
-    loaded: Option<Arc<Space>>,
+    /// The spaces whose translations this CPU may hold, by tag. Each is `activate`d in the memory core.
+    tagged: ArrayVec<Arc<Space>, MAX_TAGS>,
+    /// The tag to take next where none is free.
+    next_tag: usize,
+    /// The root that is loaded; 0 for the kernel's own. A thread without a space leaves it as it is.
+    loaded: u32,
     /// When the current thread took over.
     since: u64,
     /// For what time the timer's interrupt is set; `u64::MAX` for none.
@@ -46,7 +52,9 @@ pub(super) fn init() {
         idle,
         ready: VecDeque::new(),
         previous: None,
-        loaded: None,
+        tagged: ArrayVec::new(),
+        next_tag: 0,
+        loaded: 0,
         since: arch::time::now_ns(),
         timer_set: u64::MAX,
     });
@@ -92,8 +100,9 @@ impl Run {
         true
     }
 
-    /// Take the next thread, if it is another than the current; what `switch` needs.
-    fn choose(&mut self) -> Option<(Arc<Thread>, *const Thread)> {
+    /// Take the next thread, if it is another than the current: from whom, to whom.
+    #[inline(always)]
+    fn choose(&mut self) -> Option<(*const Thread, *const Thread)> {
         let next = match self.ready.pop_front() {
             Some(next) => next,
             None if self.current.state() == State::Running => return None,
@@ -104,17 +113,46 @@ impl Run {
         let now = arch::time::now_ns();
         self.current.cpu_ns.fetch_add(now - self.since, Relaxed);
         self.since = now;
-        arch::cpu::current().store(Arc::as_ptr(&next).cast_mut().cast(), Relaxed);
         let to = Arc::as_ptr(&next);
+        arch::cpu::current().store(to.cast_mut().cast(), Relaxed);
         let from = core::mem::replace(&mut self.current, next);
+        let from_at = Arc::as_ptr(&from);
+        // A waiting thread is kept by the queue that it waits on; a dead one by `previous`, for its stack; the idle thread
+        // by `idle`. Only until the switch is done must `previous` keep the others too.
         if from.state() == State::Running && !Arc::ptr_eq(&from, &self.idle) {
             from.set_state(State::Ready);
-            self.ready.push_back(from.clone());
+            self.ready.push_back(from);
+        } else {
+            self.previous = Some(from);
         }
         if !self.ready.is_empty() && !self.is_idle() {
             self.arm(now + SLICE_NS);
         }
-        Some((from, to))
+        Some((from_at, to))
+    }
+
+    /// Load another space, and say whose tag it took.
+    #[cold]
+    fn load(&mut self, space: &Arc<Space>) -> Option<Arc<Space>> {
+        let mut evicted = None;
+        let tag = match self.tagged.iter().position(|tagged| Arc::ptr_eq(tagged, space)) {
+            Some(tag) => tag,
+            None => {
+                mem::memory().activate(space, arch::cpu::id());
+                if self.tagged.len() < paging::tags() {
+                    self.tagged.push(space.clone());
+                    self.tagged.len() - 1
+                } else {
+                    let tag = self.next_tag;
+                    self.next_tag = (tag + 1) % self.tagged.len();
+                    evicted = Some(core::mem::replace(&mut self.tagged[tag], space.clone()));
+                    tag
+                }
+            }
+        };
+        self.loaded = space.root().0;
+        paging::load_space(space.root(), space.id(), tag);
+        evicted
     }
 }
 
@@ -140,51 +178,64 @@ pub(super) fn wake(thread: &Arc<Thread>) -> bool {
 /// Give up the CPU; returns when the thread runs again. If it is `Running` it stays on the queue; if `Waiting`, until
 /// somebody wakes it (at once if somebody has already).
 pub(super) fn switch() {
-    let Some((from, to)) = with(Run::choose) else { return };
-    let from_at = Arc::as_ptr(&from);
-    // Kept alive by `previous` until the other thread runs, and then by the queue that it waits on, or by its owner.
-    with(|run| run.previous = Some(from));
-    // SAFETY: `to` is alive: the run queue's `current` holds it.
-    load_space_of(unsafe { &*to }, false);
-    // SAFETY: `from` is the running thread, `to` is current from now on and runs nowhere else; both are alive, see above.
-    unsafe { context::switch(&(*from_at).context, &(*to).context) };
+    let (from, to, loaded) = {
+        let mut guard = RUN.lock();
+        let run = guard.as_mut().expect("sched::init comes first");
+        let Some((from, to)) = run.choose() else { return };
+        (from, to, run.loaded)
+    };
+    // SAFETY: both are alive: `current` holds one; `previous` or the queue the other.
+    let (from, to) = unsafe { (&*from, &*to) };
+    let root = to.root.load(Relaxed);
+    if root != 0 && root != loaded {
+        load_space_of(to);
+    }
+    // SAFETY: `from` is the running thread, `to` is current from now on and runs nowhere else.
+    unsafe { context::switch(&from.context, &to.context) };
     after_switch();
 }
 
 /// First thing on the new thread: let go of the one before.
+#[inline]
 pub(super) fn after_switch() {
     let previous = with(|run| run.previous.take());
     if let Some(thread) = previous
         && thread.state() == State::Dead
     {
-        let stack = thread.stack.lock().take();
-        if let Some(stack) = stack {
-            stack.give_back();
-        }
-        THREADS.fetch_sub(1, Relaxed);
+        bury(&thread);
     }
 }
 
-/// Make the thread's space the loaded one. One without a space keeps what is loaded, unless `now`: then nothing of the
-/// old space stays.
-pub(super) fn load_space_of(thread: &Thread, now: bool) {
-    let old = thread.with_space(|space| {
-        with(|run| match (space, &run.loaded) {
-            (Some(new), Some(loaded)) if Arc::ptr_eq(new, loaded) => None,
-            (Some(new), _) => {
-                let cpu = arch::cpu::id();
-                mem::memory().activate(new, cpu);
-                arch::paging::load_space(new.root(), new.id());
-                run.loaded.replace(new.clone()).inspect(|old| mem::memory().deactivate(old, cpu))
-            }
-            (None, Some(_)) if now => {
-                arch::paging::load_kernel_space();
-                run.loaded.take().inspect(|old| mem::memory().deactivate(old, arch::cpu::id()))
-            }
-            (None, _) => None,
-        })
+#[cold]
+fn bury(thread: &Thread) {
+    let stack = thread.stack.lock().take();
+    if let Some(stack) = stack {
+        stack.give_back();
+    }
+    THREADS.fetch_sub(1, Relaxed);
+}
+
+#[cold]
+fn load_space_of(thread: &Thread) {
+    let evicted = thread.with_space(|space| with(|run| space.and_then(|space| run.load(space))));
+    if let Some(old) = evicted {
+        mem::memory().deactivate(&old, arch::cpu::id());
+    }
+}
+
+/// The current thread has another space than before, or none: then nothing of the old one stays on this CPU.
+pub(super) fn load_own_space() {
+    let thread = super::current();
+    if thread.root.load(Relaxed) != 0 {
+        return load_space_of(&thread);
+    }
+    // The space stays tagged, as others may run in it. When it is destroyed, the memory core flushes it, and what the tag
+    // keeps is not used again.
+    with(|run| {
+        if core::mem::replace(&mut run.loaded, 0) != 0 {
+            paging::load_kernel_space();
+        }
     });
-    drop(old);
 }
 
 /// The timer's interrupt: something is due, or the slice is over.

@@ -14,6 +14,7 @@
 //! except those of stacks, which `unmap_stack_page` flushes.
 
 use super::{boot::VirtioMmio, cpu, entry, percpu, regs};
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU32, Ordering};
 use hafez_mm::{Flush, FlushPages, PAGE_SIZE, Pfn, PfnRange, PhysMap, SpaceId};
 
@@ -156,7 +157,7 @@ pub(super) fn init(ram: &[PfnRange], virtio: &[VirtioMmio], next: &mut Pfn) {
     }
     load_kernel_space();
     // SAFETY: the new tables map all that the kernel uses; global pages are now allowed.
-    unsafe { regs::set_cr4(regs::cr4() | 1 << 7) };
+    unsafe { regs::set_cr4(regs::cr4() | 1 << 7 | (cpu::features().pcid as u64) << 17) };
 }
 
 /// Device registers, uncached, in the direct map.
@@ -184,11 +185,58 @@ pub fn unmap_stack_page(at: u64) -> Option<Pfn> {
     (old & PRESENT != 0).then_some(Pfn(((old & ADDRESS) >> 12) as u32))
 }
 
+/// Spaces whose translations the buffer keeps apart, where it can (process-context identifiers). Few do: a program that
+/// ran six others ago has lost its translations anyhow.
+pub const MAX_TAGS: usize = 6;
+
+/// How many spaces may have translations in this CPU's buffer at one time.
+pub fn tags() -> usize {
+    if cpu::features().pcid { MAX_TAGS } else { 1 }
+}
+
+/// Per CPU: whose translations each tag has; `None` where they must not be used any more.
+pub struct Tags([Cell<Option<SpaceId>>; MAX_TAGS]);
+
+impl Tags {
+    pub const fn new() -> Self {
+        Tags([const { Cell::new(None) }; MAX_TAGS])
+    }
+}
+
+/// In CR3: keep the tag's translations.
+const NO_FLUSH: u64 = 1 << 63;
+
+/// Use this space's translations from now on, under a tag below [`tags`]. If the tag was last used for the same space,
+/// what the buffer kept of it is used again.
+pub fn load_space(root: Pfn, id: SpaceId, tag: usize) {
+    let kept = percpu::this().tags.0[tag].replace(Some(id)) == Some(id);
+    let value = if cpu::features().pcid {
+        // Tag 0 of the processor is the kernel's own root.
+        root.addr().0 | (tag as u64 + 1) | if kept { NO_FLUSH } else { 0 }
+    } else {
+        root.addr().0
+    };
+    // SAFETY: every root has the kernel's half.
+    unsafe { regs::set_cr3(value) };
+}
+
+/// Use the kernel's own root: the lower half is empty.
+pub fn load_kernel_space() {
+    // SAFETY: the kernel's half is in it.
+    unsafe { regs::set_cr3(kernel_root().addr().0) };
+}
+
 /// Make no CPU in `flush.cpus` use an old translation of these pages.
 pub fn flush(flush: &Flush<'_>) {
-    // One CPU runs, and it keeps translations of the loaded space only: loading another forgets them.
-    debug_assert!(percpu::this().id.get() == 0);
-    if regs::cr3() & ADDRESS != flush.root.addr().0 {
+    let area = percpu::this();
+    // One CPU runs.
+    debug_assert!(area.id.get() == 0);
+    let now = regs::cr3();
+    if now & ADDRESS != flush.root.addr().0 {
+        // Not in use: what a tag keeps of it is not used again.
+        for tag in area.tags.0.iter().filter(|tag| tag.get() == Some(flush.space)) {
+            tag.set(None);
+        }
         return;
     }
     match flush.pages {
@@ -197,23 +245,7 @@ pub fn flush(flush: &Flush<'_>) {
                 regs::invlpg(page.addr().0);
             }
         }
-        _ => load_root(flush.root),
+        // SAFETY: what is loaded is loaded again, under the same tag, which forgets all but global translations.
+        _ => unsafe { regs::set_cr3(now) },
     }
-}
-
-fn load_root(root: Pfn) {
-    // SAFETY: every root has the kernel's half.
-    unsafe { regs::set_cr3(root.addr().0) };
-}
-
-/// Use this space's translations from now on.
-pub fn load_space(root: Pfn, _id: SpaceId) {
-    if regs::cr3() & ADDRESS != root.addr().0 {
-        load_root(root);
-    }
-}
-
-/// Use the kernel's own root: the lower half is empty.
-pub fn load_kernel_space() {
-    load_root(kernel_root());
 }

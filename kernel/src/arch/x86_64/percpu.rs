@@ -13,6 +13,7 @@
 //! Only its own CPU touches an area, with interrupts off, so plain cells do.
 
 use super::descriptors::{Gdt, Tss};
+use super::paging::Tags;
 use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::AtomicPtr;
 
@@ -37,6 +38,8 @@ pub struct PerCpu {
     pub current: AtomicPtr<()>,
     /// For `sched`: another thread should run soon.
     pub need_resched: Cell<bool>,
+    /// Whose translations the buffer keeps (see `paging`).
+    pub tags: Tags,
     pub tss: UnsafeCell<Tss>,
     pub gdt: UnsafeCell<Gdt>,
     pub ist: [IstStack; 3],
@@ -54,6 +57,7 @@ static BOOT_CPU: PerCpu = PerCpu {
     id: Cell::new(0),
     current: AtomicPtr::new(core::ptr::null_mut()),
     need_resched: Cell::new(false),
+    tags: Tags::new(),
     tss: UnsafeCell::new(Tss::new()),
     gdt: UnsafeCell::new(Gdt::new()),
     ist: [const { IstStack(UnsafeCell::new([0; IST_BYTES])) }; 3],
