@@ -12,7 +12,7 @@ use crate::sched;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use hafez_link::{Frames, Start, ToGuest, ToHost, WindowSize, port};
+use hafez_link::{Frames, Level, Start, ToGuest, ToHost, WindowSize, port};
 use linux_raw_sys::general as abi;
 
 /// Held while a frame goes out: frames do not mix.
@@ -40,6 +40,11 @@ pub fn send(message: &ToHost) {
 /// Words for the user, on `hafez`'s standard error.
 pub fn explain(text: String) {
     send(&ToHost::Explain { text });
+}
+
+/// A line for the log that `HAFEZ_LOG` shows. May sleep; where that is not allowed, `log` writes to the early console.
+pub fn log(level: Level, text: String) {
+    send(&ToHost::Log { level, text });
 }
 
 /// What comes in.

@@ -18,7 +18,7 @@
 //! | `start` | the first program, and the end of the machine |
 #![forbid(unsafe_code)]
 
-mod control;
+pub mod control;
 pub mod elf;
 pub mod exec;
 pub mod exit;

@@ -9,8 +9,11 @@
 #![forbid(unsafe_code)]
 
 use crate::errno::{Errno, Result};
+use crate::process::control;
 use crate::process::run::Caller;
+use alloc::format;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use hafez_link::Level;
 
 mod foreign;
 mod futex;
@@ -101,7 +104,7 @@ fn unsupported(caller: &mut Caller) -> Result<u64> {
         if LOGGED[slot / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
             let name = caller.task.name();
             let name = core::str::from_utf8(&name).unwrap_or("?").trim_end_matches('\0');
-            log::warn!("{name}: system call {number} is not supported");
+            control::log(Level::Warn, format!("{name}: system call {number} is not supported"));
         }
     }
     Err(Errno::ENOSYS)
