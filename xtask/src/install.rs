@@ -3,7 +3,7 @@
 use crate::shell::step;
 use crate::{Options, build};
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub fn run(options: &Options) -> Result<()> {
     let built = build::all(options)?;
@@ -43,7 +43,7 @@ fn places() -> Vec<PathBuf> {
     places
 }
 
-fn writable(place: &PathBuf) -> bool {
+fn writable(place: &Path) -> bool {
     let probe = place.join(".hafez.new");
     let made = place.is_dir() && std::fs::write(&probe, "").is_ok();
     if made {

@@ -50,7 +50,7 @@ pub fn run(options: &Options) -> Result<()> {
     if !missing.is_empty() {
         install(&missing)?;
     }
-    let toolchain = toolchain::choose(options.toolchain, Some(&install))?;
+    let toolchain = toolchain::choose(options.toolchain, Some(install))?;
     let kernel = match toolchain {
         toolchain::Toolchain::Installed => "the installed target",
         toolchain::Toolchain::Debian => "Debian's compiler and the library's sources",

@@ -26,6 +26,9 @@ const OLDEST_MINOR: u32 = 89;
 /// Seconds that rustup may take: without a network it may try for ever.
 const RUSTUP_PATIENCE: &str = "180";
 
+/// Installs Debian packages.
+pub type Install = fn(&[&str]) -> Result<()>;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     Auto,
@@ -63,8 +66,8 @@ fn minor_version(rustc: &str) -> Option<u32> {
     version.strip_prefix("rustc 1.")?.split('.').next()?.parse().ok()
 }
 
-/// Finds a way, installing what it needs if `install` says how to get Debian packages.
-pub fn choose(choice: Choice, install: Option<&dyn Fn(&[&str]) -> Result<()>>) -> Result<Toolchain> {
+/// Finds a way, installing what it needs with `install` if there is one.
+pub fn choose(choice: Choice, install: Option<Install>) -> Result<Toolchain> {
     if choice != Choice::Debian {
         if has_target() {
             return Ok(Toolchain::Installed);
