@@ -9,7 +9,7 @@ pub use platform::{Hooks, KernelPlatform, set_hooks};
 use crate::arch;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use hafez_mm::{Config, Memory, Pfn, PolicyKind};
 
 struct Place(UnsafeCell<MaybeUninit<Memory<KernelPlatform>>>);
@@ -45,14 +45,17 @@ pub fn memory() -> &'static Memory<KernelPlatform> {
     unsafe { (*MEMORY.0.get()).assume_init_ref() }
 }
 
-static EARLY: AtomicU32 = AtomicU32::new(0);
-
-/// 2^`order` contiguous frames for the kernel itself.
+/// 2^`order` contiguous frames for the kernel itself. Does not sleep.
 pub fn wired(order: u8) -> Option<Pfn> {
-    let count = 1 << order;
-    let last = arch::boot::info().usable.last()?;
-    let end = last.end.0 - EARLY.fetch_add(2 * count, Ordering::Relaxed) - count;
-    (end >= last.start.0).then(|| Pfn(end & !(count - 1)))
+    if !UP.load(Ordering::Relaxed) {
+        return None;
+    }
+    memory().alloc_wired(order).ok()
+}
+
+/// Frames of [`wired`], back.
+pub fn free_wired(frame: Pfn, order: u8) {
+    memory().free_wired(frame, order);
 }
 
 /// Whether the heap can serve `bytes` more, for the kernel's own objects. Ask before building what a program can
@@ -60,6 +63,3 @@ pub fn wired(order: u8) -> Option<Pfn> {
 pub fn headroom(bytes: usize) -> bool {
     heap::headroom(bytes)
 }
-
-/// Frames of [`wired`], back.
-pub fn free_wired(_frame: Pfn, _order: u8) {}

@@ -41,10 +41,11 @@ boot_pd:
 
     .section .boot_stack, "aw", @nobits
     .balign 4096
+    // Twice a thread's: the memory of the machine is built on it.
     .globl boot_stack_guard
 boot_stack_guard:
     .skip 4096
-    .skip {stack}
+    .skip 2 * {stack}
     .globl boot_stack_top
 boot_stack_top:
 
