@@ -14,8 +14,15 @@ const DIGITS: usize = 16;
 /// `text` with a name and a place after each address of the kernel in it.
 pub fn name_addresses(text: &str, elf: &Path) -> String {
     let Ok(loader) = addr2line::Loader::new(elf) else { return text.to_owned() };
-    annotate(text, |address| {
-        Some(names(&loader, address).join("\n                   ")).filter(|n| !n.is_empty())
+    let code = loader.get_section_range(b".text");
+    annotate(text, |address, alone| {
+        if !code.as_ref().is_some_and(|s| (s.begin..s.end).contains(&address)) {
+            return None;
+        }
+        let names = names(&loader, address);
+        // In the middle of a line there is room for one name only: that of the function which the symbol table has.
+        let names = if alone { names } else { names.into_iter().next_back().into_iter().collect() };
+        Some(names.join("\n                   ")).filter(|n| !n.is_empty())
     })
 }
 
@@ -47,7 +54,8 @@ fn short(file: &str) -> &str {
         .map_or(file, |i| &file[i + 1..])
 }
 
-fn annotate(text: &str, name: impl Fn(u64) -> Option<String>) -> String {
+/// `name` is told an address, and whether its line ends after it.
+fn annotate(text: &str, name: impl Fn(u64, bool) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(PREFIX) {
@@ -57,7 +65,9 @@ fn annotate(text: &str, name: impl Fn(u64) -> Option<String>) -> String {
         out.push_str(before);
         out.push_str(digits);
         // A return address points behind the call, which may be another line, or another function.
-        let known = u64::from_str_radix(digits, 16).ok().and_then(|a| name(a - 1));
+        let known = u64::from_str_radix(digits, 16)
+            .ok()
+            .and_then(|a| name(a - 1, after.is_empty() || after.starts_with('\n')));
         if let Some(known) = known {
             let _ = write!(out, " {known}");
         }
@@ -73,7 +83,7 @@ mod tests {
 
     #[test]
     fn addresses_get_names_and_all_else_stays() {
-        let known = |a: u64| (a == 0xffff_ffff_8010_0fff).then(|| "start".to_owned());
+        let known = |a: u64, _: bool| (a == 0xffff_ffff_8010_0fff).then(|| "start".to_owned());
         for (text, expected) in [
             ("at 0xffffffff80101000\n", "at 0xffffffff80101000 start\n"),
             ("ffffffff80101000", "ffffffff80101000 start"),
