@@ -55,7 +55,8 @@ impl CachedFile {
             Err(_) => 0,
         };
         if n < len && begin + len as u64 > old {
-            memory().object_resize(&self.object, old.max(begin + n as u64));
+            // Where not even that works, the file has zeroes at its end that nobody wrote.
+            let _ = memory().object_resize(&self.object, old.max(begin + n as u64));
         }
         page?;
         Ok(())
@@ -88,10 +89,11 @@ impl FileOps for CachedFile {
         Ok(())
     }
 
-    fn write(&self, at: u64, from: &mut Source<'_>, _how: How) -> Result<()> {
+    fn write(&self, at: u64, from: &mut Source<'_>, how: How) -> Result<()> {
         if from.remaining() == 0 {
             return Ok(());
         }
+        self.inode.check_unsealed()?;
         let mut at = at;
         let result = loop {
             let offset = at as usize % PAGE_SIZE;
@@ -99,7 +101,9 @@ impl FileOps for CachedFile {
             if len == 0 {
                 break Ok(());
             }
-            if at > MAX_SIZE - len as u64 {
+            let room = how.size_limit.min(MAX_SIZE).saturating_sub(at);
+            let len = room.min(len as u64) as usize;
+            if len == 0 {
                 break Err(Errno::EFBIG);
             }
             let before = from.done();
@@ -125,5 +129,20 @@ impl FileOps for CachedFile {
     }
     fn size(&self) -> Result<u64> {
         Ok(self.object.size())
+    }
+    fn seek_data(&self, at: u64, hole: bool) -> Result<u64> {
+        let size = self.object.size();
+        if at >= size {
+            return Err(Errno::ENXIO);
+        }
+        Ok(self.inode.next_data(at, hole).filter(|to| *to < size).unwrap_or(size)).and_then(|to| {
+            // Past the last data there is only the hole at the end.
+            if !hole && to == size { Err(Errno::ENXIO) } else { Ok(to) }
+        })
+    }
+    fn closed(&self) {
+        if let Err(error) = self.inode.close_written() {
+            log::error!("file {:?}: what was written is lost: {error}", self.inode.id());
+        }
     }
 }

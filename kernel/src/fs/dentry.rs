@@ -20,7 +20,7 @@ use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use hashbrown::HashMap;
 use spin::{Mutex, RwLock};
 
@@ -56,6 +56,22 @@ struct Known {
     dentry: Option<Weak<Dentry>>,
     /// The clock's ns at which the answer grows stale.
     until: u64,
+    /// [`EPOCH`] when it was given.
+    epoch: u64,
+}
+
+/// Answers of an earlier epoch are stale, whatever the clock says.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+/// A server said that something we knew is no longer so (`ESTALE`): look everything up again.
+pub fn expire_all() {
+    EPOCH.fetch_add(1, Relaxed);
+}
+
+impl Known {
+    fn holds(&self, now: u64) -> bool {
+        now < self.until && (self.until == u64::MAX || self.epoch == EPOCH.load(Relaxed))
+    }
 }
 
 impl Dentry {
@@ -113,11 +129,11 @@ impl Dentry {
             let children = self.children.lock();
             match children.known.get(name) {
                 Some(known) => match &known.dentry {
-                    None if now < known.until => return Err(Errno::ENOENT),
+                    None if known.holds(now) => return Err(Errno::ENOENT),
                     None => None,
                     Some(weak) => match weak.upgrade() {
                         // What is mounted on stays what it is.
-                        Some(d) if now < known.until || d.covered.read().is_some() => {
+                        Some(d) if known.holds(now) || d.covered.read().is_some() => {
                             d.used.store(true, Relaxed);
                             return Ok(d);
                         }
@@ -245,7 +261,7 @@ impl Children {
         }
         self.unset(name);
         self.absent += dentry.is_none() as usize;
-        self.known.insert(name.into(), Known { dentry, until });
+        self.known.insert(name.into(), Known { dentry, until, epoch: EPOCH.load(Relaxed) });
     }
     fn unset(&mut self, name: &[u8]) {
         if let Some(old) = self.known.remove(name) {

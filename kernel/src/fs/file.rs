@@ -23,10 +23,18 @@ use hafez_mm::Object;
 use linux_raw_sys::general as abi;
 
 /// How the transfer may behave, from the description's flags or from `RWF_*`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct How {
     /// Say `EAGAIN` rather than sleep.
     pub nonblock: bool,
+    /// A regular file may not grow past this (RLIMIT_FSIZE): `EFBIG`.
+    pub size_limit: u64,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        How { nonblock: false, size_limit: u64::MAX }
+    }
 }
 
 /// What a mapping of the file is backed by.
@@ -70,6 +78,8 @@ pub trait FileOps: Any + Send + Sync {
     fn sync(&self, _data_only: bool) -> Result<()> {
         Err(Errno::EINVAL)
     }
+    /// The description, which could write, is gone.
+    fn closed(&self) {}
     /// Bytes that a regular file has (SEEK_END).
     fn size(&self) -> Result<u64> {
         Err(Errno::ESPIPE)
@@ -103,6 +113,12 @@ pub struct File {
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// Open file descriptions on the machine (`/proc/sys/fs/file-nr`).
+pub fn count() -> u64 {
+    COUNT.load(Relaxed)
+}
 
 impl File {
     /// `flags` as `open(2)` takes them.
@@ -111,6 +127,7 @@ impl File {
         if !crate::mem::headroom(4096) {
             return Err(Errno::ENFILE);
         }
+        COUNT.fetch_add(1, Relaxed);
         Ok(Arc::new(File {
             ops,
             place,
@@ -167,8 +184,12 @@ impl File {
             self.flags.fetch_and(!flag, Relaxed);
         }
     }
-    fn how(&self) -> How {
-        How { nonblock: self.flags() & abi::O_NONBLOCK != 0 }
+    /// As the flags say.
+    pub fn how(&self) -> How {
+        How { nonblock: self.flags() & abi::O_NONBLOCK != 0, ..How::default() }
+    }
+    pub fn is_append(&self) -> bool {
+        self.flags() & abi::O_APPEND != 0
     }
 
     /// `read(2)` if `at` is `None`, else `pread(2)`.
@@ -201,7 +222,7 @@ impl File {
 
     /// `write(2)` if `at` is `None`, else `pwrite(2)`. With O_APPEND both write at the end, as Linux does.
     pub fn write(&self, at: Option<u64>, from: &mut Source<'_>) -> Result<usize> {
-        self.write_how(at, from, self.how(), self.flags() & abi::O_APPEND != 0)
+        self.write_how(at, from, self.how(), self.is_append())
     }
 
     /// As [`write`](File::write), in another way than the flags say (`RWF_APPEND`, `RWF_NOWAIT`).
@@ -310,6 +331,10 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         locks::release_file(self);
+        if self.mode.write {
+            self.ops.closed();
+        }
+        COUNT.fetch_sub(1, Relaxed);
     }
 }
 

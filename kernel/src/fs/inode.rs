@@ -256,8 +256,7 @@ pub trait Inode: Any + Send + Sync {
     }
     /// A write is about to reach past the end: make the file this long (more than `object().size()`), or say `ENOSPC`.
     fn grow(&self, size: u64) -> Result<()> {
-        crate::mem::memory().object_resize(&self.object()?, size);
-        Ok(())
+        crate::mem::memory().object_resize(&self.object()?, size).map_err(Errno::from)
     }
     /// Contents were changed by `write(2)`: mtime and ctime are now.
     fn written(&self) {}
@@ -269,6 +268,33 @@ pub trait Inode: Any + Send + Sync {
     }
     /// `fsync(2)`: everything is on stable storage when it returns.
     fn sync(&self, _data_only: bool) -> Result<()> {
+        Ok(())
+    }
+    /// The next offset from `at` on with data (or, if `hole`, without): `None` if there is none before the end. By default a
+    /// file is all data.
+    fn next_data(&self, at: u64, hole: bool) -> Option<u64> {
+        (!hole).then_some(at)
+    }
+    /// One who could write has closed the file: where others look at it too, they are to see what he wrote.
+    fn close_written(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Of a file system's root: write back all that is dirty in it (`sync(2)`).
+    fn sync_all(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What a memfd is sealed against (`F_GET_SEALS`); `EINVAL` for what has no seals.
+    fn seals(&self) -> Result<u32> {
+        Err(Errno::EINVAL)
+    }
+    /// Add seals (`F_ADD_SEALS`).
+    fn add_seals(&self, _seals: u32) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+    /// Whether contents may be written, or mapped shared and writable, in spite of seals.
+    fn check_unsealed(&self) -> Result<()> {
         Ok(())
     }
 }

@@ -230,6 +230,11 @@ impl<'a> Source<'a> {
         self.advance(n)
     }
 
+    /// What was taken counts as not taken: the write came to nothing after all.
+    pub fn take_back(&mut self) {
+        self.done = 0;
+    }
+
     /// Give everything that is left to nobody (`/dev/null` does not even look at it).
     pub fn skip_all(&mut self) {
         self.done = self.limit;

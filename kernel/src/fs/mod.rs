@@ -21,6 +21,8 @@ pub mod cache;
 pub mod cred;
 pub mod dentry;
 pub mod dev;
+pub mod epoll;
+pub mod eventfd;
 pub mod file;
 pub mod inode;
 pub mod iobuf;
@@ -106,4 +108,10 @@ fn mount_on(
     }
     Mount::new(root, Some(at), kind, source, false);
     Ok(())
+}
+
+/// `sync(2)`: every file system writes back what is dirty. The first error, after all have tried.
+pub fn sync_all() -> Result<()> {
+    let results: Vec<Result<()>> = mount::all().iter().map(|m| m.root().inode().sync_all()).collect();
+    results.into_iter().collect()
 }

@@ -5,7 +5,7 @@
 
 use super::{
     cred::want,
-    dentry::Dentry,
+    dentry::{self, Dentry},
     file::{File, OpenDir, PathOnly, open_mode},
     inode::{Inode, Kind, NewKind, NewNode, RenameFlags, SetAttr, Stat},
     lock::SleepLock,
@@ -19,8 +19,12 @@ use linux_raw_sys::general as abi;
 static RENAME: SleepLock = SleepLock::new();
 
 impl Walker {
-    /// `openat(2)`.
+    /// `openat(2)`. What a server has put in another's place meanwhile is looked up once more.
     pub fn open(&self, base: &Location, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>> {
+        retry_stale(|| self.open_once(base, path, flags, mode))
+    }
+
+    fn open_once(&self, base: &Location, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>> {
         if flags & abi::O_PATH != 0 {
             let kept = abi::O_PATH | abi::O_DIRECTORY | abi::O_NOFOLLOW | abi::O_CLOEXEC;
             return self.open_path_only(base, path, flags & kept);
@@ -348,6 +352,17 @@ impl Walker {
             return Err(Errno::EPERM);
         }
         place.inode().setattr(&SetAttr { uid, gid, mode: without_suid(&stat), ..SetAttr::default() })
+    }
+}
+
+/// Do it again, with fresh names, if what we knew turns out to be stale.
+pub fn retry_stale<T>(mut step: impl FnMut() -> Result<T>) -> Result<T> {
+    match step() {
+        Err(Errno::ESTALE) => {
+            dentry::expire_all();
+            step()
+        }
+        result => result,
     }
 }
 

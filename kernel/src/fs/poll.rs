@@ -95,6 +95,9 @@ impl Watchers {
     pub fn add_fixed(&mut self, queue: &'static WaitQueue) {
         self.fixed.push(queue);
     }
+    pub fn is_empty(&self) -> bool {
+        self.signals.is_empty() && self.fixed.is_empty()
+    }
     /// The changes of all that can count them.
     pub fn changes(&self) -> u64 {
         self.signals.iter().fold(0, |sum, s| sum.wrapping_add(s.count()))

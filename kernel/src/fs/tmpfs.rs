@@ -20,6 +20,7 @@ use super::{
         DirEntry, Inode, InodeId, Kind, NewKind, NewNode, OpenMode, RenameFlags, SetAttr, Stat, StatFs, Time,
     },
     lock::SleepLock,
+    mount::Mount,
     pipe::Pipe,
 };
 use crate::{
@@ -33,7 +34,7 @@ use alloc::{
     vec::Vec,
 };
 use core::any::Any;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use hafez_mm::{AccountId, Object, PAGE_SIZE};
 use hashbrown::HashMap;
 use linux_raw_sys::general as abi;
@@ -109,6 +110,8 @@ pub struct Node {
     body: Body,
     attr: Mutex<Attr>,
     made: Time,
+    /// `F_SEAL_*`; only a memfd's ever change.
+    seals: AtomicU32,
 }
 
 impl TmpFs {
@@ -134,13 +137,18 @@ impl TmpFs {
         })
     }
 
-    /// A file in no directory, for `memfd_create(2)`.
-    pub fn unnamed(mode: u32, uid: u32, gid: u32) -> Result<Arc<dyn Inode>> {
-        static FS: Once<Arc<TmpFs>> = Once::new();
-        let fs = FS.call_once(|| TmpFs::new(None));
+    /// A file in no directory, for `memfd_create(2)`, and where it is. One that is not sealable has F_SEAL_SEAL from birth.
+    pub fn unnamed(mode: u32, uid: u32, gid: u32, sealable: bool) -> Result<(Arc<dyn Inode>, Arc<Mount>)> {
+        static FS: Once<(Arc<TmpFs>, Arc<Mount>)> = Once::new();
+        let (fs, mount) = FS.try_call_once(|| {
+            let fs = TmpFs::new(None);
+            let root = Node::make(&fs, &NewNode { node: NewKind::Dir, mode: 0, uid: 0, gid: 0 })?;
+            Ok::<_, Errno>((fs, Mount::detached(root, "tmpfs")))
+        })?;
         let node = Node::make(fs, &NewNode { node: NewKind::File, mode, uid, gid })?;
         node.attr.lock().nlink = 0;
-        Ok(node)
+        node.seals.store(if sealable { 0 } else { abi::F_SEAL_SEAL }, Relaxed);
+        Ok((node, mount.clone()))
     }
 }
 
@@ -182,6 +190,7 @@ impl Node {
                 ctime: now,
             }),
             made: now,
+            seals: AtomicU32::new(abi::F_SEAL_SEAL),
         }))
     }
 
@@ -261,9 +270,14 @@ impl Node {
                 if size > cache::MAX_SIZE {
                     return Err(Errno::EFBIG);
                 }
+                let seals = self.seals.load(Relaxed);
+                let old = object.size();
+                let shrinks = size < old && seals & abi::F_SEAL_SHRINK != 0;
+                if shrinks || size > old && seals & abi::F_SEAL_GROW != 0 {
+                    return Err(Errno::EPERM);
+                }
                 self.charge(size)?;
-                memory().object_resize(object, size);
-                Ok(())
+                memory().object_resize(object, size).map_err(Errno::from)
             }
             Body::Dir { .. } => Err(Errno::EISDIR),
             _ => Err(Errno::EINVAL),
@@ -306,7 +320,7 @@ impl Inode for Node {
     fn stat(&self) -> Result<Stat> {
         let attr = *self.attr.lock();
         let (size, pages) = match &self.body {
-            Body::File { object, .. } => (object.size(), object.resident()),
+            Body::File { object, .. } => (object.size(), object.held()),
             Body::Dir { names, .. } => (20 * (2 + names.lock().by_name.len() as u64), 0),
             Body::Link(target) => (target.len() as u64, 0),
             _ => (0, 0),
@@ -504,8 +518,51 @@ impl Inode for Node {
         (attr.mtime, attr.ctime) = (now, now);
     }
     fn punch(&self, from: u64, to: u64) -> Result<()> {
+        self.check_unsealed()?;
         memory().object_punch(&self.object()?, from, to)?;
         self.written();
         Ok(())
+    }
+    fn next_data(&self, at: u64, hole: bool) -> Option<u64> {
+        let object = self.object().ok()?;
+        let size = PAGE_SIZE as u64;
+        let mut page = at / size;
+        if hole {
+            while object.next_held(page) == Some(page) {
+                page += 1;
+            }
+        } else {
+            page = object.next_held(page)?;
+        }
+        Some(at.max(page * size))
+    }
+    fn seals(&self) -> Result<u32> {
+        self.object().map_err(|_| Errno::EINVAL)?;
+        Ok(self.seals.load(Relaxed))
+    }
+    fn add_seals(&self, seals: u32) -> Result<()> {
+        let known = abi::F_SEAL_SEAL
+            | abi::F_SEAL_SHRINK
+            | abi::F_SEAL_GROW
+            | abi::F_SEAL_FUTURE_WRITE
+            | abi::F_SEAL_EXEC;
+        self.object().map_err(|_| Errno::EINVAL)?;
+        if self.seals.load(Relaxed) & abi::F_SEAL_SEAL != 0 {
+            return Err(Errno::EPERM);
+        }
+        // Whether a writable mapping exists is not known here, so the seal that promises that there is none, F_SEAL_WRITE,
+        // is refused as Linux does when one exists.
+        if seals & abi::F_SEAL_WRITE != 0 {
+            return Err(Errno::EBUSY);
+        }
+        if seals & !known != 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.seals.fetch_or(seals, Relaxed);
+        Ok(())
+    }
+    fn check_unsealed(&self) -> Result<()> {
+        let sealed = self.seals.load(Relaxed) & (abi::F_SEAL_WRITE | abi::F_SEAL_FUTURE_WRITE) != 0;
+        if sealed { Err(Errno::EPERM) } else { Ok(()) }
     }
 }

@@ -15,16 +15,25 @@ use alloc::format;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hafez_link::Level;
 
+mod at;
+mod dir;
+mod epoll;
+mod fcntl;
+mod file;
 mod foreign;
 mod futex;
 mod identity;
+mod io;
 mod limits;
 mod memory;
+mod pipe;
+mod poll;
 mod process;
 mod random;
 mod residence;
 mod sched;
 mod signal;
+mod stat;
 mod system;
 mod time;
 mod timers;
@@ -55,6 +64,14 @@ static TABLE: [Handler; NUMBERS] = {
         sched::CALLS,
         system::CALLS,
         random::CALLS,
+        file::CALLS,
+        io::CALLS,
+        stat::CALLS,
+        dir::CALLS,
+        pipe::CALLS,
+        fcntl::CALLS,
+        poll::CALLS,
+        epoll::CALLS,
     ];
     let mut f = 0;
     while f < families.len() {

@@ -306,6 +306,10 @@ impl Inode for P9Inode {
         self.refresh(true).map(|_| ())
     }
 
+    fn close_written(&self) -> Result<()> {
+        self.write_back()
+    }
+
     fn statfs(&self) -> Result<StatFs> {
         self.name().statfs()
     }

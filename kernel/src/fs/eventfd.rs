@@ -1,0 +1,106 @@
+//! A counter that one can wait for: `eventfd(2)`.
+
+use super::{
+    file::{FileOps, How},
+    iobuf::{Sink, Source},
+    poll::{Events, Signal, Watchers},
+};
+use crate::errno::{Errno, Result};
+use alloc::sync::Arc;
+use core::any::Any;
+use spin::Mutex;
+
+/// The counter stays below this: a write that would reach it waits.
+const FULL: u64 = u64::MAX;
+
+/// See the module.
+pub struct EventFd {
+    count: Mutex<u64>,
+    /// A read takes one, not all (EFD_SEMAPHORE).
+    semaphore: bool,
+    changed: Arc<Signal>,
+}
+
+impl EventFd {
+    pub fn new(count: u64, semaphore: bool) -> Arc<EventFd> {
+        Arc::new(EventFd { count: Mutex::new(count), semaphore, changed: Signal::new() })
+    }
+
+    fn take(&self) -> Option<u64> {
+        let mut count = self.count.lock();
+        let taken = if self.semaphore { 1.min(*count) } else { *count };
+        *count -= taken;
+        (taken > 0).then_some(taken)
+    }
+
+    fn add(&self, more: u64) -> bool {
+        let mut count = self.count.lock();
+        match count.checked_add(more).filter(|sum| *sum < FULL) {
+            Some(sum) => {
+                *count = sum;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl FileOps for EventFd {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn read(&self, _: u64, to: &mut Sink<'_>, how: How) -> Result<()> {
+        if to.remaining() < 8 {
+            return Err(Errno::EINVAL);
+        }
+        let mut taken = self.take();
+        if taken.is_none() {
+            if how.nonblock {
+                return Err(Errno::EAGAIN);
+            }
+            self.changed.wait(|| {
+                taken = self.take();
+                taken.is_some()
+            })?;
+        }
+        self.changed.notify();
+        to.put(&taken.unwrap_or(0).to_ne_bytes());
+        Ok(())
+    }
+
+    fn write(&self, _: u64, from: &mut Source<'_>, how: How) -> Result<()> {
+        if from.remaining() < 8 {
+            return Err(Errno::EINVAL);
+        }
+        let mut bytes = [0; 8];
+        if from.take(&mut bytes) < 8 {
+            return Err(Errno::EFAULT);
+        }
+        let more = u64::from_ne_bytes(bytes);
+        if more == FULL {
+            from.take_back();
+            return Err(Errno::EINVAL);
+        }
+        if !self.add(more) {
+            let result = if how.nonblock { Err(Errno::EAGAIN) } else { self.changed.wait(|| self.add(more)) };
+            if result.is_err() {
+                from.take_back();
+                return result;
+            }
+        }
+        self.changed.notify();
+        Ok(())
+    }
+
+    fn poll(&self) -> Events {
+        let count = *self.count.lock();
+        let mut events = Events::empty();
+        events.set(Events::READABLE, count > 0);
+        events.set(Events::WRITABLE, count < FULL - 1);
+        events
+    }
+    fn watch(&self, watchers: &mut Watchers) {
+        watchers.add(&self.changed);
+    }
+}

@@ -1,0 +1,204 @@
+//! `fcntl`, `flock` and `ioctl`: what else can be asked of a descriptor.
+
+use super::at;
+use super::{Calls, user};
+use crate::errno::{Errno, Result};
+use crate::fs::locks::{self, Owner, Record};
+use crate::fs::pipe::PipeEnd;
+use crate::fs::{File, Kind};
+use crate::process::run::Caller;
+use alloc::sync::Arc;
+use linux_raw_sys::{general as abi, ioctl as request};
+
+/// `linux/fs.h`: the block size, as an int.
+const FIGETBSZ: u32 = 2;
+
+pub const CALLS: &Calls = &[(abi::__NR_fcntl, fcntl), (abi::__NR_flock, flock), (abi::__NR_ioctl, ioctl)];
+
+fn fcntl(caller: &mut Caller) -> Result<u64> {
+    let [fd, command, argument, ..] = caller.args();
+    let (fd, command) = (fd as u32, command as u32);
+    let files = caller.task.files();
+    let file = files.get_any(fd)?;
+    match command {
+        abi::F_DUPFD | abi::F_DUPFD_CLOEXEC => {
+            let limit = caller.task.process.limits.soft(abi::RLIMIT_NOFILE);
+            let min = u32::try_from(argument as i32).map_err(|_| Errno::EINVAL)?;
+            if min as u64 >= limit {
+                return Err(Errno::EINVAL);
+            }
+            Ok(files.insert(file, command == abi::F_DUPFD_CLOEXEC, min, limit)? as u64)
+        }
+        abi::F_GETFD => Ok(files.close_on_exec(fd)? as u64),
+        abi::F_SETFD => {
+            files.set_close_on_exec(fd, argument as u32 & abi::FD_CLOEXEC != 0)?;
+            Ok(0)
+        }
+        abi::F_GETFL => Ok((file.flags() | abi::O_LARGEFILE) as u64),
+        _ if file.is_path_only() => Err(Errno::EBADF),
+        abi::F_SETFL => set_flags(&file, argument as u32),
+        abi::F_GETLK | abi::F_OFD_GETLK => get_lock(caller, &file, argument, command == abi::F_OFD_GETLK),
+        abi::F_SETLK | abi::F_SETLKW => {
+            set_lock(caller, fd, &file, argument, command == abi::F_SETLKW, false)
+        }
+        abi::F_OFD_SETLK | abi::F_OFD_SETLKW => {
+            set_lock(caller, fd, &file, argument, command == abi::F_OFD_SETLKW, true)
+        }
+        // No signal-driven I/O: nobody is ever the owner.
+        abi::F_GETOWN => Ok(0),
+        abi::F_GETPIPE_SZ => Ok(end_of_pipe(&file)?.pipe().capacity() as u64),
+        abi::F_SETPIPE_SZ => {
+            let root = caller.task.cred().euid == 0;
+            Ok(end_of_pipe(&file)?.pipe().set_capacity(argument as u32 as usize, root)? as u64)
+        }
+        abi::F_GET_SEALS => Ok(file.inode().seals()? as u64),
+        abi::F_ADD_SEALS => {
+            if !file.mode().write {
+                return Err(Errno::EPERM);
+            }
+            file.inode().add_seals(argument as u32)?;
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn end_of_pipe(file: &File) -> Result<&PipeEnd> {
+    file.ops_as::<PipeEnd>().ok_or(Errno::EBADF)
+}
+
+fn set_flags(file: &File, flags: u32) -> Result<u64> {
+    // Signals for readiness are not sent; one who relies on them must know.
+    if flags & abi::FASYNC != 0 && file.flags() & abi::FASYNC == 0 {
+        return Err(Errno::EINVAL);
+    }
+    file.set_flags(flags);
+    Ok(0)
+}
+
+/// `struct flock`: type and whence at 0 and 2, start at 8, length at 16, pid at 24; 32 bytes in all.
+struct LockRequest {
+    kind: u32,
+    start: u64,
+    last: u64,
+    pid: u32,
+}
+
+fn read_lock(file: &File, at: u64) -> Result<LockRequest> {
+    let mut b = [0; 32];
+    user::copy_from(&mut b, at)?;
+    let short = |i: usize| i16::from_ne_bytes([b[i], b[i + 1]]);
+    let long = |i: usize| {
+        i64::from_ne_bytes([b[i], b[i + 1], b[i + 2], b[i + 3], b[i + 4], b[i + 5], b[i + 6], b[i + 7]])
+    };
+    let base = match short(2) as u32 {
+        abi::SEEK_SET => 0,
+        abi::SEEK_CUR => file.offset() as i64,
+        abi::SEEK_END => file.stat()?.size as i64,
+        _ => return Err(Errno::EINVAL),
+    };
+    let start = base.checked_add(long(8)).ok_or(Errno::EOVERFLOW)?;
+    // A negative length reaches back; 0 is to the end, however far that moves.
+    let (start, last) = match long(16) {
+        0 => (start, i64::MAX),
+        len if len > 0 => (start, start.checked_add(len - 1).ok_or(Errno::EOVERFLOW)?),
+        len => (start.checked_add(len).ok_or(Errno::EINVAL)?, start - 1),
+    };
+    let start = u64::try_from(start).map_err(|_| Errno::EINVAL)?;
+    let pid = u32::from_ne_bytes([b[24], b[25], b[26], b[27]]);
+    Ok(LockRequest { kind: short(0) as u32, start, last: last as u64, pid })
+}
+
+fn owner(caller: &Caller, file: &File, by_file: bool) -> Owner {
+    if by_file {
+        Owner::Description(file.id())
+    } else {
+        Owner::Process { table: caller.task.files().id(), pid: caller.task.process.pid as u32 }
+    }
+}
+
+fn set_lock(caller: &Caller, fd: u32, file: &Arc<File>, at: u64, wait: bool, by_file: bool) -> Result<u64> {
+    let want = read_lock(file, at)?;
+    if by_file && want.pid != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let id = file.inode().id();
+    let owner = owner(caller, file, by_file);
+    let mut record = Record { start: want.start, last: want.last, exclusive: false, owner };
+    match want.kind {
+        abi::F_UNLCK => locks::unlock(id, record)?,
+        abi::F_RDLCK if !file.mode().read => return Err(Errno::EBADF),
+        abi::F_WRLCK if !file.mode().write => return Err(Errno::EBADF),
+        abi::F_RDLCK | abi::F_WRLCK => {
+            record.exclusive = want.kind == abi::F_WRLCK;
+            locks::lock(id, record, wait)?;
+            // Another thread may have closed the descriptor while we waited: then the lock is nobody's.
+            let still = caller.task.files().get_any(fd).is_ok_and(|f| Arc::ptr_eq(&f, file));
+            if !still && !by_file {
+                locks::release_process(id, caller.task.files().id());
+                return Err(Errno::EBADF);
+            }
+        }
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+fn get_lock(caller: &Caller, file: &File, at: u64, by_file: bool) -> Result<u64> {
+    let want = read_lock(file, at)?;
+    if !matches!(want.kind, abi::F_RDLCK | abi::F_WRLCK) || by_file && want.pid != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let owner = owner(caller, file, by_file);
+    let record = Record { start: want.start, last: want.last, exclusive: want.kind == abi::F_WRLCK, owner };
+    let Some(found) = locks::test(file.inode().id(), &record) else {
+        user::copy_to(at, &(abi::F_UNLCK as i16).to_ne_bytes())?;
+        return Ok(0);
+    };
+    let mut b = [0; 32];
+    let kind = if found.exclusive { abi::F_WRLCK } else { abi::F_RDLCK };
+    b[..2].copy_from_slice(&(kind as i16).to_ne_bytes());
+    b[2..4].copy_from_slice(&(abi::SEEK_SET as i16).to_ne_bytes());
+    b[8..16].copy_from_slice(&found.start.to_ne_bytes());
+    let len = if found.last >= i64::MAX as u64 { 0 } else { found.last - found.start + 1 };
+    b[16..24].copy_from_slice(&len.to_ne_bytes());
+    let pid: i32 = match found.owner {
+        Owner::Process { pid, .. } => pid as i32,
+        Owner::Description(_) => -1,
+    };
+    b[24..28].copy_from_slice(&pid.to_ne_bytes());
+    user::copy_to(at, &b)?;
+    Ok(0)
+}
+
+fn flock(caller: &mut Caller) -> Result<u64> {
+    let [fd, operation, ..] = caller.args();
+    let file = at::file(caller, fd)?;
+    let operation = operation as u32;
+    let exclusive = match operation & !abi::LOCK_NB {
+        abi::LOCK_SH => Some(false),
+        abi::LOCK_EX => Some(true),
+        abi::LOCK_UN => None,
+        _ => return Err(Errno::EINVAL),
+    };
+    locks::flock(&file, exclusive, operation & abi::LOCK_NB == 0)?;
+    Ok(0)
+}
+
+fn ioctl(caller: &mut Caller) -> Result<u64> {
+    let [fd, code, argument, ..] = caller.args();
+    let file = at::file(caller, fd)?;
+    let files = caller.task.files();
+    match code as u32 {
+        request::FIOCLEX => files.set_close_on_exec(fd as u32, true)?,
+        request::FIONCLEX => files.set_close_on_exec(fd as u32, false)?,
+        request::FIONBIO => file.set_flag(abi::O_NONBLOCK, user::read_u32(argument)? != 0),
+        request::FIONREAD if file.kind() == Kind::File => {
+            let left = file.stat()?.size.saturating_sub(file.offset());
+            user::write_u32(argument, left.min(i32::MAX as u64) as u32)?;
+        }
+        FIGETBSZ => user::write_u32(argument, file.stat()?.blksize)?,
+        code => return Ok(file.ops().ioctl(code, argument)? as u64),
+    }
+    Ok(0)
+}
