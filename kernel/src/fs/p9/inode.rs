@@ -161,7 +161,7 @@ impl P9Inode {
         let object = self.object.lock().clone();
         if foreign && let Some(object) = object {
             memory().object_invalidate(&object);
-            memory().object_resize(&object, attr.stat.size);
+            memory().object_resize(&object, attr.stat.size)?;
         }
         Ok(attr.stat)
     }
@@ -300,7 +300,7 @@ impl Inode for P9Inode {
         self.name().set_attr(set)?;
         let object = self.object.lock().clone();
         if let (Some(size), Some(object)) = (set.size, object) {
-            memory().object_resize(&object, size);
+            memory().object_resize(&object, size)?;
         }
         self.outdated();
         self.refresh(true).map(|_| ())
@@ -444,8 +444,7 @@ impl Inode for P9Inode {
     fn grow(&self, size: u64) -> Result<()> {
         let object = self.object()?;
         self.written();
-        memory().object_resize(&object, size);
-        Ok(())
+        Ok(memory().object_resize(&object, size)?)
     }
 
     fn written(&self) {
