@@ -43,6 +43,7 @@ extern "C" fn kernel_main() -> ! {
         _ => PolicyKind::Generations,
     });
     sched::init();
+    mem::take_boot_stack();
     mem::set_hooks(mem::Hooks { wait: sched::wait_key, wake: sched::wake_key, kill: process::oom::kill });
     for (name, body) in [("init", init as fn()), ("kreclaim", reclaim)] {
         if sched::spawn(name, Box::new(body), None).is_err() {

@@ -217,6 +217,16 @@ fn parse_virtio(word: &str) -> Option<VirtioMmio> {
     Some(VirtioMmio { base, size, irq })
 }
 
+/// What the boot stack had for the start alone, as address and bytes: everything but its uppermost part, which becomes the
+/// idle thread's, with a hole below. Once, on the uppermost part.
+pub fn spare_stack() -> (*mut u8, usize) {
+    let image = entry::image();
+    let hole = image.stack_top - super::STACK_BYTES as u64 - PAGE_SIZE as u64;
+    paging::unmap_image_page(hole);
+    let start = image.stack_guard + PAGE_SIZE as u64;
+    (start as *mut u8, (hole - start) as usize)
+}
+
 /// Say that the machine cannot be started, before anything works.
 pub(super) fn cannot_start(why: &str) -> ! {
     console::write("hafez: ");

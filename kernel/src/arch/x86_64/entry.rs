@@ -41,11 +41,11 @@ boot_pd:
 
     .section .boot_stack, "aw", @nobits
     .balign 4096
-    // Twice a thread's: the memory of the machine is built on it.
+    // Large: the memory of the machine is built on it. Later only the uppermost part is used.
     .globl boot_stack_guard
 boot_stack_guard:
     .skip 4096
-    .skip 2 * {stack}
+    .skip 4 * {stack}
     .globl boot_stack_top
 boot_stack_top:
 

@@ -185,6 +185,14 @@ pub fn unmap_stack_page(at: u64) -> Option<Pfn> {
     (old & PRESENT != 0).then_some(Pfn(((old & ADDRESS) >> 12) as u32))
 }
 
+/// Make a hole in the image's data.
+pub(super) fn unmap_image_page(at: u64) {
+    let slot = walk(at, 1, &mut || None).expect("the image is mapped");
+    // SAFETY: from `walk`; the caller knows that nobody uses the page.
+    unsafe { *slot = 0 };
+    regs::invlpg(at);
+}
+
 /// Spaces whose translations the buffer keeps apart, where it can (process-context identifiers). Few do: a program that
 /// ran six others ago has lost its translations anyhow.
 pub const MAX_TAGS: usize = 6;
