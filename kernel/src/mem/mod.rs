@@ -19,6 +19,8 @@ static MEMORY: Place = Place(UnsafeCell::new(MaybeUninit::uninit()));
 static UP: AtomicBool = AtomicBool::new(false);
 
 /// Build the machine's memory from what the loader told. Once, before anything else of this room is used.
+// Its frame holds a whole `Memory`: it must not become part of a function that stays.
+#[inline(never)]
 pub fn init(policy: PolicyKind) {
     assert!(!UP.load(Ordering::Relaxed));
     let info = arch::boot::info();
