@@ -65,20 +65,20 @@ const CHUNKS: usize = 256;
 
 /// All accounts; 64 at a time come from the heap.
 pub struct Accounts {
-    chunks: [Once<Box<[Account; CHUNK]>>; CHUNKS],
+    chunks: Box<[Once<Box<[Account]>>]>,
     /// One search for a free number at a time.
     opening: Mutex<()>,
 }
 
 impl Accounts {
     pub fn new() -> Self {
-        let accounts = Accounts { chunks: [const { Once::new() }; CHUNKS], opening: Mutex::new(()) };
+        let accounts = Accounts { chunks: (0..CHUNKS).map(|_| Once::new()).collect(), opening: Mutex::new(()) };
         accounts.chunk(0)[0].open.store(true, Relaxed);
         accounts
     }
 
-    fn chunk(&self, n: usize) -> &[Account; CHUNK] {
-        self.chunks[n].call_once(|| Box::new(core::array::from_fn(|_| Account::default())))
+    fn chunk(&self, n: usize) -> &[Account] {
+        self.chunks[n].call_once(|| (0..CHUNK).map(|_| Account::default()).collect())
     }
 
     fn get(&self, id: AccountId) -> &Account {

@@ -145,6 +145,7 @@ impl<P: Platform> Memory<P> {
     }
 
     /// Nothing more can be evicted: the process that holds most goes, and says why.
+    #[cold]
     fn out_of_memory(&self, who: AccountId) -> Result<(), Stop> {
         let frames = &self.spaces.frames;
         let mut victim: Option<(AccountId, AccountStat)> = None;

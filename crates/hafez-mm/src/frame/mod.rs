@@ -18,6 +18,7 @@ pub mod meta;
 use crate::account::{AccountId, Accounts, Charge};
 use crate::addr::{Pfn, PfnRange};
 use crate::phys::PhysMap;
+use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use buddy::Buddy;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
@@ -30,6 +31,9 @@ pub const MAX_CPUS: usize = 16;
 /// Frames in a magazine. Two refills' worth, so that freeing and allocating in turn never crosses to the buddy lists each time.
 const MAGAZINE: usize = 64;
 const REFILL: usize = MAGAZINE / 2;
+
+/// A CPU's own small stock of free frames.
+type Magazine = Mutex<ArrayVec<Pfn, MAGAZINE>>;
 
 /// There is no frame to be had at this priority. The holder of locks unwinds; [`crate::Memory`] makes room and retries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +84,7 @@ pub struct Frames {
     buddy: Mutex<Buddy>,
     /// Copy of the buddy's count, to be read without its lock.
     free: AtomicU32,
-    magazines: [Mutex<ArrayVec<Pfn, MAGAZINE>>; MAX_CPUS],
+    magazines: Box<[Magazine]>,
 }
 
 impl Frames {
@@ -115,7 +119,7 @@ impl Frames {
             table,
             free: AtomicU32::new(buddy.free_frames()),
             buddy: Mutex::new(buddy),
-            magazines: [const { Mutex::new(ArrayVec::new_const()) }; MAX_CPUS],
+            magazines: (0..MAX_CPUS).map(|_| Magazine::default()).collect(),
         };
         frames.accounts.charge(AccountId::KERNEL, Charge::Resident, 1);
         frames
@@ -205,7 +209,7 @@ impl Frames {
 
     /// Bring all that the magazines hold back to the buddy lists, where blocks form again.
     pub fn drain(&self) {
-        for magazine in &self.magazines {
+        for magazine in self.magazines.iter() {
             let mut magazine = magazine.lock();
             let mut buddy = self.buddy.lock();
             for frame in magazine.drain(..) {

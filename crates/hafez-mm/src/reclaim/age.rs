@@ -12,6 +12,7 @@ use crate::space::Spaces;
 
 impl Reclaim {
     /// Walk all spaces; used pages join `generation`.
+    #[inline(never)]
     pub(super) fn walk<P: Platform>(&self, spaces: &Spaces<P>, generation: u8) {
         let mut number = 0;
         while let Some((next, space)) = spaces.spaces.next(number) {

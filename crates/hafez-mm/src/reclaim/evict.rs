@@ -49,6 +49,7 @@ struct Seen {
 impl Reclaim {
     /// Evict what has not been used from the old end of one list. An object with dirty pages met on the way is left
     /// in `unclean`, for the caller to write back.
+    #[inline(never)]
     pub(super) fn evict<P: Platform>(
         &self,
         spaces: &Spaces<P>,

@@ -66,6 +66,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// Sleep until the frame's bytes have come in, or will not.
+    #[cold]
     pub(super) fn wait_for(&self, frame: Pfn) {
         let meta = self.frames.meta(frame);
         self.platform.wait(frame.0 as usize, &|| !meta.word().has(Flags::READING));
@@ -131,6 +132,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// A page of an object: share its frame, or copy it for a private write.
+    #[inline(never)]
     fn map_object(
         &self,
         space: &Space,
@@ -188,6 +190,7 @@ impl<P: Platform> Spaces<P> {
 
     /// A write to a page that is mapped without the right: the page of zeroes, a page shared since a fork, a file's
     /// page in a private region; or one whose region has since become writable.
+    #[inline(never)]
     fn write_protected(
         &self,
         space: &Space,
@@ -228,6 +231,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// The entry forbids what the region allows, or allows it already: bring the entry in line.
+    #[inline(never)]
     fn restore(
         &self,
         space: &Space,
@@ -255,6 +259,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// The access was below a stack: extend it, if it may reach so far.
+    #[cold]
     fn grow_stack(&self, space: &Space, page: Vpn) -> Result<(), Stop> {
         let mut regions = space.regions.write();
         let Some(stack) = regions.first_from(page) else { return Err(FaultError::NotMapped.into()) };

@@ -24,6 +24,7 @@ const AHEAD_MAX: u64 = 64;
 
 impl<P: Platform> Spaces<P> {
     /// See that page `index` is in the page map, or on its way there.
+    #[cold]
     pub(super) fn fill(&self, object: &Object, index: u64) -> Result<(), Stop> {
         match &object.source {
             Source::File(pager) => self.fill_from_file(object, pager, index),
@@ -56,6 +57,7 @@ impl<P: Platform> Spaces<P> {
         Ok(())
     }
 
+    #[inline(never)]
     fn fill_from_file(&self, object: &Object, pager: &Arc<dyn Pager>, index: u64) -> Result<(), Stop> {
         let window = self.window(object, index);
         let mut frames: ArrayVec<Pfn, { AHEAD_MAX as usize }> = ArrayVec::new();

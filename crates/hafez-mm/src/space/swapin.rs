@@ -31,6 +31,7 @@ const REQUEST_KEY: usize = 1 << 40;
 
 impl<P: Platform> Spaces<P> {
     /// The entry names a slot: map its frame if it has one, make it if it is of one word, else it must be read.
+    #[inline(never)]
     pub(super) fn map_swapped(
         &self,
         space: &Space,
@@ -130,6 +131,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// Bring the page's bytes into the swap cache, and those around it that lie beside it on the disk.
+    #[cold]
     pub(super) fn read_in(&self, space: &Space, page: Vpn, slot: u32) -> Result<(), Stop> {
         let mut pages: ArrayVec<(Vpn, Moving), CLUSTER> = ArrayVec::new();
         let first_block = {
@@ -214,6 +216,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// Read, verify, publish. `wanted` is the one of `pages` whose failure is the reader's.
+    #[inline(never)]
     fn read_cluster(&self, first: u32, pages: &[Moving], wanted: usize) -> Result<(), FaultError> {
         let mut result = Ok(());
         let whole = self.read_blocks(first, pages);
@@ -321,6 +324,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// A shared object's page from swap into its page map.
+    #[cold]
     pub(super) fn read_in_shared(&self, object: &Object, index: u64, slot: u32) -> Result<(), Stop> {
         let record = self.swap.record(&self.frames, slot).ok_or(FaultError::Io)?;
         let frame = self.frames.alloc(self.cpu(), Priority::User)?;

@@ -19,6 +19,7 @@ pub mod slots;
 
 use crate::addr::Pfn;
 use crate::frame::Frames;
+use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use blocks::Blocks;
 use check::Key;
@@ -61,8 +62,9 @@ pub struct Moving {
 }
 
 /// One request to the disk.
+#[derive(Default)]
 pub struct Request {
-    pub op: SwapOp,
+    pub op: Option<SwapOp>,
     pub pages: ArrayVec<Moving, CLUSTER>,
     /// The answer, once there is one.
     pub result: Option<Result<(), IoError>>,
@@ -74,7 +76,7 @@ pub struct Swap {
     pub state: Mutex<State>,
     device: Once<&'static dyn SwapDevice>,
     key: Key,
-    requests: [Mutex<Request>; REQUESTS],
+    requests: Box<[Mutex<Request>]>,
     /// Requests that are in the table.
     in_flight: AtomicU32,
     /// Requests answered since boot.
@@ -104,9 +106,7 @@ impl Swap {
             state: Mutex::new(State { slots: Slots::default(), blocks: Blocks::new(0), bad: 0 }),
             device: Once::new(),
             key: Key::from_seed(seed),
-            requests: [const {
-                Mutex::new(Request { op: SwapOp::Read, pages: ArrayVec::new_const(), result: None, live: false, age: 0 })
-            }; REQUESTS],
+            requests: (0..REQUESTS).map(|_| Mutex::new(Request::default())).collect(),
             in_flight: AtomicU32::new(0),
             answers: AtomicU32::new(0),
             evictions: AtomicU32::new(0),
@@ -257,7 +257,7 @@ impl Swap {
         }
         request.result = Some(result);
         self.answers.fetch_add(1, AcqRel);
-        Some(request.op)
+        request.op
     }
 
     /// The answer, if it is there.
@@ -285,7 +285,7 @@ impl Swap {
                 return None;
             }
             let age = request.age.wrapping_add(1) & 0x00FF_FFFF;
-            *request = Request { op, pages: ArrayVec::new(), result: None, live: true, age };
+            *request = Request { op: Some(op), live: true, age, ..Request::default() };
             self.in_flight.fetch_add(1, AcqRel);
             Some(age * REQUESTS as u32 + n as u32)
         })
