@@ -20,7 +20,7 @@ use spin::Mutex;
 use talc::{DefaultBinning, base::Talc, source::Manual};
 
 /// Enough for what the machine layer builds before memory is up.
-const FIRST_BYTES: usize = 16 << 10;
+const FIRST_BYTES: usize = 40 << 10;
 /// Frames to take at a time, log2: 32 KiB keep the number of steps small, and little is left over.
 const GROW_ORDER: u8 = 3;
 /// The largest block that the frame allocator has, log2 of frames.

@@ -22,7 +22,7 @@ mod user_copy;
 pub use irq::{InterruptsOff, interrupts_off};
 
 /// Bytes of a kernel stack, its guard page not counted.
-pub const STACK_BYTES: usize = 16 << 10;
+pub const STACK_BYTES: usize = 32 << 10;
 
 /// Exit code of `exit` after a panic and the like: the command's "Hafez failed".
 pub const EXIT_FAILED: u8 = 125;
