@@ -408,7 +408,8 @@ fn mremap(caller: &mut Caller) -> Result<u64> {
     {
         return Err(Errno::EINVAL);
     }
-    let (Some(old), Some(new)) = (pages(old_len), pages(new_len).filter(|&n| n != 0)) else {
+    let fits = |&pages: &u64| pages != 0 && pages <= TOP >> PAGE_SHIFT;
+    let (Some(old), Some(new)) = (pages(old_len), pages(new_len).filter(fits)) else {
         return Err(Errno::EINVAL);
     };
     let region = caller.space().region_at(VirtAddr(at)).ok_or(Errno::EFAULT)?;
@@ -420,15 +421,16 @@ fn mremap(caller: &mut Caller) -> Result<u64> {
         }
         RemapHow::Fixed(VirtAddr(to))
     } else if flags & DONT_UNMAP != 0 {
-        RemapHow::DontUnmap
+        // Where to is only a hint then, and not taken here; but Linux looks whether it would be a place.
+        match check_target(at, old, to, new) {
+            Err(Errno::EPERM) | Ok(()) => RemapHow::DontUnmap,
+            Err(error) => return Err(error),
+        }
     } else if flags & MAY_MOVE != 0 {
         RemapHow::MayMove
     } else {
         RemapHow::InPlace
     };
-    if new > TOP >> PAGE_SHIFT {
-        return Err(Errno::ENOMEM);
-    }
     // A length of 0 asks for a second mapping of the same pages, which only shared ones have.
     if old == 0 && (!region.shared || how == RemapHow::InPlace) {
         return Err(Errno::EINVAL);

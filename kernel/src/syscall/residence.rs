@@ -30,18 +30,15 @@ pub const CALLS: &Calls = &[
     (abi::__NR_membarrier, membarrier),
 ];
 
-/// The pages of `[at, at + len)`, `at` aligned. EINVAL if it is not, or `len` rounds up to nothing; `wrap` if the
-/// end is not an address. What lies outside the user half has no regions: calls find that out by themselves.
+/// The pages of `[at, at + len)`, `at` aligned; `wrap` if the end is not an address. As in Linux, a length that cannot be
+/// rounded up to pages is 0. What lies outside the user half has no regions: calls find that out by themselves.
 fn range(at: u64, len: u64, wrap: Errno) -> Result<PageRange> {
     if !aligned(at) {
         return Err(Errno::EINVAL);
     }
-    let count = pages(len).ok_or(wrap)?;
-    let start = VirtAddr(at).page();
-    match (count << PAGE_SHIFT).checked_add(at) {
-        Some(_) => PageRange::sized(start, count).ok_or(wrap),
-        None => Err(wrap),
-    }
+    let count = pages(len).unwrap_or(0);
+    (count << PAGE_SHIFT).checked_add(at).ok_or(wrap)?;
+    PageRange::sized(VirtAddr(at).page(), count).ok_or(wrap)
 }
 
 /// The part of a range that can hold regions, and whether that is all of it.
@@ -74,7 +71,7 @@ fn madvise(caller: &mut Caller) -> Result<u64> {
     };
     let range = range(at, len, Errno::EINVAL)?;
     if range.is_empty() {
-        return Ok(0);
+        return if len == 0 { Ok(0) } else { Err(Errno::EINVAL) };
     }
     let (part, whole) = in_user_half(range);
     let outside = if whole { Ok(0) } else { Err(Errno::ENOMEM) };
@@ -141,7 +138,7 @@ fn mlock(caller: &mut Caller) -> Result<u64> {
     let [at, len, ..] = caller.args();
     // Unlike most, these take any address, and mean the pages that the bytes touch.
     let lead = at & (PAGE_SIZE as u64 - 1);
-    let len = len.checked_add(lead).ok_or(Errno::EINVAL)?;
+    let len = len.wrapping_add(lead);
     let range = range(at - lead, len, Errno::EINVAL)?;
     let limits = &caller.task.process.limits;
     if limits.soft(abi::RLIMIT_MEMLOCK) == 0 && !caller.task.cred().euid == 0 {
@@ -181,7 +178,7 @@ fn mlock2(caller: &mut Caller) -> Result<u64> {
 fn munlock(caller: &mut Caller) -> Result<u64> {
     let [at, len, ..] = caller.args();
     let lead = at & (PAGE_SIZE as u64 - 1);
-    let len = len.checked_add(lead).ok_or(Errno::EINVAL)?;
+    let len = len.wrapping_add(lead);
     let range = range(at - lead, len, Errno::EINVAL)?;
     if range.is_empty() {
         return Ok(0);
