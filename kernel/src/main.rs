@@ -57,6 +57,13 @@ extern "C" fn kernel_main() -> ! {
 fn init() {
     let info = arch::boot::info();
     log::info!("{} KiB of RAM, up {} us after reset", info.ram_frames * 4, arch::time::now_ns() / 1000);
+    devices(info);
+    process::start::start()
+}
+
+/// A function of its own, so that what it needs of the stack is free again for the rest.
+#[inline(never)]
+fn devices(info: &arch::boot::BootInfo) {
     drivers::init(info);
     if let Some(disk) = drivers::disk(hafez_link::SWAP_SERIAL) {
         let swap = drivers::block::SwapDisk(disk);
@@ -65,7 +72,6 @@ fn init() {
         }
     }
     drivers::await_entropy();
-    process::start::start()
 }
 
 fn reclaim() {

@@ -1,7 +1,7 @@
-//! Kernel stacks: 16 KiB each, in a window of their own, with a hole below that catches an overflow.
+//! Kernel stacks: 24 KiB each, in a window of their own, with a hole below that catches an overflow.
 //!
 //! ```text
-//!   slot n:  | hole, 16 KiB, never mapped | stack, 16 KiB |
+//!   slot n:  | hole, 8 KiB, never mapped | stack, 24 KiB |
 //! ```
 //!
 //! A few free stacks are kept mapped: most programs fork and exit all the time.
@@ -12,7 +12,7 @@ use hafez_mm::PAGE_SIZE;
 use spin::Mutex;
 
 /// Hole and stack.
-const SLOT_BYTES: u64 = 2 * arch::STACK_BYTES as u64;
+const SLOT_BYTES: u64 = 32 << 10;
 /// As many threads as there can be: 16384 (half a GiB of the window).
 const SLOTS: usize = 1 << 14;
 /// Free stacks that stay mapped.

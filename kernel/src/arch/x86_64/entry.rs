@@ -45,7 +45,7 @@ boot_pd:
     .globl boot_stack_guard
 boot_stack_guard:
     .skip 4096
-    .skip 4 * {stack}
+    .skip 3 * {stack}
     .globl boot_stack_top
 boot_stack_top:
 
