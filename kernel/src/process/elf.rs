@@ -113,6 +113,7 @@ fn read_exactly(file: &File, at: u64, to: &mut [u8]) -> Result<()> {
 
 impl Elf {
     /// Read and check the headers. ENOEXEC for what is no program for this machine.
+    #[inline(never)]
     pub fn read(file: &File) -> Result<Elf> {
         let mut h = [0u8; HEADER];
         read_exactly(file, 0, &mut h)?;
@@ -211,6 +212,7 @@ impl Elf {
     }
 
     /// Map it into a space, which is loaded. `at`: where to, for what is not fixed; `None` lets the space choose.
+    #[inline(never)]
     pub fn map(
         &self,
         space: &Arc<Space>,

@@ -94,6 +94,7 @@ fn open(walker: &Walker, place: Location) -> Result<Arc<File>> {
 }
 
 /// Steps 1 and 2. The new space is loaded when this returns; on an error the space that was loaded before is.
+#[inline(never)]
 pub fn load(mut request: Request, who: &Who<'_>) -> Result<Loaded> {
     let (file, elf) = find(&mut request, who)?;
     let image = Arc::new(Image::new()?);
@@ -115,6 +116,7 @@ pub fn load(mut request: Request, who: &Who<'_>) -> Result<Loaded> {
 }
 
 /// The ELF file that the request comes down to.
+#[inline(never)]
 fn find(request: &mut Request, who: &Who<'_>) -> Result<(Arc<File>, Elf)> {
     let mut place = request.place.clone();
     for depth in 0.. {
@@ -169,6 +171,7 @@ fn trim(mut text: &[u8]) -> &[u8] {
 }
 
 /// Fill the image, whose space is loaded. Where to begin, and with which stack pointer.
+#[inline(never)]
 fn build(
     image: &Arc<Image>,
     file: &Arc<File>,
@@ -241,6 +244,7 @@ fn build(
 }
 
 /// The dynamic loader that a program asks for.
+#[inline(never)]
 fn open_loader(path: &[u8], who: &Who<'_>) -> Result<(Arc<File>, Elf)> {
     let place = who.walker.resolve(&who.walker.start(path), path, true)?;
     let file = open(who.walker, place)?;
@@ -248,6 +252,7 @@ fn open_loader(path: &[u8], who: &Who<'_>) -> Result<(Arc<File>, Elf)> {
     Ok((file, elf))
 }
 
+#[inline(never)]
 fn map(space: &Arc<Space>, file: &Arc<File>, elf: &Elf, at: Option<u64>) -> Result<Placed> {
     let object = file.inode().object()?;
     let id = file.inode().id();
@@ -272,6 +277,7 @@ fn privileges(file: &File, who: &Who<'_>) -> Arc<Cred> {
 }
 
 /// `execve`, with the addresses that the program gave.
+#[inline(never)]
 pub fn execve(caller: &mut Caller, dir: i32, path: u64, argv: u64, envp: u64, flags: u32) -> Result<u64> {
     let task = caller.task.clone();
     let walker = task.fs().walker(task.cred());
@@ -346,6 +352,7 @@ fn read_strings(list: u64, limit: usize) -> Result<Strings> {
 }
 
 /// Step 3: end the other tasks, wait until they are gone, and take the process's number.
+#[inline(never)]
 fn alone(task: &Arc<Task>) -> Result<()> {
     let process = &task.process;
     {
@@ -380,6 +387,7 @@ fn alone(task: &Arc<Task>) -> Result<()> {
 }
 
 /// Step 4: become the new program.
+#[inline(never)]
 fn commit(caller: &mut Caller, loaded: Loaded) {
     let task = caller.task.clone();
     let process = &task.process;

@@ -112,6 +112,7 @@ pub fn top(randomize: bool) -> u64 {
 }
 
 /// Map a stack below `top` in the loaded space and fill it. `limit`: bytes it may grow to.
+#[inline(never)]
 pub fn build(
     space: &Arc<Space>,
     top: u64,

@@ -3,6 +3,9 @@
 //! The main thread of the kernel runs [`start`]: it hears from the host what to run, makes the first process, waits until
 //! that has ended, ends the others, writes back what is not yet on the host, says how it went, and switches the machine
 //! off. The first program's end is the machine's end, as it is a container's.
+//!
+//! Its steps are kept apart (`inline(never)`): all together their frames would fill a kernel stack, and the deepest of them
+//! has the whole path of a fault and a file's read below it.
 
 use super::control::{self, Inbox};
 use super::exec::{self, Loaded, Request, Who};
@@ -88,11 +91,13 @@ pub fn start() -> ! {
     arch::exit(ending.code())
 }
 
+#[inline(never)]
 fn not_started(failure: Failure) -> Ending {
     control::explain(failure.text);
     Ending::NotStarted(failure.why)
 }
 
+#[inline(never)]
 fn run(start: Start, inbox: Inbox) -> Ending {
     syscall::LOG_ABI.store(start.log_abi, Ordering::Relaxed);
     clock::set_realtime(start.wall_ns);
@@ -119,6 +124,7 @@ fn run(start: Start, inbox: Inbox) -> Ending {
     }
 }
 
+#[inline(never)]
 fn end_the_rest() {
     for process in table::processes() {
         exit::end_process(&process, Status::Signalled { signo: abi::SIGKILL, core: false });
@@ -128,6 +134,7 @@ fn end_the_rest() {
 }
 
 /// Make the first process and let it run.
+#[inline(never)]
 fn first_program(start: Start) -> core::result::Result<(), Failure> {
     let program = String::from_utf8_lossy(&start.argv[0]).into_owned();
     if host::set_name(&start.hostname).is_err() {
@@ -177,6 +184,7 @@ fn first_program(start: Start) -> core::result::Result<(), Failure> {
 }
 
 /// Build the tree of files: the host's root and what it may write, over the 9p shares that it offers.
+#[inline(never)]
 fn mount(start: &Start) -> core::result::Result<Location, Failure> {
     let share = |tag: &[u8], number: u64| {
         let text = String::from_utf8_lossy(tag).into_owned();
@@ -208,6 +216,7 @@ fn signal_group(group: Pid, signo: u32) {
     let _ = signal::to_group(group, SigInfo::kernel(signo));
 }
 
+#[inline(never)]
 fn launch(loaded: Loaded, files: Arc<FileTable>, fs: Arc<FsContext>, limits: Limits) -> Result<()> {
     let actions = Arc::new(Mutex::new(Actions::new()));
     let process = Process::new(table::FIRST, actions, limits, abi::SIGCHLD);
@@ -236,6 +245,7 @@ fn launch(loaded: Loaded, files: Arc<FileTable>, fs: Arc<FsContext>, limits: Lim
 }
 
 /// Find the program as `execvp` does, and load it.
+#[inline(never)]
 fn find(who: &Who<'_>, program: &[u8], search: &[u8], args: &Strings, env: &Strings) -> Result<Loaded> {
     let load = |path: Vec<u8>| {
         let place: Location = who.walker.resolve(&who.walker.start(&path), &path, true)?;
@@ -281,6 +291,7 @@ fn words(e: Errno) -> &'static str {
 }
 
 /// The figures of the run.
+#[inline(never)]
 fn summary() -> Summary {
     let stats = memory().stats();
     let page = PAGE_SIZE as u64;

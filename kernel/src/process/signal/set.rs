@@ -1,6 +1,8 @@
 //! The values that signals are made of: sets, infos, queues, actions.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec;
 use linux_raw_sys::general as abi;
 
 /// Signals are numbered 1 to 64.
@@ -238,14 +240,14 @@ impl Action {
     }
 }
 
-/// The actions of a process.
+/// The actions of a process. In a box: 2 KiB are much for a kernel stack to pass around.
 #[derive(Clone)]
-pub struct Actions([Action; LAST as usize]);
+pub struct Actions(Box<[Action]>);
 
 impl Actions {
     /// All default.
     pub fn new() -> Actions {
-        Actions([Action::default(); LAST as usize])
+        Actions(vec![Action::default(); LAST as usize].into_boxed_slice())
     }
     /// The action on a signal.
     pub fn get(&self, signo: u32) -> Action {
@@ -269,7 +271,7 @@ impl Actions {
     }
     /// A new program cannot have the old one's handlers: they become the default. What was ignored stays ignored.
     pub fn reset_handlers(&mut self) {
-        for action in &mut self.0 {
+        for action in self.0.iter_mut() {
             let handler = if action.handler == Action::IGNORE { Action::IGNORE } else { Action::DEFAULT };
             *action = Action { handler, ..Action::default() };
         }
