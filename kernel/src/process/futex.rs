@@ -168,7 +168,7 @@ pub struct Word {
 /// from `deadline` (monotonic ns) on; EINTR for a signal; EFAULT for a word that cannot be read.
 pub fn wait(space: &Space, words: &[Word], deadline: Option<u64>) -> Result<usize> {
     let sleeper = Arc::new(Sleeper { queue: WaitQueue::new(), by: AtomicUsize::new(NOBODY) });
-    let mut waiters: ArrayVec<Arc<Waiter>, { abi::FUTEX_WAITV_MAX as usize }> = ArrayVec::new();
+    let mut waiters = Vec::with_capacity(words.len());
     for (index, word) in words.iter().enumerate() {
         let entered = enter(space, word, index, &sleeper);
         match entered {

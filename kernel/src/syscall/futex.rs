@@ -8,7 +8,7 @@ use crate::clock;
 use crate::errno::{Errno, Result};
 use crate::process::futex::{self, Key, Word};
 use crate::process::run::Caller;
-use arrayvec::ArrayVec;
+use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 
 /// The calls of this family.
@@ -104,7 +104,7 @@ fn futex_waitv(caller: &mut Caller) -> Result<u64> {
         };
         Some(deadline(words::nanoseconds(words::get(timeout)?)?, true, realtime))
     };
-    let mut waits: ArrayVec<Word, { abi::FUTEX_WAITV_MAX as usize }> = ArrayVec::new();
+    let mut waits = Vec::with_capacity(count as u32 as usize);
     for i in 0..u64::from(count as u32) {
         // struct futex_waitv { u64 val, uaddr; u32 flags, reserved }
         let [value, at, flags] = words::get(list + i * 24)?;

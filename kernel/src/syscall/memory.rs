@@ -192,12 +192,7 @@ impl Request {
         if self.len == 0 {
             return Err(Errno::EINVAL);
         }
-        let count = pages(self.len).filter(|&n| n << PAGE_SHIFT <= TOP).ok_or(Errno::ENOMEM)?;
-        // Pages of a file are numbered in 64 bits of bytes.
-        match self.first.checked_add(count) {
-            Some(end) if end <= u64::MAX >> PAGE_SHIFT => Ok(count),
-            _ => Err(Errno::EOVERFLOW),
-        }
+        pages(self.len).filter(|&n| n << PAGE_SHIFT <= TOP).ok_or(Errno::ENOMEM)
     }
 
     fn check_address(&self, count: u64) -> Result<()> {
@@ -227,6 +222,10 @@ impl Request {
 
     fn file(&self, file: &File) -> Result<Source> {
         let mut max_rights = ALL;
+        // A byte of a file has a number of 63 bits.
+        if self.first + pages(self.len).unwrap_or(0) > i64::MAX as u64 >> PAGE_SHIFT {
+            return Err(Errno::EOVERFLOW);
+        }
         match self.kind() {
             abi::MAP_SHARED_VALIDATE if self.flags & !(LEGACY | abi::MAP_TYPE) != 0 => {
                 return Err(Errno::EOPNOTSUPP);

@@ -127,7 +127,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     fn map_zero(&self, region: &Region, slot: &Slot<'_>) {
-        let rights = region.rights - Rights::WRITE;
+        let rights = (region.rights | Rights::READ) - Rights::WRITE;
         slot.fill(Entry::Present { frame: self.frames.zero, rights, accessed: true, dirty: false });
     }
 
@@ -163,7 +163,7 @@ impl<P: Platform> Spaces<P> {
             slot.fill(Entry::Present { frame: own, rights: region.rights, accessed: true, dirty: true });
             return Ok(Look::Done);
         }
-        let rights = if region.is_shared() { region.rights } else { region.rights - Rights::WRITE };
+        let rights = if region.is_shared() { region.rights } else { (region.rights | Rights::READ) - Rights::WRITE };
         let window = around(region, page);
         let Some((_, place)) = pages.around(index) else { return Ok(Look::Done) };
         for near in window.iter() {
