@@ -127,7 +127,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     fn map_zero(&self, region: &Region, slot: &Slot<'_>) {
-        let rights = (region.rights | Rights::READ) - Rights::WRITE;
+        let rights = without_write(region.rights);
         slot.fill(Entry::Present { frame: self.frames.zero, rights, accessed: true, dirty: false });
     }
 
@@ -163,7 +163,7 @@ impl<P: Platform> Spaces<P> {
             slot.fill(Entry::Present { frame: own, rights: region.rights, accessed: true, dirty: true });
             return Ok(Look::Done);
         }
-        let rights = if region.is_shared() { region.rights } else { (region.rights | Rights::READ) - Rights::WRITE };
+        let rights = if region.is_shared() { region.rights } else { without_write(region.rights) };
         let window = around(region, page);
         let Some((_, place)) = pages.around(index) else { return Ok(Look::Done) };
         for near in window.iter() {
@@ -243,7 +243,7 @@ impl<P: Platform> Spaces<P> {
     ) -> Result<Look, Stop> {
         let mut wanted = region.rights;
         if !region.is_shared() && !rights.contains(Rights::WRITE) {
-            wanted -= Rights::WRITE;
+            wanted = without_write(wanted);
         }
         if let Entry::Present { dirty, .. } = slot.get() {
             slot.replace(Entry::Present { frame, rights: wanted, accessed: true, dirty });
@@ -275,6 +275,11 @@ impl<P: Platform> Spaces<P> {
         regions.change(start, |stack| stack.range.start = page);
         Ok(())
     }
+}
+
+/// The same rights but writing; what may be written or executed may also be read.
+pub(super) fn without_write(rights: Rights) -> Rights {
+    if rights.is_empty() { rights } else { (rights | Rights::READ) - Rights::WRITE }
 }
 
 fn allows(region: &Region, access: Access) -> bool {

@@ -88,7 +88,7 @@ impl<P: Platform> Spaces<P> {
                         }
                         meta.add_map();
                     }
-                    let shared = rights - Rights::WRITE;
+                    let shared = super::fault::without_write(rights);
                     if shared != rights {
                         if let Entry::Present { dirty: true, .. } =
                             slot.replace(Entry::Present { frame, rights: shared, accessed, dirty: false })

@@ -207,8 +207,7 @@ impl<P: Platform> Spaces<P> {
         self.cursor(space, range).each(range, &mut |page, slot: &Slot<'_>| {
             let Entry::Present { frame, rights: old, .. } = slot.get() else { return };
             let keeps_write = old.contains(Rights::WRITE) && frame != self.frames.zero;
-            let new = if keeps_write { rights } else { rights - Rights::WRITE };
-            let new = if new.is_empty() { new } else { new | Rights::READ };
+            let new = if keeps_write { readable(rights) } else { super::fault::without_write(rights) };
             if new == old {
                 return;
             }
@@ -227,6 +226,10 @@ impl<P: Platform> Spaces<P> {
         });
         gather.finish();
     }
+}
+
+fn readable(rights: Rights) -> Rights {
+    if rights.is_empty() { rights } else { rights | Rights::READ }
 }
 
 /// Where the mapping goes, and whether something there is replaced.

@@ -95,7 +95,7 @@ impl<P: Platform> Spaces<P> {
             (refs, state.blocks.free() < state.blocks.total() / 2)
         };
         let alone = refs == 0 && meta.word().maps() == 1;
-        let rights = if alone { region.rights } else { region.rights - crate::Rights::WRITE };
+        let rights = if alone { region.rights } else { super::fault::without_write(region.rights) };
         entry.fill(Entry::Present { frame, rights, accessed: wanted, dirty: false });
         if wanted {
             meta.clear(Flags::AHEAD);
