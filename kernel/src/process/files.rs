@@ -178,7 +178,8 @@ impl FileTable {
 
     /// A new program begins: close what is marked.
     pub fn exec(&self) {
-        for fd in 0..self.slots.lock().slots.len() {
+        let end = self.slots.lock().slots.len();
+        for fd in 0..end {
             if self.close_on_exec(fd as u32) == Ok(true) {
                 let _ = self.close(fd as u32);
             }
