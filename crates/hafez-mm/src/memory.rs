@@ -11,13 +11,13 @@
 use crate::account::{AccountId, AccountStat};
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, PfnRange, VirtAddr, Vpn};
 use crate::frame::{Frames, Priority};
-use crate::object::{Object, Pager, PagerError, Registry, Source};
+use crate::object::{Ghosts, Object, Pager, PagerError, Registry, Source};
 use crate::phys::PhysMap;
 use crate::reclaim::{BATCH, PolicyKind, Reclaim};
 use crate::space::advise::Advice;
 use crate::space::map::MapRequest;
 use crate::space::remap::RemapHow;
-use crate::space::{Access, Counters, FaultError, MmError, Space, Spaces, Stop};
+use crate::space::{Access, Balance, Counters, FaultError, MmError, Space, Spaces, Stop};
 use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
 use crate::{OomReport, Platform};
 use alloc::sync::Arc;
@@ -67,6 +67,7 @@ impl<P: Platform> Memory<P> {
     pub unsafe fn new(platform: P, config: Config<'_>) -> Self {
         // SAFETY: the caller's promise, passed on.
         let frames = unsafe { Frames::new(config.phys, config.usable, config.meta, config.total_frames) };
+        let usable = frames.usable;
         let memory = Memory {
             spaces: Spaces {
                 platform,
@@ -76,6 +77,8 @@ impl<P: Platform> Memory<P> {
                 families: Registry::new(),
                 spaces: Registry::new(),
                 counters: Counters::default(),
+                balance: Balance::default(),
+                ghosts: Ghosts::new(usable),
                 kernel_root: config.kernel_root,
             },
             reclaim: Reclaim::new(config.policy),

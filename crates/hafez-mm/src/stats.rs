@@ -75,6 +75,8 @@ impl<P: Platform> Spaces<P> {
                 held += stat.resident + stat.swapped;
             }
         });
+        // A page that is in RAM and has a slot is one page.
+        held -= (self.swap.state.lock().slots.cached() as u64).min(held);
         self.counters.peak.fetch_max(held, Relaxed);
     }
 }

@@ -15,6 +15,7 @@
 //! Lock order: mappings, then (a cursor), then pages. Neither lock is held across a pager's call.
 
 pub mod family;
+pub mod ghosts;
 pub mod pages;
 pub mod registry;
 
@@ -25,6 +26,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 pub use family::Family;
+pub use ghosts::Ghosts;
 pub use pages::{Pages, Place};
 pub use registry::Registry;
 use spin::Mutex;

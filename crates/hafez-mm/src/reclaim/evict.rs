@@ -225,7 +225,9 @@ impl Reclaim {
                 meta.clear(Flags::CACHED);
             }
         }
-        spaces.swap.evictions.fetch_add(1, Relaxed);
+        let clock = spaces.swap.evictions.fetch_add(1, Relaxed);
+        spaces.ghosts.leave(meta.owner(), meta.index(), clock);
+        spaces.balance.evicted(Kind::File);
         self.release(spaces, frame, Flags::ISOLATED)
     }
 
@@ -250,6 +252,7 @@ impl Reclaim {
             return false;
         }
         spaces.swap.evictions.fetch_add(1, Relaxed);
+        spaces.balance.evicted(Kind::Swapped);
         self.release(spaces, page.frame, mine)
     }
 
@@ -282,6 +285,7 @@ impl Reclaim {
             return self.finish(spaces, page, false);
         }
         spaces.swap.evictions.fetch_add(1, Relaxed);
+        spaces.balance.evicted(Kind::Swapped);
         self.release(spaces, page.frame, Flags::ISOLATED)
     }
 
@@ -357,6 +361,9 @@ impl Reclaim {
         let meta = spaces.frames.meta(frame);
         if meta.word().has(Flags::AHEAD) {
             meta.clear(Flags::AHEAD);
+            if meta.word().state() == State::Anon {
+                spaces.balance.ahead_fate(used);
+            }
             let count = if used { &spaces.counters.ahead_used } else { &spaces.counters.ahead_wasted };
             count.fetch_add(1, Relaxed);
         }

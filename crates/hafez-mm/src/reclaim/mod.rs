@@ -53,7 +53,8 @@ impl Reclaim {
             let view = View {
                 lengths: spaces.frames.lists.lengths(),
                 can_swap: spaces.swap.has_room(),
-                refaults: [spaces.counters.refaults.load(Relaxed), 0],
+                better_loss: spaces.balance.better_loss(),
+                resident: spaces.frames.usable - spaces.frames.free(),
             };
             let step = policy.next(&view);
             if step == Step::Age {

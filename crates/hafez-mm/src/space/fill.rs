@@ -9,7 +9,7 @@ use super::{FaultError, Spaces, Stop};
 use crate::Platform;
 use crate::account::{AccountId, Charge};
 use crate::addr::Pfn;
-use crate::frame::lists::Arrival;
+use crate::frame::lists::{Arrival, Kind};
 use crate::frame::meta::{Flags, State, Word};
 use crate::frame::{NoFrames, Priority};
 use crate::object::pages::NODE;
@@ -84,6 +84,12 @@ impl<P: Platform> Spaces<P> {
                     }
                 };
                 self.enter_page_map(object, &mut pages, frame, at, at == index);
+                let clock = self.swap.evictions.load(Relaxed);
+                if let Some(distance) = self.ghosts.take(object.id, at, clock)
+                    && at == index
+                {
+                    self.note_return(Kind::File, distance);
+                }
                 frames.push(frame);
                 at += 1;
             }

@@ -17,6 +17,7 @@
 //! retry would not change the same way, up to [`crate::Memory`], which makes room and calls again.
 
 pub mod advise;
+pub mod balance;
 pub mod fault;
 pub mod fill;
 pub mod fork;
@@ -30,12 +31,13 @@ pub mod swapin;
 use crate::account::AccountId;
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
 use crate::frame::{Frames, NoFrames};
-use crate::object::{Family, Object, Registry};
+use crate::object::{Family, Ghosts, Object, Registry};
 use crate::paging::{Cursor, Gather, Tables, Target};
 use crate::swap::Swap;
 use crate::{Platform, Rights};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering::*};
+pub use balance::Balance;
 pub use regions::{Backing, Label, Region, RegionFlags, Regions};
 use spin::{Mutex, RwLock};
 
@@ -231,6 +233,8 @@ pub struct Spaces<P: Platform> {
     pub families: Registry<Family>,
     pub spaces: Registry<Space>,
     pub counters: Counters,
+    pub balance: Balance,
+    pub ghosts: Ghosts,
     /// The root whose upper half every space shares.
     pub kernel_root: Pfn,
 }
@@ -246,6 +250,14 @@ impl<P: Platform> Spaces<P> {
 
     pub(crate) fn gather<'a>(&'a self, space: &'a Space) -> Gather<'a, Self> {
         Gather::new(self, &self.frames, self.cpu(), space.target())
+    }
+
+    /// A page is wanted that was evicted as the `evicted`th: count a mistake if it would still be here had others gone.
+    pub(crate) fn note_return(&self, kind: crate::frame::lists::Kind, distance: u32) {
+        if distance < self.frames.usable - self.frames.free() {
+            self.counters.refaults.fetch_add(1, Relaxed);
+            self.balance.mistake(kind);
+        }
     }
 
     /// A new space with nothing mapped, in a family of its own.

@@ -6,8 +6,8 @@
 //! waits. A page that could not be read, or that is not what was written, leaves the cache again: the one that needed
 //! it gets SIGBUS, its neighbours were only a guess and cost nobody anything.
 //!
-//! How far to read ahead follows the space's own behaviour: a fault where the last cluster ended doubles the window,
-//! any other halves it.
+//! How far to read ahead: a fault where the space's last cluster ended doubles the window; any other gets what has paid
+//! lately (`balance.rs`), down to the page alone.
 
 use super::fault::Look;
 use super::{FaultError, Region, Space, Spaces, Stop};
@@ -15,7 +15,7 @@ use crate::Platform;
 use crate::account::Charge;
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, Vpn};
 use crate::frame::Priority;
-use crate::frame::lists::Arrival;
+use crate::frame::lists::{Arrival, Kind};
 use crate::frame::meta::{Flags, State, Word};
 use crate::object::{Object, Place};
 use crate::paging::{Cursor, Entry};
@@ -23,7 +23,7 @@ use crate::swap::{CLUSTER, IoError, Moving, Record, Tier};
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::*;
 
-/// Pages in a cluster read from swap: at the least, and at the most.
+/// Pages in a cluster that a sequential reader gets: at the least, and at the most.
 const AHEAD_MIN: u64 = 4;
 const AHEAD_MAX: u64 = 32;
 /// Wait keys of requests, apart from those of frames.
@@ -85,7 +85,7 @@ impl<P: Platform> Spaces<P> {
         let meta = self.frames.meta(frame);
         // Under the lock that uncaching takes too, so the frame cannot leave between the look and the map.
         let (refs, crowded) = {
-            let state = self.swap.state.lock();
+            let mut state = self.swap.state.lock();
             let Some(record) = state.slots.get(&self.frames, slot).filter(|r| r.frame == Some(frame)) else {
                 return Ok(());
             };
@@ -141,10 +141,12 @@ impl<P: Platform> Spaces<P> {
             if cursor.get(page) != (Entry::Swap { slot }) {
                 return Ok(());
             }
-            let Some(Record { tier: Tier::Disk { block, .. }, frame: None, .. }) = self.swap.record(&self.frames, slot)
+            let Some(Record { tier: Tier::Disk { block, .. }, frame: None, evicted, .. }) =
+                self.swap.record(&self.frames, slot)
             else {
                 return Ok(());
             };
+            self.note_return(Kind::Swapped, self.swap.evictions.load(Relaxed).wrapping_sub(evicted));
             let run = self.run_around(space, region, page, block, &mut cursor);
             for near in run.iter() {
                 let Entry::Swap { slot } = cursor.get(near) else { break };
@@ -184,7 +186,7 @@ impl<P: Platform> Spaces<P> {
         } else if page == next {
             (last * 2).clamp(AHEAD_MIN, AHEAD_MAX)
         } else {
-            (last / 2).clamp(AHEAD_MIN, AHEAD_MAX)
+            self.balance.scattered_window()
         };
         let near = neighbourhood(region, page, AHEAD_MAX);
         let beside = |at: Vpn, cursor: &mut Cursor<'_>| {
@@ -209,7 +211,7 @@ impl<P: Platform> Spaces<P> {
         meta.begin(word, owner, index);
         meta.set_slot(slot);
         self.frames.accounts.charge(word.account(), Charge::Resident, 1);
-        let state = self.swap.state.lock();
+        let mut state = self.swap.state.lock();
         if let Some(record) = state.slots.get(&self.frames, slot) {
             state.slots.put(&self.frames, slot, Record { frame: Some(frame), ..record });
         }
@@ -279,7 +281,8 @@ impl<P: Platform> Spaces<P> {
     /// The page's bytes are good: others may use it.
     fn publish(&self, page: Moving) {
         let meta = self.frames.meta(page.frame);
-        self.frames.lists.insert_arrival(self.frames.table(), page.frame, self.arrival(meta.word(), page.slot));
+        let arrival = if meta.word().has(Flags::AHEAD) { Arrival::Ahead } else { Arrival::Refault };
+        self.frames.lists.insert_arrival(self.frames.table(), page.frame, arrival);
         let word = meta.release(Flags::READING);
         self.platform.wake(page.frame.0 as usize);
         // All who named the slot may have gone while it was read.
@@ -288,15 +291,6 @@ impl<P: Platform> Spaces<P> {
         } else if word.is_unheld() {
             self.free_page(page.frame);
         }
-    }
-
-    fn arrival(&self, word: Word, slot: u32) -> Arrival {
-        if word.has(Flags::AHEAD) {
-            return Arrival::Ahead;
-        }
-        let _ = slot;
-        self.counters.refaults.fetch_add(1, Relaxed);
-        Arrival::Refault
     }
 
     /// The pages cannot be had: their frames leave the cache, their slots stay as they are.

@@ -146,7 +146,7 @@ impl Swap {
 
     /// An entry more names the slot.
     pub fn add_ref(&self, frames: &Frames, slot: u32) {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         if let Some(record) = state.slots.get(frames, slot) {
             state.slots.put(frames, slot, Record { refs: record.refs + 1, ..record });
         }
@@ -168,7 +168,7 @@ impl Swap {
 
     /// As [`Swap::drop_ref`] for a slot that caches a frame, whose holder stays: nothing is freed.
     pub fn unname(&self, frames: &Frames, slot: u32) {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         if let Some(record) = state.slots.get(frames, slot) {
             state.slots.put(frames, slot, Record { refs: record.refs - 1, ..record });
         }

@@ -53,6 +53,8 @@ pub struct Slots {
     /// Free records, linked through their frame field; 0 ends the list (slot 0 is never used).
     free: u32,
     used: u32,
+    /// Slots that cache a frame.
+    cached: u32,
     /// Records that there may be at most.
     limit: u32,
 }
@@ -60,11 +62,16 @@ pub struct Slots {
 impl Slots {
     pub fn new(limit: u32) -> Self {
         // One pointer a frame of records, reserved now: taking a slot never needs the heap.
-        Slots { records: Vec::with_capacity(limit.div_ceil(PER_FRAME) as usize), free: 0, used: 0, limit }
+        Slots { records: Vec::with_capacity(limit.div_ceil(PER_FRAME) as usize), free: 0, used: 0, cached: 0, limit }
     }
 
     pub fn used(&self) -> u32 {
         self.used
+    }
+
+    /// Slots whose bytes are in RAM as well.
+    pub fn cached(&self) -> u32 {
+        self.cached
     }
 
     pub fn has_room(&self) -> bool {
@@ -96,8 +103,10 @@ impl Slots {
         })
     }
 
-    pub fn put(&self, frames: &Frames, slot: u32, record: Record) {
+    pub fn put(&mut self, frames: &Frames, slot: u32, record: Record) {
         let Some((place, holders)) = self.words(frames, slot) else { return };
+        let was = place.load(Relaxed) & CACHED != 0;
+        self.cached = self.cached - was as u32 + record.frame.is_some() as u32;
         let mut low = record.frame.map_or(record.evicted, |f| f.0);
         let mut bits = match record.tier {
             Tier::Ram => 0,

@@ -29,8 +29,10 @@ pub struct View {
     pub lengths: Lengths,
     /// Whether pages can go to swap at all now.
     pub can_swap: bool,
-    /// Pages of each kind that came back soon after they were evicted, since boot.
-    pub refaults: [u64; 2],
+    /// The kind whose evictions came back least lately.
+    pub better_loss: Kind,
+    /// Frames in use.
+    pub resident: u32,
 }
 
 /// A replacement policy.
@@ -64,16 +66,12 @@ impl PolicyKind {
     }
 }
 
-/// Which kind to take from when both have pages equally old: a file's page costs a read to get back, a swapped one a
-/// write as well, so files go first, as long as they do not come back more often.
+/// Which kind to take from where both may have pages that are equally old.
 fn cheaper(view: &View, pages: [u32; 2]) -> Kind {
-    let [swapped, file] = pages;
-    let [back_swapped, back_file] = view.refaults;
-    if !view.can_swap || swapped == 0 {
-        Kind::File
-    } else if file == 0 || back_file > 2 * back_swapped {
-        Kind::Swapped
-    } else {
-        Kind::File
+    match pages {
+        [0, _] => Kind::File,
+        [_, 0] => Kind::Swapped,
+        _ if !view.can_swap => Kind::File,
+        _ => view.better_loss,
     }
 }
