@@ -102,7 +102,7 @@ impl<P: Platform> Spaces<P> {
         let mut regions = space.regions.write();
         let covered = regions.cover(range);
         let mut at = range.start;
-        while let Some(region) = regions.first_from(at).filter(|r| r.range.start < range.end) {
+        while let Some(region) = regions.first_from(at).filter(|r| r.range.start.max(at) < range.end) {
             let part = region.range.intersect(&range);
             let private = !region.is_shared() && matches!(region.backing, Backing::Anonymous);
             if advice == Advice::WipeOnFork && !private {
@@ -164,7 +164,7 @@ impl<P: Platform> Spaces<P> {
         let mut regions = space.regions.write();
         let covered = regions.cover(range);
         let mut at = range.start;
-        while let Some(region) = regions.first_from(at).filter(|r| r.range.start < range.end) {
+        while let Some(region) = regions.first_from(at).filter(|r| r.range.start.max(at) < range.end) {
             let part = region.range.intersect(&range);
             at = part.end;
             self.alter(&mut regions, part, &mut |region| region.flags.set(RegionFlags::WIRED, on))?;
