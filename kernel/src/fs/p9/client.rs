@@ -50,6 +50,16 @@ pub struct Fid {
     id: u32,
 }
 
+/// How reading a directory went.
+#[derive(Clone, Copy, Debug)]
+pub enum Listed {
+    /// More may follow, from this cursor on.
+    More(u64),
+    End,
+    /// The caller wanted no more.
+    Stopped,
+}
+
 /// What the server knows of a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Attr {
@@ -332,9 +342,8 @@ impl Fid {
         Ok(text)
     }
 
-    /// The next entries of this open directory, from the cursor on. `emit` says `false` when it wants no more. The cursor
-    /// behind the last one taken, or `None` at the directory's end or if no more are wanted.
-    pub fn read_dir(&self, cursor: u64, emit: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<Option<u64>> {
+    /// The next entries of this open directory, from the cursor on. `emit` says `false` when it wants no more.
+    pub fn read_dir(&self, cursor: u64, emit: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<Listed> {
         let mut room = [0; ERROR_BYTES];
         let bounce = &self.client.bounce;
         let _mine = bounce.lock.lock();
@@ -345,7 +354,7 @@ impl Fid {
         if len > came {
             return Err(Errno::EIO);
         }
-        let (mut at, mut cursor) = (0, None);
+        let (mut at, mut listed) = (0, Listed::End);
         while at < len {
             let (mut head, mut name) = ([0; ENTRY_BYTES], [0; NAME_MAX]);
             bounce.read(at, &mut head).ok_or(Errno::EIO)?;
@@ -358,11 +367,11 @@ impl Fid {
                 return Err(Errno::EIO);
             }
             if !emit(&DirEntry { name, ino: qid.path, kind: Kind::from_d_type(d_type), next }) {
-                return Ok(None);
+                return Ok(Listed::Stopped);
             }
-            cursor = Some(next);
+            listed = Listed::More(next);
         }
-        Ok(cursor)
+        Ok(listed)
     }
 
     /// Read into frames from the byte `offset` on, as much as one message carries: how many bytes came.

@@ -15,7 +15,7 @@
 //! fields; `writing` is the callers' (see [`Inode::write_lock`]) and never taken here.
 
 use super::Share;
-use super::client::{AT_REMOVEDIR, Attr, Fid};
+use super::client::{AT_REMOVEDIR, Fid, Listed};
 use super::handle::{FilePager, Handle};
 use super::wire::Qid;
 use crate::clock;
@@ -64,6 +64,13 @@ struct State {
     pages_of: (u64, Time),
     /// When the program last wrote what the server does not have yet.
     changed: Option<Time>,
+    /// The server's version of the file when its name was last looked up.
+    version: u32,
+    /// A link's text, as of that version.
+    target: Option<Vec<u8>>,
+    /// The fid that a directory is being read by, and the cursor at which the server said that nothing follows.
+    listing: Option<Arc<Fid>>,
+    end: Option<u64>,
 }
 
 impl P9Inode {
@@ -74,7 +81,7 @@ impl P9Inode {
         if let Some(known) = share.table.get(qid.path)
             && told.map_or(!matches!(known.kind, Kind::Dir | Kind::Link), |kind| kind == known.kind)
         {
-            known.renamed(fid);
+            known.renamed(fid, qid);
             return Ok(known);
         }
         // Files can be known by the thousand: leave the kernel room for what it cannot do without.
@@ -95,6 +102,10 @@ impl P9Inode {
             unused: true,
             pages_of: (stat.size, stat.mtime),
             changed: None,
+            version: qid.version,
+            target: None,
+            listing: None,
+            end: None,
         };
         let inode = Arc::new(P9Inode {
             share,
@@ -121,15 +132,23 @@ impl P9Inode {
     }
 
     /// The file was found under a name: that is how to reach it from now on.
-    fn renamed(&self, fid: Fid) {
-        let fid = Arc::new(fid);
-        let old = core::mem::replace(&mut self.state.lock().name, fid);
+    fn renamed(&self, fid: Fid, qid: Qid) {
+        let mut state = self.state.lock();
+        let old = core::mem::replace(&mut state.name, Arc::new(fid));
+        if state.version != qid.version {
+            state.version = qid.version;
+            state.fetched = 0;
+            state.target = None;
+        }
+        drop(state);
         drop(old);
     }
 
     /// The next one who wants attributes has to ask.
     fn outdated(&self) {
-        self.state.lock().fetched = 0;
+        let mut state = self.state.lock();
+        state.fetched = 0;
+        state.end = None;
     }
 
     /// Ask the server, and drop cached pages that are no longer true. `ours`: what changed, we changed.
@@ -297,10 +316,18 @@ impl Inode for P9Inode {
             self.write_back()?;
         }
         let _one_at_a_time = self.opening.lock();
-        self.name().set_attr(set)?;
         let object = self.object.lock().clone();
-        if let (Some(size), Some(object)) = (set.size, object) {
-            memory().object_resize(&object, size)?;
+        // Shorter: first here, for then no write-back is under way that would make it long again. Longer: first there.
+        if let (Some(size), Some(object)) = (set.size, &object)
+            && size < object.size()
+        {
+            memory().object_resize(object, size)?;
+        }
+        self.name().set_attr(set)?;
+        if let (Some(size), Some(object)) = (set.size, &object)
+            && size > object.size()
+        {
+            memory().object_resize(object, size)?;
         }
         self.outdated();
         self.refresh(true).map(|_| ())
@@ -385,17 +412,55 @@ impl Inode for P9Inode {
         if self.kind != Kind::Dir {
             return Err(Errno::ENOTDIR);
         }
-        let fid = self.name().twin()?;
-        fid.open(abi::O_RDONLY | abi::O_DIRECTORY)?;
-        let mut cursor = from;
-        while let Some(next) = fid.read_dir(cursor, emit)? {
-            cursor = next;
+        let (listing, end) = {
+            let state = self.state.lock();
+            (state.listing.clone(), state.end)
+        };
+        // Programs ask until nothing comes. The server has just been asked that.
+        if from != 0 && end == Some(from) {
+            return Ok(());
         }
+        let fid = match listing {
+            Some(fid) => fid,
+            None => {
+                let fid = Arc::new(self.name().twin()?);
+                fid.open(abi::O_RDONLY | abi::O_DIRECTORY)?;
+                fid
+            }
+        };
+        let mut cursor = from;
+        let ended = loop {
+            match fid.read_dir(cursor, emit)? {
+                Listed::Stopped => break false,
+                Listed::End => break true,
+                Listed::More(next) => cursor = next,
+            }
+        };
+        let mut state = self.state.lock();
+        state.end = ended.then_some(cursor);
+        let old = core::mem::replace(&mut state.listing, if ended { None } else { Some(fid) });
+        drop(state);
+        drop(old);
         Ok(())
     }
 
     fn readlink(&self) -> Result<Vec<u8>> {
-        if self.kind == Kind::Link { self.name().readlink() } else { Err(Errno::EINVAL) }
+        if self.kind != Kind::Link {
+            return Err(Errno::EINVAL);
+        }
+        let (name, version) = {
+            let state = self.state.lock();
+            if let Some(target) = &state.target {
+                return Ok(target.clone());
+            }
+            (state.name.clone(), state.version)
+        };
+        let target = name.readlink()?;
+        let mut state = self.state.lock();
+        if state.version == version {
+            state.target = Some(target.clone());
+        }
+        Ok(target)
     }
 
     fn open(self: Arc<Self>, how: OpenMode) -> Result<Arc<dyn FileOps>> {
