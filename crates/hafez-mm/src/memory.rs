@@ -323,7 +323,9 @@ impl<P: Platform> Memory<P> {
     }
     pub fn advise(&self, space: &Arc<Space>, range: PageRange, advice: Advice) -> Result<(), MmError> {
         if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) {
-            return self.populate(space, range, advice == Advice::PopulateWrite).map_err(|error| match error {
+            let write = advice == Advice::PopulateWrite;
+            let wanted = |rights: crate::Rights, _| write && rights.contains(crate::Rights::WRITE);
+            return self.fault_in(space, range, &wanted).map_err(|error| match error {
                 FaultError::NotMapped | FaultError::OutOfMemory => MmError::NoMemory,
                 FaultError::Denied => MmError::Invalid,
                 FaultError::PastEnd | FaultError::Io => MmError::Io,
@@ -386,11 +388,20 @@ impl<P: Platform> Memory<P> {
 
     /// Fault in every page of the range as its region allows: with the right to write where it has it and `write` says so.
     pub fn populate(&self, space: &Arc<Space>, range: PageRange, write: bool) -> Result<(), FaultError> {
+        self.fault_in(space, range, &|rights, shared| rights.contains(crate::Rights::WRITE) && (write || !shared))
+    }
+
+    /// Fault in every page of the range, to be written where `wanted` says so of a region's rights and sharing.
+    fn fault_in(
+        &self,
+        space: &Arc<Space>,
+        range: PageRange,
+        wanted: &dyn Fn(crate::Rights, bool) -> bool,
+    ) -> Result<(), FaultError> {
         for page in range.iter() {
             let region = space.regions.read().find(page).map(|r| (r.rights, r.is_shared()));
             let Some((rights, shared)) = region else { return Err(FaultError::NotMapped) };
-            let write = rights.contains(crate::Rights::WRITE) && (write || !shared);
-            self.fault(space, page.addr(), Access { write, exec: false })?;
+            self.fault(space, page.addr(), Access { write: wanted(rights, shared), exec: false })?;
         }
         Ok(())
     }
@@ -408,7 +419,7 @@ impl<P: Platform> Memory<P> {
     pub fn object_page(&self, object: &Arc<Object>, index: u64, for_write: bool) -> Result<FramePin<'_, P>, FaultError> {
         let pin = self.retry(AccountId::KERNEL, || self.spaces.pin_page(object, index, for_write));
         match pin {
-            Ok(frame) => Ok(FramePin { memory: self, frame }),
+            Ok(frame) => Ok(FramePin { memory: self, frame, for_write }),
             Err(Stop::Fault(error)) => Err(error),
             Err(_) => Err(FaultError::OutOfMemory),
         }
@@ -496,6 +507,7 @@ fn failed(stop: Stop) -> FaultError {
 pub struct FramePin<'a, P: Platform> {
     memory: &'a Memory<P>,
     frame: Pfn,
+    for_write: bool,
 }
 
 impl<P: Platform> FramePin<'_, P> {
@@ -515,6 +527,10 @@ impl<P: Platform> FramePin<'_, P> {
 
 impl<P: Platform> Drop for FramePin<'_, P> {
     fn drop(&mut self) {
+        // A write-back since the pin was taken may have marked the page clean before the bytes came.
+        if self.for_write {
+            self.memory.spaces.mark_dirty(self.frame);
+        }
         self.memory.spaces.unpin_page(self.frame);
     }
 }

@@ -75,6 +75,8 @@ pub struct Object {
     pub(crate) ahead: Mutex<Ahead>,
     /// Pages marked dirty since the last write-back began, or more: zero means there is nothing to write.
     pub(crate) dirtied: AtomicU64,
+    /// Somebody writes its pages back, or drops some: one at a time.
+    pub(crate) writing: AtomicBool,
 }
 
 /// State of sequential read-ahead: the page after the last read, and the window in pages.
@@ -96,6 +98,7 @@ impl Object {
             retired: AtomicBool::new(false),
             ahead: Mutex::new(Ahead { next: 0, window: 0 }),
             dirtied: AtomicU64::new(0),
+            writing: AtomicBool::new(false),
         }
     }
 

@@ -73,8 +73,7 @@ impl Reclaim {
                 let mut unclean = None;
                 let progress = self.evict(spaces, kind, generation, &mut unclean);
                 if let Some(object) = unclean {
-                    // A failure leaves the pages dirty and in RAM; fsync tells the program.
-                    let _ = spaces.write_back(&object);
+                    spaces.help_write_back(&object);
                 }
                 Some(progress)
             }

@@ -8,7 +8,7 @@
 use super::{FaultError, Spaces, Stop};
 use crate::Platform;
 use crate::account::{AccountId, Charge};
-use crate::addr::Pfn;
+use crate::addr::{PAGE_SIZE, Pfn};
 use crate::frame::lists::{Arrival, Kind};
 use crate::frame::meta::{Flags, State, Word};
 use crate::frame::{NoFrames, Priority};
@@ -100,8 +100,8 @@ impl<P: Platform> Spaces<P> {
             return self.fill_alone(object, pager, index, frames.len());
         }
         self.counters.file_in.fetch_add(frames.len() as u64, Relaxed);
-        for &frame in &frames {
-            self.filled(frame);
+        for (n, &frame) in frames.iter().enumerate() {
+            self.filled(object, first + n as u64, frame);
         }
         Ok(())
     }
@@ -126,7 +126,7 @@ impl<P: Platform> Spaces<P> {
             self.withdraw(object, index, &[frame]);
             return Err(FaultError::Io.into());
         }
-        self.filled(frame);
+        self.filled(object, index, frame);
         Ok(())
     }
 
@@ -144,8 +144,13 @@ impl<P: Platform> Spaces<P> {
         AccountId::KERNEL
     }
 
-    /// The frame's bytes have come in.
-    fn filled(&self, frame: Pfn) {
+    /// The bytes of page `index` have come in. What lies past the object's end is zero, whatever the file says: it may
+    /// be about to become shorter.
+    fn filled(&self, object: &Object, index: u64, frame: Pfn) {
+        let valid = object.size().saturating_sub(index * PAGE_SIZE as u64);
+        if valid < PAGE_SIZE as u64 {
+            self.frames.phys.zero_part(frame, valid as usize, PAGE_SIZE);
+        }
         let meta = self.frames.meta(frame);
         let arrival = if meta.word().has(Flags::AHEAD) { Arrival::Ahead } else { Arrival::Wanted };
         self.frames.lists.insert_arrival(self.frames.table(), frame, arrival);

@@ -14,6 +14,22 @@ use core::sync::atomic::Ordering::*;
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Pages in one write to a file.
 const CLUSTER: usize = 64;
+/// Wait keys of objects' write-backs, apart from those of frames and requests.
+const WRITING_KEY: usize = 1 << 43;
+
+/// The right to write an object's pages back, or to make it shorter. One at a time: who syncs a file must not find its
+/// pages clean while another is still writing them, nor may a page be written after its file has become shorter.
+pub struct Writing<'a, P: Platform> {
+    spaces: &'a Spaces<P>,
+    object: &'a Object,
+}
+
+impl<P: Platform> Drop for Writing<'_, P> {
+    fn drop(&mut self) {
+        self.object.writing.store(false, Release);
+        self.spaces.platform.wake(WRITING_KEY + self.object.id as usize);
+    }
+}
 
 impl<P: Platform> Spaces<P> {
     pub fn new_object(&self, source: Source, account: AccountId, size: u64) -> Arc<Object> {
@@ -76,9 +92,37 @@ impl<P: Platform> Spaces<P> {
         }
     }
 
+    fn try_writing<'a>(&'a self, object: &'a Object) -> Option<Writing<'a, P>> {
+        (!object.writing.swap(true, AcqRel)).then(|| Writing { spaces: self, object })
+    }
+
+    fn writing<'a>(&'a self, object: &'a Object) -> Writing<'a, P> {
+        loop {
+            if let Some(writing) = self.try_writing(object) {
+                return writing;
+            }
+            self.wait_writing(object);
+        }
+    }
+
+    fn wait_writing(&self, object: &Object) {
+        self.platform.wait(WRITING_KEY + object.id as usize, &|| !object.writing.load(Acquire));
+    }
+
+    /// For reclaim: write the object back, or wait for the one who does.
+    pub fn help_write_back(&self, object: &Object) {
+        match self.try_writing(object) {
+            // A failure leaves the pages dirty and in RAM; fsync tells the program.
+            Some(writing) => drop(self.write_dirty(&writing)),
+            None => self.wait_writing(object),
+        }
+    }
+
     /// Change the size. Pages past the new end go, mapped or not, and the rest of the last one reads as zeroes.
     pub fn resize(&self, object: &Object, size: u64) -> Result<(), Stop> {
         let old = object.size();
+        // A page on its way to the file must be there before the file is told that it is shorter.
+        let _writing = (size < old).then(|| self.writing(object));
         if size < old && !size.is_multiple_of(PAGE) {
             self.zero_tail(object, size, PAGE - size % PAGE)?;
         }
@@ -160,6 +204,14 @@ impl<P: Platform> Spaces<P> {
 
     /// Write the object's dirty pages to its file; also what was written through mappings.
     pub fn write_back(&self, object: &Object) -> Result<(), PagerError> {
+        if !object.is_file() {
+            return Ok(());
+        }
+        self.write_dirty(&self.writing(object))
+    }
+
+    fn write_dirty(&self, writing: &Writing<'_, P>) -> Result<(), PagerError> {
+        let object = writing.object;
         let Source::File(pager) = &object.source else { return Ok(()) };
         self.collect_dirty(object);
         if object.dirtied.swap(0, AcqRel) == 0 {

@@ -104,6 +104,11 @@ impl<P: Platform> Spaces<P> {
         let meta = self.frames.meta(frame);
         let word = meta.word();
         self.frames.lists.remove(self.frames.table(), frame);
+        // A shared object's page that left the page map while it was held.
+        if meta.slot() != 0 {
+            self.swap.uncache(&self.frames, meta.slot());
+            meta.set_slot(0);
+        }
         let what = if word.state() == State::File { Charge::File } else { Charge::Resident };
         self.frames.accounts.uncharge(word.account(), what, 1);
         self.frames.free_frame(self.cpu(), frame);

@@ -65,9 +65,9 @@ impl<P: Platform> Spaces<P> {
             if self.extend(space, &mut regions, &region, old_range, new) {
                 return Ok(at.addr());
             }
-            if how == RemapHow::InPlace {
-                return Err(MmError::NoMemory.into());
-            }
+        }
+        if how == RemapHow::InPlace {
+            return Err(MmError::NoMemory.into());
         }
         if regions.len() + 3 > MAX_REGIONS {
             return Err(MmError::NoMemory.into());
