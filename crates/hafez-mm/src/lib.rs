@@ -48,7 +48,7 @@
 //! | I6 | every frame and slot is charged to one account, and the sums are the machine's |
 //!
 //! [`Memory::audit`] checks them all at a quiet point.
-#![no_std]
+#![cfg_attr(not(feature = "sim"), no_std)]
 extern crate alloc;
 
 pub mod account;
@@ -60,6 +60,8 @@ pub mod object;
 pub mod paging;
 pub mod phys;
 pub mod reclaim;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod space;
 pub mod stats;
 pub mod swap;

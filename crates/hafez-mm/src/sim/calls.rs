@@ -1,10 +1,10 @@
 //! The calls on a space, each with its meaning told to the oracle.
 
 use super::ops::{HEAP, MAP_TOP, STACK_PAGES, STACK_TOP, ZONES, any_page, run_of};
-use super::oracle::Cell;
+use super::oracle::{Cell, Verdict};
 use super::world::{World, anonymous};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, Vpn};
-use crate::space::{Backing, FaultError, MmError, Space};
+use crate::space::{Backing, MmError, Space};
 use crate::{Access, Advice, MapRequest, RemapHow, Rights, Where};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -206,7 +206,7 @@ pub fn remap(world: &Rc<World>, number: u64) {
     let keeps = matches!(how, RemapHow::DontUnmap | RemapHow::FixedDontUnmap(_));
     let grown = |n: u64, from: &Cell| {
         let backing = first.backing.map(|(object, index)| (object, index + n));
-        Cell { backing, private: None, ..from.clone() }
+        Cell { backing, private: None, vague: false, ..from.clone() }
     };
     if to == at {
         assert!(!keeps && !matches!(how, RemapHow::Fixed(_)));
@@ -223,14 +223,16 @@ pub fn remap(world: &Rc<World>, number: u64) {
     let moved: Vec<Option<Cell>> = (0..old).map(|n| process.cells.get(&(at + n)).cloned()).collect();
     for n in 0..old {
         match process.cells.get_mut(&(at + n)) {
-            Some(cell) if keeps => cell.private = None,
+            Some(cell) if keeps => (cell.private, cell.vague) = (None, false),
             _ => drop(process.cells.remove(&(at + n))),
         }
     }
     let fixed = matches!(how, RemapHow::Fixed(_) | RemapHow::FixedDontUnmap(_));
     for n in 0..new {
         let mut cell = grown(n, &first);
-        cell.private = moved.get(n as usize).and_then(|c| c.as_ref()).and_then(|c| c.private.clone());
+        if let Some(Some(old)) = moved.get(n as usize) {
+            (cell.private, cell.vague) = (old.private.clone(), old.vague);
+        }
         let before = process.cells.insert(to + n, cell);
         assert!(before.is_none() || fixed, "moved over something");
     }
@@ -265,7 +267,7 @@ pub fn wire(world: &Rc<World>, number: u64) {
         let state = world.state.borrow();
         state.processes.values().map(|p| p.cells.values().filter(|c| c.wired).count()).sum()
     };
-    let on = wired < 4 && world.random.one_in(2);
+    let on = wired < 4 && world.random.one_in(2) && !would_copy(world, number, range);
     {
         let mut state = world.state.borrow_mut();
         let Some(process) = state.processes.get_mut(&number) else { return };
@@ -277,6 +279,14 @@ pub fn wire(world: &Rc<World>, number: u64) {
     }
     let result = world.memory().wire(&space, range, on);
     world.say(|| format!("{number}: wire {range:x?} {on} -> {result:?}"));
+}
+
+/// Whether faulting the range in for writing makes private copies of an object's pages: when, the oracle could not tell.
+fn would_copy(world: &World, number: u64, range: PageRange) -> bool {
+    let state = world.state.borrow();
+    let Some(process) = state.processes.get(&number) else { return false };
+    let copied = |c: &Cell| !c.shared && c.backing.is_some() && c.private.is_none();
+    process.cells.range(range.start.0..range.end.0).any(|(_, cell)| copied(cell))
 }
 
 pub fn advise(world: &Rc<World>, number: u64) {
@@ -302,6 +312,9 @@ pub fn advise(world: &Rc<World>, number: u64) {
     let page = any_page(world, number);
     let range = PageRange::new(Vpn(page), Vpn(page + world.random.range(1, 10)));
     let advice = ADVICE[world.random.below(ADVICE.len() as u64) as usize];
+    if advice == Advice::PopulateWrite && would_copy(world, number, range) {
+        return;
+    }
     let result = world.memory().advise(&space, range, advice);
     world.say(|| format!("{number}: advise {range:x?} {advice:?} -> {result:?}"));
     let mut state = world.state.borrow_mut();
@@ -323,7 +336,7 @@ pub fn advise(world: &Rc<World>, number: u64) {
             return;
         }
         match advice {
-            Advice::DontNeed | Advice::Free => cell.private = None,
+            Advice::DontNeed | Advice::Free => (cell.private, cell.vague) = (None, false),
             Advice::DontFork => cell.dont_fork = true,
             Advice::DoFork => cell.dont_fork = false,
             Advice::WipeOnFork => cell.wipe_on_fork = true,
@@ -375,7 +388,7 @@ pub fn fork(world: &Rc<World>, number: u64) {
         for cell in cells.values_mut() {
             cell.wired = false;
             if cell.wipe_on_fork {
-                cell.private = None;
+                (cell.private, cell.vague) = (None, false);
             }
         }
         (cells, parent.stack)
@@ -412,26 +425,19 @@ pub fn residency(world: &Rc<World>, number: u64) {
     world.memory().region_stat(&space, range);
 }
 
-/// Read or write another process's memory, or one's own, by way of the core.
+/// Read or write memory by way of the core, as /proc/PID/mem does.
 pub fn other_memory(world: &Rc<World>, number: u64) {
-    let target = {
-        let state = world.state.borrow();
-        let from = world.random.range(1, number + 3);
-        let found = state.processes.range(from..).next().or_else(|| state.processes.iter().next());
-        // An ending process's space may go at any time.
-        let Some((&target, process)) = found else { return };
-        if process.ending { number } else { target }
-    };
-    let Some(space) = space_of(world, target) else { return };
-    let page = any_page(world, target);
+    let Some(space) = space_of(world, number) else { return };
+    let page = any_page(world, number);
     let n = world.random.below(512) as usize;
     let at = VirtAddr(page << 12 | n as u64 * 8);
     let write = world.random.one_in(2);
     let access = Access { write, exec: false };
     {
+        // An object may change while the page is brought in; then nobody could say what was stored.
         let state = world.state.borrow();
-        let cell = state.processes.get(&target).and_then(|p| p.cells.get(&page));
-        if cell.is_some_and(|cell| !state.oracle.storable(cell, n..n + 1)) || target != number {
+        let cell = state.processes.get(&number).and_then(|p| p.cells.get(&page));
+        if cell.is_some_and(|cell| cell.backing.is_some() && cell.private.is_none()) {
             return;
         }
     }
@@ -443,27 +449,17 @@ pub fn other_memory(world: &Rc<World>, number: u64) {
     };
     let mut state = world.state.borrow_mut();
     let super::world::State { processes, oracle, .. } = &mut *state;
-    let Some(process) = processes.get_mut(&target) else { return };
+    let Some(process) = processes.get_mut(&number) else { return };
     match (result, process.cells.get_mut(&page)) {
+        (Ok(()), Some(cell)) if matches!(oracle.judge(Some(cell), access), Verdict::Unknown) => cell.vague = true,
+        (Ok(()), Some(cell)) if write => oracle.store(cell, n, &[word]),
         (Ok(()), Some(cell)) => {
-            if matches!(oracle.judge(Some(cell), access), super::oracle::Verdict::Unknown) || !oracle.storable(cell, n..n + 1) {
-                // A truncation went by: whether the store was before or after it, nobody can say.
-                if write && let Some((object, index)) = cell.backing && cell.shared {
-                    oracle.objects[object].pages.remove(&index);
-                }
-                return;
-            }
-            if write {
-                oracle.store(cell, n, &[word]);
-            } else {
-                assert_eq!(u64::from_le_bytes(bytes), oracle.word(cell, n), "wrong data by read_space, page {page:#x}");
-            }
+            assert_eq!(u64::from_le_bytes(bytes), oracle.word(cell, n), "wrong data by read_space, page {page:#x}");
         }
         (Ok(()), None) => panic!("read or wrote what is not mapped"),
-        (Err(FaultError::OutOfMemory), _) => {}
         (Err(error), _) => {
             drop(state);
-            world.check_error(target, Vpn(page), access, error);
+            world.check_error(number, Vpn(page), access, error);
         }
     }
 }

@@ -120,12 +120,16 @@ pub fn resize(world: &Rc<World>, _: u64) {
             _ => world.random.below(20 * PAGE),
         };
         world.state.borrow_mut().oracle.objects[known.number].unstable = Some((size.min(old) / PAGE, u64::MAX));
-        // The file first when it grows, so that no page is read with nothing behind it; last when it shrinks.
-        if let Some(file) = &known.file {
+        // The file first when it grows, so that no page is written past its end; last when it shrinks, when no
+        // write-back is under way any more.
+        if let Some(file) = known.file.as_ref().filter(|_| size > old) {
             file.resize(size);
         }
         let result = world.memory().object_resize(&known.object, size);
         world.say(|| format!("resize object {} to {size:#x} -> {result:?}", known.number));
+        if let Some(file) = &known.file {
+            file.resize(if result.is_ok() { size } else { old });
+        }
         let mut state = world.state.borrow_mut();
         let content = &mut state.oracle.objects[known.number];
         content.unstable = None;
@@ -139,12 +143,7 @@ pub fn resize(world: &Rc<World>, _: u64) {
             Err(error) => {
                 drop(state);
                 check(world, known, error);
-                // The tail could not be had. Its old size stands, and the file's own is put back.
-                if let Some(file) = &known.file {
-                    file.resize(old);
-                    let mut state = world.state.borrow_mut();
-                    state.oracle.objects[known.number].unstable = Some((0, u64::MAX));
-                }
+                // The tail could not be had: the old size stands.
             }
         }
     });
@@ -177,7 +176,9 @@ pub fn punch(world: &Rc<World>, _: u64) {
 pub fn sync(world: &Rc<World>, _: u64) {
     with_lock(world, |known| {
         let before = world.state.borrow().oracle.clock;
+        world.say(|| format!("sync {} begins", known.number));
         let result = world.memory().object_sync(&known.object);
+        world.say(|| format!("sync {} -> {result:?}", known.number));
         let Some(file) = &known.file else { return assert_eq!(result, Ok(())) };
         if result.is_err() {
             return assert!(file.can_fail(), "a write error on a good disk");
@@ -252,6 +253,16 @@ pub fn hold(world: &Rc<World>, _: u64) {
     pin.read(0, &mut bytes);
     if still {
         hold_against(world, &known, index, &bytes);
+        // The bytes come late: a write-back may have gone by since the page was asked for.
+        let word = world.random.next();
+        let mut state = world.state.borrow_mut();
+        let content = &mut state.oracle.objects[known.number];
+        if index * PAGE + 8 <= content.size {
+            pin.write(0, &word.to_le_bytes());
+            let page = content.pages.entry(index).or_insert_with(|| Rc::new([0; WORDS]));
+            Rc::make_mut(page)[0] = word;
+            state.oracle.note_written(known.number, index);
+        }
     }
 }
 

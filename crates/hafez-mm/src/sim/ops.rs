@@ -166,7 +166,12 @@ pub fn store_words(world: &Rc<World>, number: u64, page: u64, n: usize, words: &
         let Some(process) = processes.get_mut(&number) else { return };
         match oracle.judge(process.cells.get(&page), WRITE) {
             Verdict::Works => {}
-            Verdict::Unknown => return,
+            Verdict::Unknown => {
+                if let Some(cell) = process.cells.get_mut(&page).filter(|c| !c.shared) {
+                    cell.vague = true;
+                }
+                return;
+            }
             Verdict::Fails(why) => panic!("process {number} may write page {page:#x}, which is {why:?}"),
         }
         let Some(cell) = process.cells.get_mut(&page) else { return };

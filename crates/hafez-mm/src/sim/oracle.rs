@@ -28,6 +28,8 @@ pub struct Cell {
     pub dont_fork: bool,
     pub wipe_on_fork: bool,
     pub wired: bool,
+    /// A private copy may have been made while its object was changing: nothing can be said of its bytes.
+    pub vague: bool,
     pub random: bool,
     pub sequential: bool,
 }
@@ -122,6 +124,9 @@ impl Oracle {
         };
         if !cell.rights.intersects(wanted) {
             return Verdict::Fails(FaultError::Denied);
+        }
+        if cell.vague {
+            return Verdict::Unknown;
         }
         if let Some((object, index)) = cell.backing {
             let content = &self.objects[object];

@@ -497,6 +497,7 @@ pub fn anonymous(rights: crate::Rights) -> Cell {
         dont_fork: false,
         wipe_on_fork: false,
         wired: false,
+        vague: false,
         random: false,
         sequential: false,
     }
