@@ -390,7 +390,8 @@ impl State {
     }
 }
 
-/// Sleep until `ready()`; whether it is. Interruptible only after [`PATIENCE`].
+/// Sleep until `ready()`; whether it is. An interruption counts only after [`PATIENCE`]; a timer is set only for one who is
+/// interrupted, since the usual wait should cost nothing (and a machine whose clock skips idle time would skip to it).
 fn sleep(queue: &WaitQueue, mut ready: impl FnMut() -> bool, interruptible: bool) -> bool {
     if ready() {
         return true;
@@ -400,6 +401,6 @@ fn sleep(queue: &WaitQueue, mut ready: impl FnMut() -> bool, interruptible: bool
         return true;
     }
     let deadline = clock::monotonic().saturating_add(PATIENCE);
-    queue.wait_until(&mut ready, Some(deadline), false) == WaitResult::Ready
-        || queue.wait_until(ready, None, true) == WaitResult::Ready
+    queue.wait_until(&mut ready, None, true) == WaitResult::Ready
+        || queue.wait_until(ready, Some(deadline), false) == WaitResult::Ready
 }
