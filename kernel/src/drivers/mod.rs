@@ -124,9 +124,9 @@ pub fn await_entropy() -> bool {
     devices().any(|d| if let Device::Entropy(e) = d { e.wait() } else { false })
 }
 
-/// Before the machine ends: wait until the host has all output, for `patience` ns at most. Whether it has.
-pub fn drain(patience: u64) -> bool {
-    consoles().all(|c| c.drain(patience))
+/// Before the machine ends: wait until the host has all output. Whether it has.
+pub fn drain() -> bool {
+    consoles().all(|c| c.drain())
 }
 
 /// Look at the disks, for who waits for memory and would rather not wait for an interrupt.

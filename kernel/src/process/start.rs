@@ -87,7 +87,7 @@ pub fn start() -> ! {
     };
     control::send(&ToHost::Summary(summary()));
     control::send(&ToHost::Exit(ending));
-    drivers::drain(PATIENCE);
+    drivers::drain();
     arch::exit(ending.code())
 }
 
