@@ -84,8 +84,8 @@ impl FileOps for Mem {
     fn seekable(&self) -> bool {
         true
     }
-    fn size(&self) -> Result<u64> {
-        Ok(0)
+    fn counts(&self) -> bool {
+        false
     }
     fn seek_data(&self, _: u64, _: bool) -> Result<u64> {
         Err(Errno::ENXIO)

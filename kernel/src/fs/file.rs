@@ -61,6 +61,10 @@ pub trait FileOps: Any + Send + Sync {
     fn seekable(&self) -> bool {
         false
     }
+    /// Whether the offset moves; that of `/dev/null` and `/dev/zero` is always 0.
+    fn counts(&self) -> bool {
+        true
+    }
     /// What could be done now without sleeping.
     fn poll(&self) -> Events {
         Events::IN | Events::OUT | Events::RDNORM | Events::WRNORM
@@ -213,6 +217,10 @@ impl File {
             let result = self.ops.read(at, to, how);
             return to.outcome(result);
         }
+        if !self.ops.counts() {
+            let result = self.ops.read(0, to, how);
+            return to.outcome(result);
+        }
         let _one = self.offset_lock.lock();
         let at = self.offset.load(Relaxed);
         let result = self.ops.read(at, to, how);
@@ -239,6 +247,10 @@ impl File {
         }
         if let Some(at) = at {
             return self.write_at(Some(at), from, how, append).0;
+        }
+        if !self.ops.counts() {
+            let result = self.ops.write(0, from, how);
+            return from.outcome(result);
         }
         let _one = self.offset_lock.lock();
         let (result, end) = self.write_at(None, from, how, append);
@@ -310,6 +322,9 @@ impl File {
         }
         if !self.ops.seekable() {
             return Err(Errno::ESPIPE);
+        }
+        if !self.ops.counts() {
+            return Ok(0);
         }
         let _one = self.offset_lock.lock();
         let to = match whence {
