@@ -80,7 +80,7 @@ pub fn spawn(
     owner: Option<Owner>,
 ) -> Result<Arc<Thread>, NoMemory> {
     let thread = Thread::new(name, body, owner)?;
-    if !run::add_thread() {
+    if !run::add_thread(&thread) {
         return Err(NoMemory);
     }
     run::wake(&thread);

@@ -13,7 +13,7 @@
 use super::{thread::State, thread::Thread, timer};
 use crate::arch::paging::{self, MAX_TAGS};
 use crate::{arch, arch::context, mem};
-use alloc::{collections::VecDeque, sync::Arc};
+use alloc::{collections::VecDeque, sync::Arc, sync::Weak, vec::Vec};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use hafez_mm::Space;
@@ -59,6 +59,7 @@ pub(super) fn init() {
         timer_set: u64::MAX,
     });
     arch::irq::set_timer_handler(on_timer);
+    arch::panic::set_more(tell_threads);
 }
 
 #[inline(always)]
@@ -156,8 +157,30 @@ impl Run {
     }
 }
 
+/// All threads, for the last words of a kernel that hangs.
+static ALL: Mutex<Vec<Weak<Thread>>> = Mutex::new(Vec::new());
+
+/// Print where every thread is.
+fn tell_threads() {
+    let Some(all) = ALL.try_lock() else { return };
+    for thread in all.iter().filter_map(Weak::upgrade) {
+        crate::early_println!("thread {} \"{}\" {:?}", thread.id(), thread.name(), thread.state());
+        if thread.state() == State::Waiting || thread.state() == State::Ready {
+            thread.context.trace();
+        }
+    }
+}
+
 /// Room for one more thread on the queue; it is counted.
-pub(super) fn add_thread() -> bool {
+pub(super) fn add_thread(thread: &Arc<Thread>) -> bool {
+    {
+        let mut all = ALL.lock();
+        all.retain(|thread| thread.strong_count() != 0);
+        if all.try_reserve(1).is_err() {
+            return false;
+        }
+        all.push(Arc::downgrade(thread));
+    }
     let count = THREADS.load(Relaxed) + 1;
     let roomy = with(|run| {
         let missing = count.saturating_sub(run.ready.len());

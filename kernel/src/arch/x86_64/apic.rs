@@ -23,6 +23,7 @@ const CURRENT_COUNT: u32 = 0x39;
 const DIVIDE: u32 = 0x3E;
 
 const MASKED: u32 = 1 << 16;
+const NMI: u32 = 4 << 8;
 const TSC_DEADLINE_MODE: u32 = 2 << 17;
 const DIVIDE_BY_ONE: u32 = 0b1011;
 
@@ -61,7 +62,8 @@ pub fn init() {
     X2APIC.store(features.x2apic, Ordering::Relaxed);
     write(SPURIOUS_VECTOR, 1 << 8 | trap::SPURIOUS as u32);
     write(LVT_LINT0, MASKED);
-    write(LVT_LINT1, MASKED);
+    // The non-maskable interrupt of the machine's monitor: it makes a kernel that hangs tell where.
+    write(LVT_LINT1, NMI);
     write(LVT_ERROR, MASKED);
     write(DIVIDE, DIVIDE_BY_ONE);
     write(LVT_TIMER, trap::TIMER as u32 | if features.tsc_deadline { TSC_DEADLINE_MODE } else { 0 });

@@ -21,6 +21,15 @@ impl Context {
         Context { rsp: UnsafeCell::new(0) }
     }
 
+    /// For the last words: print where a thread that does not run was, as return addresses.
+    pub fn trace(&self) {
+        // SAFETY: a thread that does not run has six registers there, rbp the fifth, then the return address.
+        unsafe {
+            let rsp = *self.rsp.get() as *const u64;
+            super::panic::follow_from(*rsp.add(4), *rsp.add(6));
+        }
+    }
+
     /// A thread that will begin with `entry(argument)` on the stack that ends at `stack_top`.
     ///
     /// # Safety

@@ -4,7 +4,7 @@
 
 use super::{console::Out, cpu, entry, paging, regs, trap::Frame};
 use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Frames to print at most.
 const DEPTH: usize = 40;
@@ -59,7 +59,33 @@ pub(super) fn trap(frame: &Frame, address: Option<u64>) -> ! {
         let _ = writeln!(Out, "backtrace:\n  {:016x}", frame.rip);
         follow(r.rbp);
     }
+    if frame.vector == 2 {
+        more();
+    }
     super::exit(super::EXIT_FAILED)
+}
+
+/// Called by a panic after its own words: for `sched`, to tell what the other threads did.
+static MORE: AtomicUsize = AtomicUsize::new(0);
+
+/// Have `more` called at the end of a panic.
+pub fn set_more(more: fn()) {
+    MORE.store(more as usize, Ordering::Relaxed);
+}
+
+fn more() {
+    let more = MORE.swap(0, Ordering::Relaxed);
+    if more != 0 {
+        // SAFETY: stored by `set_more` alone.
+        let more: fn() = unsafe { core::mem::transmute(more) };
+        more();
+    }
+}
+
+/// Print a chain of return addresses.
+pub(super) fn follow_from(frame_pointer: u64, first: u64) {
+    let _ = writeln!(Out, "  {first:016x}");
+    follow(frame_pointer);
 }
 
 fn control() {
