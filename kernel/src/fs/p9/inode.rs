@@ -55,6 +55,8 @@ pub struct P9Inode {
 
 struct State {
     name: Arc<Fid>,
+    /// The name fid has been opened. Newer servers then tell the attributes of what is open, not of what the name means by now.
+    name_open: bool,
     stat: Stat,
     /// When `stat` was fetched, ns; 0: never, or not to be believed any more.
     fetched: u64,
@@ -97,6 +99,7 @@ impl P9Inode {
         let kind = told.or(stat.kind()).ok_or(Errno::EIO)?;
         let state = State {
             name: Arc::new(fid),
+            name_open: false,
             stat,
             fetched: attr.map_or(0, |_| clock::monotonic()),
             unused: true,
@@ -135,6 +138,7 @@ impl P9Inode {
     fn renamed(&self, fid: Fid, qid: Qid) {
         let mut state = self.state.lock();
         let old = core::mem::replace(&mut state.name, Arc::new(fid));
+        state.name_open = false;
         if state.version != qid.version {
             state.version = qid.version;
             state.fetched = 0;
@@ -153,7 +157,7 @@ impl P9Inode {
 
     /// Ask the server, and drop cached pages that are no longer true. `ours`: what changed, we changed.
     fn refresh(&self, ours: bool) -> Result<Stat> {
-        let attr = match self.name().attr() {
+        let attr = match self.unopened_name().and_then(|name| name.attr()) {
             Ok(attr) => attr,
             // Its name is gone, but we have it open: it lives on without one.
             Err(Errno::ENOENT) if self.handle.is_open(true, false) => {
@@ -185,6 +189,23 @@ impl P9Inode {
         Ok(attr.stat)
     }
 
+    /// The name fid, or if that has been opened, a new one.
+    fn unopened_name(&self) -> Result<Arc<Fid>> {
+        let (name, open) = {
+            let state = self.state.lock();
+            (state.name.clone(), state.name_open)
+        };
+        if !open {
+            return Ok(name);
+        }
+        let twin = Arc::new(name.twin()?);
+        let mut state = self.state.lock();
+        state.name = twin.clone();
+        state.name_open = false;
+        drop(state);
+        Ok(twin)
+    }
+
     /// Attributes that are recent enough.
     fn recent(&self, age: u64) -> Result<Stat> {
         let state = self.state.lock();
@@ -209,9 +230,12 @@ impl P9Inode {
                 Err(error) => return Err(error),
             }
         } else if !write && !self.handle.is_open(true, false) {
-            // The name fid itself will do, which spares the server a walk: nothing is ever walked from a file, and the
-            // next look-up brings a new one.
-            let fid = self.name();
+            // The name fid itself will do, which spares the server a walk: nothing is walked from a file.
+            let fid = {
+                let mut state = self.state.lock();
+                state.name_open = true;
+                state.name.clone()
+            };
             let qid = fid.open(abi::O_RDONLY | abi::O_LARGEFILE)?;
             self.opened(fid, qid, true, false)?;
         }
