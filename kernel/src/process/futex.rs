@@ -51,6 +51,9 @@ impl Key {
         if at & 3 != 0 {
             return Err(Errno::EINVAL);
         }
+        if !user::in_user_half(at, 4) {
+            return Err(Errno::EFAULT);
+        }
         if !private {
             let region = space.region_at(VirtAddr(at)).ok_or(Errno::EFAULT)?;
             if let (true, Some(object)) = (region.shared, region.object) {
@@ -336,8 +339,9 @@ pub fn wake_op(
     operation: u32,
 ) -> Result<usize> {
     let old = apply(at, operation)?;
+    let also = compares(old, operation)?;
     let mut total = wake(key, wakes, u32::MAX);
-    if compares(old, operation)? {
+    if also {
         total += wake(other, others, u32::MAX);
     }
     Ok(total)
