@@ -23,7 +23,7 @@ use crate::process::run::Caller;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::{
-    Backing, Label, MapRequest, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, RegionInfo, RemapHow, Rights,
+    Backing, Label, MapRequest, MmError, Object, PAGE_SHIFT, PAGE_SIZE, PageRange, RegionInfo, RemapHow, Rights,
     USER_END, USER_START, VirtAddr, Vpn, Where,
 };
 use linux_raw_sys::general as abi;
@@ -84,7 +84,7 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
     };
     let count = request.count()?;
     request.check_address(count)?;
-    let source = match &source {
+    let mut source = match &source {
         None => request.anonymous()?,
         Some(file) => request.file(file)?,
     };
@@ -97,10 +97,12 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
         .has(abi::MAP_GROWSDOWN)
         .then(|| caller.task.process.limits.soft(abi::RLIMIT_STACK) >> PAGE_SHIFT);
     let populate = request.flags & (abi::MAP_POPULATE | abi::MAP_NONBLOCK) == abi::MAP_POPULATE;
+    let place = request.place(caller, count)?;
+    let nameless = request.share(caller, &mut source, count)?;
     let mapped = memory().map(
         caller.space(),
         MapRequest {
-            at: request.place(caller, count)?,
+            at: place,
             pages: count,
             rights: request.rights,
             max_rights: source.max_rights,
@@ -111,7 +113,11 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
             noreserve: request.has(abi::MAP_NORESERVE),
             wired,
         },
-    )?;
+    );
+    if let Some(object) = nameless {
+        memory().object_retire(&object);
+    }
+    let mapped = mapped?;
     if populate || wired {
         // What cannot be brought in now will fault later: mmap does not fail for it.
         if let Some(range) = PageRange::sized(mapped.page(), count) {
@@ -252,6 +258,20 @@ impl Request {
             Mapping::Zero => Backing::Anonymous,
         };
         Ok(Source { backing, max_rights, label: Some(label) })
+    }
+
+    /// Anonymous memory that is shared has an object, which belongs to nobody but its mappings: here it is, to be retired as
+    /// soon as it is mapped.
+    fn share(&self, caller: &Caller, source: &mut Source, count: u64) -> Result<Option<Arc<Object>>> {
+        if !self.shared() || !matches!(source.backing, Backing::Anonymous) {
+            return Ok(None);
+        }
+        let object = memory().new_object_shared(count << PAGE_SHIFT, caller.space().account())?;
+        source.backing = Backing::Object { object: object.clone(), first: 0 };
+        source.label.get_or_insert_with(|| {
+            Arc::new(Label { path: (*b"/dev/zero (deleted)").into(), dev: 1, ino: object.id().into() })
+        });
+        Ok(Some(object))
     }
 
     /// Pages of other mappings that this one takes the place of.

@@ -14,7 +14,7 @@ use crate::process::image::flags::{LOCK_FUTURE, MEMBARRIER};
 use crate::process::limits::INFINITY;
 use crate::process::run::Caller;
 use core::sync::atomic::Ordering::Relaxed;
-use hafez_mm::{Advice, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, USER_END, USER_START, VirtAddr, Vpn};
+use hafez_mm::{Advice, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, USER_END, USER_START, VirtAddr, Vpn};
 use linux_raw_sys::general as abi;
 
 /// The calls of this family.
@@ -78,10 +78,22 @@ fn madvise(caller: &mut Caller) -> Result<u64> {
     if part.is_empty() {
         return outside;
     }
+    if advice == Advice::PopulateWrite && lacks_write(caller, part) {
+        return Err(Errno::EINVAL);
+    }
     match memory().advise(caller.space(), part, advice) {
         Ok(()) => outside,
+        Err(MmError::Io) if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) => Err(Errno::EFAULT),
         Err(error) => Err(error.into()),
     }
+}
+
+fn lacks_write(caller: &Caller, range: PageRange) -> bool {
+    let mut lacks = false;
+    caller.space().for_each_region(&mut |region| {
+        lacks |= !region.rights.contains(Rights::WRITE) && !region.range.intersect(&range).is_empty();
+    });
+    lacks
 }
 
 fn msync(caller: &mut Caller) -> Result<u64> {
@@ -141,7 +153,7 @@ fn mlock(caller: &mut Caller) -> Result<u64> {
     let len = len.wrapping_add(lead);
     let range = range(at - lead, len, Errno::EINVAL)?;
     let limits = &caller.task.process.limits;
-    if limits.soft(abi::RLIMIT_MEMLOCK) == 0 && !caller.task.cred().euid == 0 {
+    if limits.soft(abi::RLIMIT_MEMLOCK) == 0 && caller.task.cred().euid != 0 {
         return Err(Errno::EPERM);
     }
     if range.is_empty() {
@@ -198,7 +210,7 @@ fn mlockall(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let limit = caller.task.process.limits.soft(abi::RLIMIT_MEMLOCK);
-    if !caller.task.cred().euid == 0 {
+    if caller.task.cred().euid != 0 {
         if limit == 0 {
             return Err(Errno::EPERM);
         }

@@ -51,7 +51,7 @@ fn uname(caller: &mut Caller) -> Result<u64> {
 
 fn set_name(caller: &Caller, set: fn(&[u8]) -> Result<()>) -> Result<u64> {
     let [from, len, ..] = caller.args();
-    if !caller.task.cred().euid == 0 {
+    if caller.task.cred().euid != 0 {
         return Err(Errno::EPERM);
     }
     let len = len as i32;
