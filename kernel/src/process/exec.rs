@@ -391,8 +391,7 @@ fn alone(task: &Arc<Task>) -> Result<()> {
 fn commit(caller: &mut Caller, loaded: Loaded) {
     let task = caller.task.clone();
     let process = &task.process;
-    let peak = memory().account(caller.image.account()).peak;
-    process.peak.fetch_max(peak, Ordering::Relaxed);
+    process.leave_image(&caller.image);
     let old = core::mem::replace(&mut caller.image, loaded.image.clone());
     drop(task.replace_image(Some(loaded.image)));
     exit::release_parent(process);

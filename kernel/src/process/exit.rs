@@ -64,8 +64,9 @@ pub(super) fn task_ends(caller: Caller) {
     task.mask.store(!0, Ordering::SeqCst);
     signal::offer(&task, SigSet(!0));
 
-    let stat = memory().account(image.account());
-    process.peak.fetch_max(stat.peak, Ordering::Relaxed);
+    if process.tasks.lock().list.len() == 1 {
+        process.leave_image(&image);
+    }
     sched::current().set_space(None);
     drop(task.replace_image(None));
     drop(image);

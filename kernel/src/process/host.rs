@@ -3,14 +3,11 @@
 //! Programs read the release to decide what they may use, so it names the Linux whose interface this one follows.
 #![forbid(unsafe_code)]
 
-use crate::clock::SECOND;
+use crate::clock::{self, SECOND};
 use crate::errno::{Errno, Result};
-use crate::process::timer::{Setting, Source, Timer};
-use alloc::boxed::Box;
-use alloc::sync::Arc;
+use crate::{arch, sched};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use spin::{Mutex, Once};
+use spin::Mutex;
 
 pub const SYSTEM: &str = "Linux";
 pub const RELEASE: &str = "6.12.0-hafez";
@@ -60,24 +57,39 @@ const ONE: u64 = 1 << LOAD_BITS;
 /// exp(-5 s / 1, 5, 15 min), in the same form.
 const DECAY: [u64; 3] = [1884, 2014, 2037];
 
-static LOADS: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
-static SAMPLER: Once<Arc<Timer>> = Once::new();
+/// Nanoseconds between two samples.
+const PERIOD: u64 = 5 * SECOND;
 
-/// Threads that run or want to, averaged over 1, 5 and 15 minutes; [`LOAD_BITS`] bits after the point.
+struct Loads {
+    averages: [u64; 3],
+    /// When the last sample was due, and the CPUs' idle time by then.
+    sampled: u64,
+    idle: u64,
+}
+
+static LOADS: Mutex<Loads> = Mutex::new(Loads { averages: [0; 3], sampled: 0, idle: 0 });
+
+/// How many CPUs' worth of work there was, averaged over 1, 5 and 15 minutes; [`LOAD_BITS`] bits after the point.
+///
+/// The samples that have become due since the last look are made up for now, each with the mean of that time. So no
+/// timer wakes an idle machine for it.
 pub fn loads() -> [u64; 3] {
-    [0, 1, 2].map(|i| LOADS[i].load(Relaxed))
-}
-
-/// Begin to look, each five seconds, how many threads want to run.
-pub fn start_load_average() -> Result<()> {
-    let sampler = SAMPLER.call_once(|| Timer::new(Source::Monotonic, Box::new(|_| sample())));
-    let deadline = Some(crate::clock::monotonic() + 5 * SECOND);
-    sampler.set(Setting { deadline, interval: 5 * SECOND }).map(drop)
-}
-
-fn sample() {
-    let (active, _) = crate::sched::counts();
-    for (load, decay) in LOADS.iter().zip(DECAY) {
-        load.store((load.load(Relaxed) * decay + active as u64 * ONE * (ONE - decay)) >> LOAD_BITS, Relaxed);
+    let (now, idle) = (clock::monotonic(), sched::idle_time());
+    let mut loads = LOADS.lock();
+    let time = now - loads.sampled;
+    let steps = time / PERIOD;
+    if steps > 0 {
+        let all = time.saturating_mul(arch::cpu::count() as u64);
+        let busy = all.saturating_sub(idle.saturating_sub(loads.idle));
+        let mean = (busy as u128 * ONE as u128 / time as u128) as u64;
+        for (load, decay) in loads.averages.iter_mut().zip(DECAY) {
+            // After an hour of samples nothing is left of what was before.
+            for _ in 0..steps.min(720) {
+                *load = (*load * decay + mean * (ONE - decay)) >> LOAD_BITS;
+            }
+        }
+        loads.sampled += steps * PERIOD;
+        loads.idle = idle;
     }
+    loads.averages
 }

@@ -5,10 +5,12 @@
 //! that lock and read without it.
 
 use super::Pid;
+use super::image::Image;
 use super::limits::Limits;
 use super::signal::{Actions, Pending, SigSet};
 use super::task::Task;
 use super::timers::Timers;
+use crate::mem::memory;
 use crate::sched::WaitQueue;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -213,6 +215,20 @@ impl Process {
         self.tasks.lock().stopped
     }
 
+    /// The image is about to be left for good: keep what was counted of it. The child of a `vfork` lives in its parent's, which
+    /// keeps its own count.
+    pub(super) fn leave_image(&self, image: &Image) {
+        let parent = super::table::process(self.parent()).and_then(|p| p.any_task()).and_then(|t| t.image());
+        if parent.is_some_and(|p| p.space().id() == image.space().id()) {
+            return;
+        }
+        let stat = memory().account(image.account());
+        self.peak.fetch_max(stat.peak, Ordering::Relaxed);
+        let mut times = self.times.lock();
+        times.dead_tasks.minor += stat.minor;
+        times.dead_tasks.major += stat.major;
+    }
+
     /// What its tasks, living and dead, have used.
     pub fn usage(&self) -> Usage {
         let mut sum = self.times.lock().dead_tasks;
@@ -220,6 +236,12 @@ impl Process {
             sum.add(&task.usage());
         }
         sum.peak = sum.peak.max(self.peak.load(Ordering::Relaxed));
+        if let Some(image) = self.any_task().and_then(|task| task.image()) {
+            let stat = memory().account(image.account());
+            sum.peak = sum.peak.max(stat.peak);
+            sum.minor += stat.minor;
+            sum.major += stat.major;
+        }
         sum
     }
 

@@ -140,7 +140,6 @@ fn first_program(start: Start) -> core::result::Result<(), Failure> {
     if host::set_name(&start.hostname).is_err() {
         log::warn!("the host's name is too long");
     }
-    host::start_load_average().map_err(|_| failed(String::from("no memory to begin with")))?;
     let root = mount(&start)?;
     IDLE.call_once(|| FsContext::new(root.clone(), root.clone(), 0o022));
     let cred = Arc::new(Cred::new(start.uid, start.gid, start.groups));

@@ -23,8 +23,8 @@ use crate::process::run::Caller;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::{
-    Backing, Label, MapRequest, MmError, Object, PAGE_SHIFT, PAGE_SIZE, PageRange, RegionInfo, RemapHow, Rights,
-    USER_END, USER_START, VirtAddr, Vpn, Where,
+    Backing, Label, MapRequest, MmError, Object, PAGE_SHIFT, PAGE_SIZE, PageRange, RegionInfo, RemapHow,
+    Rights, USER_END, USER_START, VirtAddr, Vpn, Where,
 };
 use linux_raw_sys::general as abi;
 

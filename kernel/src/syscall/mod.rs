@@ -33,6 +33,7 @@ mod random;
 mod residence;
 mod sched;
 mod signal;
+mod socket;
 mod stat;
 mod system;
 mod time;
@@ -53,6 +54,7 @@ static TABLE: [Handler; NUMBERS] = {
     let families: &[&Calls] = &[
         process::CALLS,
         signal::CALLS,
+        socket::CALLS,
         identity::CALLS,
         memory::CALLS,
         residence::CALLS,

@@ -14,7 +14,9 @@ use crate::process::image::flags::{LOCK_FUTURE, MEMBARRIER};
 use crate::process::limits::INFINITY;
 use crate::process::run::Caller;
 use core::sync::atomic::Ordering::Relaxed;
-use hafez_mm::{Advice, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, USER_END, USER_START, VirtAddr, Vpn};
+use hafez_mm::{
+    Advice, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, USER_END, USER_START, VirtAddr, Vpn,
+};
 use linux_raw_sys::general as abi;
 
 /// The calls of this family.
@@ -83,7 +85,9 @@ fn madvise(caller: &mut Caller) -> Result<u64> {
     }
     match memory().advise(caller.space(), part, advice) {
         Ok(()) => outside,
-        Err(MmError::Io) if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) => Err(Errno::EFAULT),
+        Err(MmError::Io) if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) => {
+            Err(Errno::EFAULT)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -206,7 +206,9 @@ fn priority_min(caller: &mut Caller) -> Result<u64> {
 fn priority_bound(policy: u32, real_time: u32) -> Result<u64> {
     match policy {
         abi::SCHED_FIFO | abi::SCHED_RR => Ok(real_time.into()),
-        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE | abi::SCHED_DEADLINE => Ok(0),
+        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE | abi::SCHED_DEADLINE | abi::SCHED_EXT => {
+            Ok(0)
+        }
         _ => Err(Errno::EINVAL),
     }
 }

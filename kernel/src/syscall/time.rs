@@ -2,9 +2,11 @@
 //!
 //! | clock | here |
 //! |---|---|
-//! | `REALTIME`, `_COARSE`, `_ALARM`; `TAI` | monotonic plus a constant (no leap seconds are known, so TAI is the same) |
-//! | `MONOTONIC`, `_RAW`, `_COARSE`; `BOOTTIME`, `_ALARM` | nanoseconds since the machine's reset |
+//! | `REALTIME`, `_COARSE`; `TAI` | monotonic plus a constant (no leap seconds are known, so TAI is the same) |
+//! | `MONOTONIC`, `_RAW`, `_COARSE`; `BOOTTIME` | nanoseconds since the machine's reset |
 //! | `PROCESS_CPUTIME_ID`, `THREAD_CPUTIME_ID`, and those of other processes and threads | time their threads have run |
+//!
+//! The `_ALARM` clocks wake a machine by its real-time clock, of which there is none: EINVAL, as on such a Linux.
 //!
 //! A sleep is a wait for nothing with a deadline. An interrupted relative sleep tells what is left and, if no handler runs, goes on
 //! to its *old* deadline, so that many small interruptions do not add up to a long sleep.
@@ -44,14 +46,11 @@ pub(super) enum Clock {
 pub(super) fn clock_of(caller: &Caller, id: i32) -> Result<Clock> {
     let task = &caller.task;
     match id as u32 {
-        abi::CLOCK_REALTIME | abi::CLOCK_REALTIME_COARSE | abi::CLOCK_REALTIME_ALARM | abi::CLOCK_TAI => {
-            Ok(Clock::Realtime)
-        }
+        abi::CLOCK_REALTIME | abi::CLOCK_REALTIME_COARSE | abi::CLOCK_TAI => Ok(Clock::Realtime),
         abi::CLOCK_MONOTONIC
         | abi::CLOCK_MONOTONIC_RAW
         | abi::CLOCK_MONOTONIC_COARSE
-        | abi::CLOCK_BOOTTIME
-        | abi::CLOCK_BOOTTIME_ALARM => Ok(Clock::Monotonic),
+        | abi::CLOCK_BOOTTIME => Ok(Clock::Monotonic),
         abi::CLOCK_PROCESS_CPUTIME_ID => Ok(Clock::Cpu(Source::Process(Arc::downgrade(&task.process)))),
         abi::CLOCK_THREAD_CPUTIME_ID => Ok(Clock::Cpu(Source::Task(Arc::downgrade(task)))),
         _ if id < 0 => cpu_clock(caller, id).map(Clock::Cpu),
@@ -164,6 +163,9 @@ fn clock_nanosleep(caller: &mut Caller) -> Result<u64> {
     let id = id as i32;
     let clock = match id as u32 {
         abi::CLOCK_REALTIME_COARSE | abi::CLOCK_MONOTONIC_COARSE | abi::CLOCK_MONOTONIC_RAW => {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        abi::CLOCK_REALTIME_ALARM | abi::CLOCK_BOOTTIME_ALARM => {
             return Err(Errno::EOPNOTSUPP);
         }
         abi::CLOCK_THREAD_CPUTIME_ID => return Err(Errno::EINVAL),

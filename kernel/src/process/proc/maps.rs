@@ -1,7 +1,6 @@
 //! A process's regions: `maps`, `smaps`, `smaps_rollup`.
 //!
-//! The kernel knows for each page whether it is resident, in swap, or neither, and whose it is; how many others map a
-//! frame is not asked here, so the proportional set size counts a shared page whole.
+//! `smaps` walks the entries, without holding the regions meanwhile: a region that goes in between has no pages.
 
 use super::super::Image;
 use super::kib;
@@ -13,7 +12,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
-use hafez_mm::{Label, PageRange, RegionInfo, Rights, VirtAddr};
+use hafez_mm::{Label, PageRange, RegionInfo, RegionStat, Rights, VirtAddr};
 
 /// The column where paths begin.
 const PATH_COLUMN: usize = 73;
@@ -68,76 +67,72 @@ pub fn maps(subject: &Subject) -> Result<Vec<u8>> {
 #[derive(Default)]
 struct Pages {
     size: u64,
-    resident: u64,
-    anonymous: u64,
-    swapped: u64,
     locked: u64,
-    dirty: u64,
-    shared: u64,
+    /// Resident pages by what backs them.
     file: u64,
+    shmem: u64,
+    stat: RegionStat,
 }
 
 impl Pages {
     fn of(image: &Image, region: &Found) -> Pages {
-        let mut resident = 0;
-        // A range that is unmapped meanwhile has nothing resident.
-        let _ = memory().residency(image.space(), region.range, &mut |_, is| resident += u64::from(is));
-        let anonymous = if region.shared || region.file { 0 } else { resident };
-        let shared = if region.shared { resident } else { 0 };
-        Pages {
-            size: region.range.len(),
-            resident,
-            anonymous,
-            swapped: 0,
-            locked: if region.wired { resident } else { 0 },
-            dirty: anonymous,
-            shared,
-            file: resident - anonymous - shared,
-        }
+        let stat = memory().region_stat(image.space(), region.range);
+        let other = stat.resident - stat.anonymous;
+        let locked = if region.wired { stat.resident } else { 0 };
+        let (file, shmem) = if region.file { (other, 0) } else { (0, other) };
+        Pages { size: region.range.len(), locked, file, shmem, stat }
     }
 
     fn add(&mut self, other: &Pages) {
         self.size += other.size;
-        self.resident += other.resident;
-        self.anonymous += other.anonymous;
-        self.swapped += other.swapped;
         self.locked += other.locked;
-        self.dirty += other.dirty;
-        self.shared += other.shared;
         self.file += other.file;
+        self.shmem += other.shmem;
+        let (sum, stat) = (&mut self.stat, &other.stat);
+        sum.resident += stat.resident;
+        sum.swapped += stat.swapped;
+        sum.shared += stat.shared;
+        sum.dirty += stat.dirty;
+        sum.accessed += stat.accessed;
+        sum.anonymous += stat.anonymous;
+        sum.proportional += stat.proportional;
     }
 
     /// The lines from `Rss` to `Locked`; in a roll-up with three more.
     fn tell(&self, rollup: bool) -> String {
         let mut text = String::new();
-        let mut tell = |name: &str, pages: u64| {
-            let _ = writeln!(text, "{:<15} {:>8} kB", format!("{name}:"), kib(pages));
+        let stat = &self.stat;
+        let mut tell = |name: &str, size: u64| {
+            let _ = writeln!(text, "{:<15} {size:>8} kB", format!("{name}:"));
         };
-        let private = self.resident - self.shared;
-        let private_dirty = self.dirty.min(private);
-        let shared_dirty = self.dirty - private_dirty;
-        tell("Rss", self.resident);
-        tell("Pss", self.resident);
-        tell("Pss_Dirty", self.dirty);
+        let private = stat.resident - stat.shared;
+        let private_dirty = stat.dirty.min(private);
+        let shared_dirty = stat.dirty - private_dirty;
+        let proportional = stat.proportional / 1024;
+        tell("Rss", kib(stat.resident));
+        tell("Pss", proportional);
+        tell("Pss_Dirty", kib(private_dirty));
         if rollup {
-            tell("Pss_Anon", self.anonymous);
-            tell("Pss_File", self.file);
-            tell("Pss_Shmem", self.shared);
+            let anonymous = kib(stat.anonymous).min(proportional);
+            let shmem = kib(self.shmem).min(proportional - anonymous);
+            tell("Pss_Anon", anonymous);
+            tell("Pss_File", proportional - anonymous - shmem);
+            tell("Pss_Shmem", shmem);
         }
-        tell("Shared_Clean", self.shared - shared_dirty);
-        tell("Shared_Dirty", shared_dirty);
-        tell("Private_Clean", private - private_dirty);
-        tell("Private_Dirty", private_dirty);
-        tell("Referenced", self.resident);
-        tell("Anonymous", self.anonymous);
+        tell("Shared_Clean", kib(stat.shared.saturating_sub(shared_dirty)));
+        tell("Shared_Dirty", kib(shared_dirty));
+        tell("Private_Clean", kib(private - private_dirty));
+        tell("Private_Dirty", kib(private_dirty));
+        tell("Referenced", kib(stat.accessed));
+        tell("Anonymous", kib(stat.anonymous));
         for name in ["KSM", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb"]
         {
             tell(name, 0);
         }
         tell("Private_Hugetlb", 0);
-        tell("Swap", self.swapped);
-        tell("SwapPss", self.swapped);
-        tell("Locked", self.locked);
+        tell("Swap", kib(stat.swapped));
+        tell("SwapPss", kib(stat.swapped));
+        tell("Locked", kib(self.locked));
         text
     }
 }
@@ -147,7 +142,6 @@ struct Found {
     line: Vec<u8>,
     flags: String,
     range: PageRange,
-    shared: bool,
     wired: bool,
     file: bool,
 }
@@ -160,9 +154,8 @@ fn collect(subject: &Subject) -> Result<Option<(Arc<Image>, Vec<Found>)>> {
             line: line(region),
             flags: flags(region),
             range: region.range,
-            shared: region.shared,
             wired: region.wired,
-            file: region.label.as_ref().is_some_and(|label| label.ino != 0),
+            file: region.label.as_ref().is_some_and(|label| label.dev != 1 && label.ino != 0),
         });
     });
     Ok(Some((image, found)))

@@ -75,7 +75,7 @@ impl Facts {
     }
 
     fn resident(&self) -> u64 {
-        self.memory.resident
+        self.memory.resident + self.memory.file
     }
 }
 
@@ -162,16 +162,15 @@ pub fn status(subject: &Subject) -> Result<Vec<u8>> {
 
 fn tell_memory(text: &mut String, facts: &Facts) {
     let Facts { memory, shape, .. } = facts;
-    let file = memory.file.min(memory.resident);
     for (name, pages) in [
         ("VmPeak", shape.total),
         ("VmSize", shape.total),
         ("VmLck", shape.wired),
         ("VmPin", 0),
-        ("VmHWM", facts.usage.peak.max(memory.resident)),
-        ("VmRSS", memory.resident),
-        ("RssAnon", memory.resident - file),
-        ("RssFile", file),
+        ("VmHWM", facts.usage.peak.max(facts.resident())),
+        ("VmRSS", facts.resident()),
+        ("RssAnon", memory.resident),
+        ("RssFile", memory.file),
         ("RssShmem", 0),
         ("VmData", shape.data),
         ("VmStk", shape.stack),
@@ -349,7 +348,7 @@ pub fn oom_score_adj(subject: &Subject) -> Entry {
 pub fn oom_score(subject: &Subject) -> Result<Vec<u8>> {
     let facts = Facts::of(subject)?;
     let stats = memory().stats();
-    let held = facts.memory.resident + facts.memory.swapped + facts.memory.tables;
+    let held = facts.resident() + facts.memory.swapped + facts.memory.tables;
     let share = held * 1000 / (stats.total + stats.swap_total).max(1);
     let adjust = i64::from(facts.process.oom_adjust.load(Relaxed));
     let score = ((1000 + share as i64 + adjust) * 2 / 3).max(0);
