@@ -57,7 +57,12 @@ fn add(file: &Path, round: u32, left: &mut u64, out: &mut impl Write) -> io::Res
         if !whole.ends_with(b"\n") {
             whole.push(b'\n');
         }
-        whole.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+        if whole.len() as u64 >= *left {
+            // The last line ends where the text does.
+            whole.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            whole.pop();
+            whole.push(b'\n');
+        }
         out.write_all(&whole)?;
         *left -= whole.len() as u64;
         if *left == 0 {

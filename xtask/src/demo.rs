@@ -136,7 +136,7 @@ fn play(act: &Act, hafez: &Path, scratch: &Scratch) -> Result<bool> {
     inside.args(["run", "-m", act.memory, "--swap", act.swap, "--"]).args(&act.program);
     println!("   $ hafez run -m {} --swap {} -- {shown}", act.memory, act.swap);
     let (inside, time) = watch(inside, scratch, "the machine")?;
-    println!("     a machine with {}B: {}, {}", act.memory, told(&inside), duration(time));
+    println!("     a machine with {}iB: {}, {}", act.memory, told(&inside), duration(time));
     for line in String::from_utf8_lossy(&inside.stderr).lines() {
         println!("     {line}");
     }
