@@ -82,7 +82,7 @@ fn getsid(caller: &mut Caller) -> Result<u64> {
 
 fn setpgid(caller: &mut Caller) -> Result<u64> {
     let [pid, group, ..] = caller.args();
-    if (group as Pid) < 0 {
+    if (group as Pid) < 0 || (pid as Pid) < 0 {
         return Err(Errno::EINVAL);
     }
     let pid = whom(caller, pid)?;
