@@ -105,6 +105,10 @@ fn run(start: Start, inbox: Inbox) -> Ending {
         return not_started(failed(String::from("no memory to begin with")));
     }
     let audit = start.audit;
+    let w = start.window;
+    if (w.rows, w.cols) != (0, 0) {
+        fs::tty::set_window([w.rows, w.cols, w.width, w.height]);
+    }
     inbox.serve(|w| fs::tty::set_window([w.rows, w.cols, w.width, w.height]), fs::stdio::end_of_input);
     if let Err(failure) = first_program(start) {
         return not_started(failure);
