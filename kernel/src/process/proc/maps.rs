@@ -18,10 +18,11 @@ use hafez_mm::{Label, PageRange, RegionInfo, RegionStat, Rights, VirtAddr};
 const PATH_COLUMN: usize = 73;
 
 /// One line of `maps` without its end: range, rights, offset, device, inode, path.
-fn line(region: &RegionInfo) -> Vec<u8> {
+fn line(image: &Image, region: &RegionInfo) -> Vec<u8> {
     let has = |right, letter| if region.rights.contains(right) { letter } else { '-' };
     let (dev, ino, path) = match region.label.as_deref() {
         Some(Label { path, dev, ino }) => (*dev, *ino, &path[..]),
+        None if is_heap(image, region) => (0, 0, &b"[heap]"[..]),
         None => (0, 0, &b""[..]),
     };
     let offset = if ino == 0 { 0 } else { region.offset };
@@ -46,6 +47,11 @@ fn line(region: &RegionInfo) -> Vec<u8> {
     line
 }
 
+fn is_heap(image: &Image, region: &RegionInfo) -> bool {
+    let (start, end) = image.space().heap();
+    start != end && region.range.start.addr().0 < end.0 && region.range.end.addr().0 > start.0
+}
+
 /// All regions, in order; none of a process that is ending.
 fn regions(subject: &Subject, each: &mut dyn FnMut(&Image, &RegionInfo)) -> Result<()> {
     if let Some(image) = subject.image()? {
@@ -56,8 +62,8 @@ fn regions(subject: &Subject, each: &mut dyn FnMut(&Image, &RegionInfo)) -> Resu
 
 pub fn maps(subject: &Subject) -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    regions(subject, &mut |_, region| {
-        text.extend_from_slice(&line(region));
+    regions(subject, &mut |image, region| {
+        text.extend_from_slice(&line(image, region));
         text.push(b'\n');
     })?;
     Ok(text)
@@ -151,11 +157,11 @@ fn collect(subject: &Subject) -> Result<Option<(Arc<Image>, Vec<Found>)>> {
     let mut found = Vec::new();
     image.space().for_each_region(&mut |region| {
         found.push(Found {
-            line: line(region),
+            line: line(&image, region),
             flags: flags(region),
             range: region.range,
             wired: region.wired,
-            file: region.label.as_ref().is_some_and(|label| label.dev != 1 && label.ino != 0),
+            file: is_file(region),
         });
     });
     Ok(Some((image, found)))
@@ -209,6 +215,11 @@ pub fn rollup(subject: &Subject) -> Result<Vec<u8>> {
     Ok(text)
 }
 
+/// A file's, not memory that is shared without one.
+fn is_file(region: &RegionInfo) -> bool {
+    region.label.as_ref().is_some_and(|label| label.dev != 1 && label.ino != 0)
+}
+
 /// Pages of a space by use, for `status` and `statm`.
 #[derive(Default)]
 pub struct Shape {
@@ -218,12 +229,16 @@ pub struct Shape {
     pub code: u64,
     pub library: u64,
     pub wired: u64,
+    /// Resident pages of files, and of shared memory; the account knows the others.
+    pub file_resident: u64,
+    pub shared_resident: u64,
 }
 
 /// Sort the regions of an image by use, as Linux does for `VmData` and its kin.
 pub fn shape(image: &Image) -> Shape {
     let mut shape = Shape::default();
     let code = image.layout().code;
+    let mut backed = Vec::new();
     image.space().for_each_region(&mut |region| {
         let pages = region.range.len();
         shape.total += pages;
@@ -237,6 +252,14 @@ pub fn shape(image: &Image) -> Shape {
             let own = region.range.contains(VirtAddr(code.0).page());
             *(if own { &mut shape.code } else { &mut shape.library }) += pages;
         }
+        if region.object.is_some() {
+            backed.push((region.range, is_file(region)));
+        }
     });
+    for (range, file) in backed {
+        let stat = memory().region_stat(image.space(), range);
+        *(if file { &mut shape.file_resident } else { &mut shape.shared_resident }) +=
+            stat.resident - stat.anonymous;
+    }
     shape
 }

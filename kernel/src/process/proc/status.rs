@@ -75,7 +75,12 @@ impl Facts {
     }
 
     fn resident(&self) -> u64 {
-        self.memory.resident + self.memory.file
+        self.anonymous() + self.shape.file_resident + self.shape.shared_resident
+    }
+
+    /// The account has shared memory too, if the process was the first to touch it.
+    fn anonymous(&self) -> u64 {
+        self.memory.resident.saturating_sub(self.shape.shared_resident)
     }
 }
 
@@ -169,9 +174,9 @@ fn tell_memory(text: &mut String, facts: &Facts) {
         ("VmPin", 0),
         ("VmHWM", facts.usage.peak.max(facts.resident())),
         ("VmRSS", facts.resident()),
-        ("RssAnon", memory.resident),
-        ("RssFile", memory.file),
-        ("RssShmem", 0),
+        ("RssAnon", facts.anonymous()),
+        ("RssFile", shape.file_resident),
+        ("RssShmem", shape.shared_resident),
         ("VmData", shape.data),
         ("VmStk", shape.stack),
         ("VmExe", shape.code),
@@ -241,8 +246,13 @@ const FLAGS: u32 = 0x0040_0000;
 
 pub fn statm(subject: &Subject) -> Result<Vec<u8>> {
     let facts = Facts::of(subject)?;
-    let Shape { total, data, stack, code, .. } = facts.shape;
-    let text = format!("{total} {} {} {code} 0 {} 0\n", facts.resident(), facts.memory.file, data + stack);
+    let Shape { total, data, stack, code, file_resident, shared_resident, .. } = facts.shape;
+    let text = format!(
+        "{total} {} {} {code} 0 {} 0\n",
+        facts.resident(),
+        file_resident + shared_resident,
+        data + stack
+    );
     Ok(text.into_bytes())
 }
 

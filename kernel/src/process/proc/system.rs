@@ -75,14 +75,14 @@ fn meminfo() -> String {
         // Linux counts shared memory as cached.
         ("Cached", stats.file + stats.shared),
         ("SwapCached", stats.swap_cached),
-        ("Active", stats.anonymous),
-        ("Inactive", stats.file + stats.shared),
-        ("Active(anon)", stats.anonymous),
-        ("Inactive(anon)", stats.shared),
-        ("Active(file)", 0),
-        ("Inactive(file)", stats.file),
-        ("Unevictable", 0),
-        ("Mlocked", 0),
+        ("Active", stats.active[0] + stats.active[1]),
+        ("Inactive", stats.inactive[0] + stats.inactive[1]),
+        ("Active(anon)", stats.active[0]),
+        ("Inactive(anon)", stats.inactive[0]),
+        ("Active(file)", stats.active[1]),
+        ("Inactive(file)", stats.inactive[1]),
+        ("Unevictable", stats.wired),
+        ("Mlocked", stats.wired),
         ("SwapTotal", stats.swap_total),
         ("SwapFree", stats.swap_free),
         ("Dirty", stats.dirty),
@@ -125,15 +125,15 @@ fn vmstat() -> String {
     let mut text = String::new();
     for (name, value) in [
         ("nr_free_pages", stats.free),
-        ("nr_zone_inactive_anon", stats.shared),
-        ("nr_zone_active_anon", stats.anonymous),
-        ("nr_zone_inactive_file", stats.file),
-        ("nr_zone_active_file", 0),
-        ("nr_inactive_anon", stats.shared),
-        ("nr_active_anon", stats.anonymous),
-        ("nr_inactive_file", stats.file),
-        ("nr_active_file", 0),
-        ("nr_unevictable", 0),
+        ("nr_zone_inactive_anon", stats.inactive[0]),
+        ("nr_zone_active_anon", stats.active[0]),
+        ("nr_zone_inactive_file", stats.inactive[1]),
+        ("nr_zone_active_file", stats.active[1]),
+        ("nr_inactive_anon", stats.inactive[0]),
+        ("nr_active_anon", stats.active[0]),
+        ("nr_inactive_file", stats.inactive[1]),
+        ("nr_active_file", stats.active[1]),
+        ("nr_unevictable", stats.wired),
         ("nr_slab_reclaimable", 0),
         ("nr_slab_unreclaimable", stats.kernel),
         ("workingset_refault_anon", stats.refaults),
@@ -201,7 +201,9 @@ fn cpuinfo() -> String {
     for cpu in 0..count {
         let _ = writeln!(text, "processor\t: {cpu}\nvendor_id\t: {}", name(&identity.vendor));
         let _ = writeln!(text, "cpu family\t: {}\nmodel\t\t: {}", identity.family, identity.model);
-        let _ = writeln!(text, "model name\t: {}\nstepping\t: {}", name(&identity.brand), identity.stepping);
+        let brand = name(&identity.brand);
+        let brand = if brand.is_empty() { "x86-64" } else { &brand };
+        let _ = writeln!(text, "model name\t: {brand}\nstepping\t: {}", identity.stepping);
         let _ = writeln!(text, "cpu MHz\t\t: {}.{:03}\ncache size\t: 512 KB", mhz / 1000, mhz % 1000);
         let _ =
             writeln!(text, "physical id\t: 0\nsiblings\t: {count}\ncore id\t\t: {cpu}\ncpu cores\t: {count}");
