@@ -24,7 +24,7 @@ use super::virtio::{DeviceError, Dma, Queue, Segment, Table, Transport, count_ru
 use crate::{mem::memory, sched};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use hafez_mm::{IoError, PAGE_SIZE, Pfn, QueueFull, SwapDevice, SwapOp};
 use spin::Mutex;
 
@@ -81,9 +81,6 @@ pub struct Block {
     read_only: bool,
     serial: ArrayVec<u8, SERIAL>,
     polling: AtomicBool,
-    /// Requests and frames moved, for the statistics.
-    requests: AtomicU64,
-    frames: AtomicU64,
 }
 
 impl Block {
@@ -119,8 +116,6 @@ impl Block {
             read_only,
             serial: ArrayVec::new(),
             polling: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
-            frames: AtomicU64::new(0),
         };
         block.serial = block.ask_serial()?;
         Ok(block)
@@ -134,16 +129,6 @@ impl Block {
     /// Its interrupt line.
     pub fn line(&self) -> u8 {
         self.transport.line()
-    }
-
-    /// Whether writes are refused by the host.
-    pub fn is_read_only(&self) -> bool {
-        self.read_only
-    }
-
-    /// Requests and frames moved since the start.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.requests.load(Relaxed), self.frames.load(Relaxed))
     }
 
     /// Ask for the serial number, and wait by looking: this is start-up, and nothing else runs.
@@ -301,8 +286,6 @@ impl Block {
         state.requests[index] = Request { token, pieces: mask, read };
         state.reads += read as u16;
         state.queue.kick();
-        self.requests.fetch_add(1, Relaxed);
-        self.frames.fetch_add(frames.len() as u64, Relaxed);
         Ok(false)
     }
 }

@@ -4,14 +4,11 @@
 //! machine starts; [`Entropy::wait`] makes sure of it before the first address space is laid out. Source: VIRTIO 1.2, 5.4.
 
 use super::virtio::{DeviceError, Dma, Queue, Segment, Transport, dma};
-use crate::{clock, sched::WaitQueue};
+use crate::sched::WaitQueue;
 use spin::Mutex;
 
 /// 256 bits is what the generator's key holds; twice that costs nothing.
 const BYTES: usize = 64;
-/// How long to wait. The host's generator answers at once, or it is not worth delaying the start for (100 ms in ns).
-const PATIENCE: u64 = 100_000_000;
-
 /// A source of random bytes.
 pub struct Entropy {
     transport: Transport,
@@ -52,10 +49,13 @@ impl Entropy {
         if state.got.is_some() {
             return;
         }
-        let Some(done) = state.queue.pop() else { return };
+        let got = match state.queue.pop() {
+            Some(done) => done.len as usize,
+            None if state.queue.is_broken() || self.transport.is_broken() => 0,
+            None => return,
+        };
         self.transport.stop();
         let mut bytes = [0; BYTES];
-        let got = done.len as usize;
         self.memory.read(0, &mut bytes[..got]);
         crate::random::mix(&bytes[..got]);
         self.memory.write(0, &[0; BYTES]);
@@ -64,11 +64,14 @@ impl Entropy {
         self.arrived.wake_all();
     }
 
-    /// Sleep until the generator is seeded, or patience ends; whether it is.
+    /// Sleep until the device has answered; whether it gave anything. (No deadline: on deterministic time the guest's clock
+    /// leaps ahead of any host.)
     pub fn wait(&self) -> bool {
-        let deadline = clock::monotonic() + PATIENCE;
-        let arrived = || self.state.lock().got.is_some();
-        self.arrived.wait_until(arrived, Some(deadline), false);
-        self.state.lock().got.is_some_and(|n| n > 0)
+        let mut got = None;
+        self.arrived.wait(|| {
+            got = self.state.lock().got;
+            got.is_some()
+        });
+        got.is_some_and(|bytes| bytes > 0)
     }
 }

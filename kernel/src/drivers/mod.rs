@@ -96,11 +96,6 @@ pub fn disk(serial: &str) -> Option<&'static block::Block> {
     })
 }
 
-/// The first disk, whatever its name.
-pub fn first_disk() -> Option<&'static block::Block> {
-    devices().find_map(|d| if let Device::Block(b) = d { Some(*b) } else { None })
-}
-
 /// The console port of this name.
 pub fn port(name: &str) -> Option<&'static console::Port> {
     consoles().find_map(|c| c.port(name))
@@ -127,13 +122,4 @@ pub fn await_entropy() -> bool {
 /// Before the machine ends: wait until the host has all output. Whether it has.
 pub fn drain() -> bool {
     consoles().all(|c| c.drain())
-}
-
-/// Look at the disks, for who waits for memory and would rather not wait for an interrupt.
-pub fn poll_disks() {
-    for device in devices() {
-        if let Device::Block(block) = device {
-            block.poll();
-        }
-    }
 }

@@ -15,10 +15,10 @@
 
 mod port;
 
-pub use port::{Closed, Port, TxBuffer, WriteError};
+pub use port::{Port, WriteError};
 
 use super::virtio::{DeviceError, Dma, Queue, Segment, Transport, dma};
-use crate::{clock, sched::WaitQueue};
+use crate::sched::WaitQueue;
 use alloc::{boxed::Box, vec::Vec};
 use core::sync::atomic::{AtomicBool, Ordering};
 use spin::Mutex;
@@ -77,7 +77,7 @@ impl Console {
             let first = if n == 0 { 0 } else { 2 * n + 2 };
             let input = transport.queue(first, port::RX_BUFFERS as u16)?;
             let output = transport.queue(first + 1, port::TX_BUFFERS as u16)?;
-            ports.push(Port::new(n as u32, input, output));
+            ports.push(Port::new(input, output));
             if n == 0 {
                 let input = transport.queue(2, BUFFERS_IN as u16)?;
                 let output = transport.queue(3, BUFFERS_OUT as u16)?;

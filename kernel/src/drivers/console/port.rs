@@ -11,7 +11,7 @@
 //! waited for by interrupt unless somebody sleeps for one: QEMU takes the bytes before the bell's write returns, so
 //! the usual write finds its buffer free again.
 //!
-//! The host may hang up (the reader of our output has gone): then output fails with [`Closed`], and input ends
+//! The host may hang up (the reader of our output has gone): then output fails with [`WriteError::Closed`], and input ends
 //! after what has already come.
 //!
 //! Locks: `output` and `input` are spin locks, never held over a wait or a user copy. A writer that copies from a program takes
@@ -35,13 +35,10 @@ const RX_BYTES: usize = PAGE_SIZE / RX_BUFFERS;
 /// The longest port name.
 const NAME_MAX: usize = 32;
 
-/// Nobody holds the other end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Closed;
-
 /// Why a write did not happen, or not whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WriteError {
+    /// Nobody holds the other end.
     Closed,
     Interrupted,
     /// It would have to wait, and was told not to.
@@ -66,7 +63,6 @@ struct Input {
 
 /// See the module.
 pub struct Port {
-    id: u32,
     name: Mutex<ArrayVec<u8, NAME_MAX>>,
     open: AtomicBool,
     output: Mutex<Output>,
@@ -85,9 +81,8 @@ pub struct TxBuffer<'a> {
 }
 
 impl Port {
-    pub(super) fn new(id: u32, input: Queue, output: Queue) -> Port {
+    pub(super) fn new(input: Queue, output: Queue) -> Port {
         Port {
-            id,
             name: Mutex::new(ArrayVec::new()),
             open: AtomicBool::new(false),
             output: Mutex::new(Output { queue: output, buffers: None, free: 0 }),
@@ -95,11 +90,6 @@ impl Port {
             writers: WaitQueue::new(),
             readers: WaitQueue::new(),
         }
-    }
-
-    /// Its number on the device.
-    pub fn id(&self) -> u32 {
-        self.id
     }
 
     pub(super) fn is_named(&self, name: &[u8]) -> bool {
@@ -214,36 +204,6 @@ impl Port {
             }
         };
         self.writers.wait_until(empty, deadline, false) == WaitResult::Ready
-    }
-
-    /// For a kernel that is dying: send what can be sent, waiting for nobody and for no lock.
-    pub fn force(&self, bytes: &[u8]) {
-        let Some(mut output) = self.output.try_lock() else { return };
-        let Some(buffers) = output.buffers else { return };
-        for piece in bytes.chunks(TX_BYTES) {
-            // The host has a while to take what is in flight; a dead one must not keep us from ending.
-            for _ in 0..10_000_000 {
-                output.collect();
-                if output.free != 0 {
-                    break;
-                }
-                core::hint::spin_loop();
-            }
-            if output.free == 0 {
-                return;
-            }
-            let index = output.free.trailing_zeros() as u16;
-            output.free &= output.free - 1;
-            buffers.write(index as usize * TX_BYTES, piece);
-            output.offer(index, piece.len());
-        }
-        for _ in 0..10_000_000 {
-            output.collect();
-            if output.queue.in_flight() == 0 {
-                return;
-            }
-            core::hint::spin_loop();
-        }
     }
 
     // Input.

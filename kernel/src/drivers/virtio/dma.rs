@@ -8,7 +8,7 @@
 
 use crate::mem::memory;
 use core::sync::atomic::{Ordering, compiler_fence};
-use hafez_mm::{PAGE_SIZE, Pfn};
+use hafez_mm::PAGE_SIZE;
 use spin::Mutex;
 
 /// No wired memory is left.
@@ -30,11 +30,6 @@ unsafe impl Send for Dma {}
 unsafe impl Sync for Dma {}
 
 impl Dma {
-    /// One frame as device memory. The caller owns the frame and keeps it wired for as long as this is used.
-    pub fn of_frame(frame: Pfn) -> Dma {
-        Dma { ptr: memory().phys().ptr(frame), phys: frame.addr().0, len: PAGE_SIZE }
-    }
-
     /// Physical address of the byte at `offset`.
     #[inline(always)]
     pub fn phys(&self, offset: usize) -> u64 {

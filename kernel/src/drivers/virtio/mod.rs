@@ -24,7 +24,7 @@ pub mod queue;
 
 pub use dma::{Dma, DmaError};
 pub use mmio::Transport;
-pub use queue::{Done, Full, Queue, Table};
+pub use queue::{Queue, Table};
 
 use hafez_mm::{PAGE_SIZE, Pfn};
 
@@ -66,8 +66,6 @@ pub enum DeviceError {
     Unsupported(&'static str),
     /// The device broke the rules of the ring, or asks for a reset.
     Broken,
-    /// The device refused the request.
-    Failed,
 }
 
 impl From<DmaError> for DeviceError {

@@ -200,10 +200,6 @@ impl Queue {
         (at(0), at(Self::avail_at(self.size)), at(Self::used_at(self.size)))
     }
 
-    /// Entries.
-    pub fn size(&self) -> u16 {
-        self.size
-    }
     /// Requests that the device has and has not given back.
     pub fn in_flight(&self) -> u16 {
         self.in_flight

@@ -382,12 +382,13 @@ impl Inode for P9Inode {
                 let flags = abi::O_RDWR | abi::O_CREAT | abi::O_EXCL | abi::O_LARGEFILE;
                 let qid = fid.create(name, flags, new.mode, new.gid)?;
                 self.outdated();
-                let (named, found) = dir.walk(name)?;
-                let inode = P9Inode::of(self.share, named, found)?;
-                // If the name means another file already, the one we made will not be opened by this name.
-                if found.path == qid.path {
-                    inode.handle.opened(Arc::new(fid), true, true);
-                }
+                let inode = P9Inode::of(self.share, fid, qid)?;
+                // What made the file is its name and both its handles, until somebody needs an unopened name.
+                let mut state = inode.state.lock();
+                state.name_open = true;
+                let fid = state.name.clone();
+                drop(state);
+                inode.handle.opened(fid, true, true);
                 return Ok(inode);
             }
             NewKind::Dir => dir.mkdir(name, new.mode, new.gid).map(|_| ())?,
@@ -495,7 +496,9 @@ impl Inode for P9Inode {
             let _one_at_a_time = self.opening.lock();
             self.open_fids(how.write)?;
             let mut state = self.state.lock();
-            let fresh = state.unused && clock::monotonic().saturating_sub(state.fetched) < JUST_NOW;
+            let fresh = state.unused
+                && state.fetched != 0
+                && clock::monotonic().saturating_sub(state.fetched) < JUST_NOW;
             state.unused = false;
             drop(state);
             if !fresh {

@@ -67,11 +67,3 @@ pub fn sync_all() -> Result<()> {
     }
     result
 }
-
-/// Memory is short: let go of files that are only kept for being recent.
-pub fn shrink() {
-    let shares = SHARES.lock().clone();
-    for share in shares {
-        share.table.forget_recent();
-    }
-}

@@ -160,10 +160,6 @@ impl<'a> Reply<'a> {
     pub fn qid(&mut self) -> Result<Qid> {
         Ok(Qid { kind: self.u8()?, version: self.u32()?, path: self.u64()? })
     }
-    /// Whether all has been read.
-    pub fn is_empty(&self) -> bool {
-        self.rest.is_empty()
-    }
     /// Fields in bytes that are no message, as a directory's entries are.
     pub fn of_fields(bytes: &'a [u8]) -> Reply<'a> {
         Reply { rest: bytes }
