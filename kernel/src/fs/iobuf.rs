@@ -63,13 +63,9 @@ impl UserCursor<'_> {
     }
 }
 
-/// Bytes in all segments; `EINVAL` past `SSIZE_MAX`.
-pub fn total(segments: &[Segment]) -> Result<usize> {
-    let mut sum = 0usize;
-    for s in segments {
-        sum = sum.checked_add(s.len).filter(|n| *n <= isize::MAX as usize).ok_or(Errno::EINVAL)?;
-    }
-    Ok(sum)
+/// Bytes in all segments.
+pub fn total(segments: &[Segment]) -> usize {
+    segments.iter().fold(0, |sum, s| sum.saturating_add(s.len))
 }
 
 /// Where a read puts its bytes.
@@ -150,6 +146,12 @@ impl<'a> Sink<'a> {
             SinkPlace::User(cursor) => cursor.each(len, |at, _, n| user::zero(at, n).is_ok()),
         };
         self.advance(n)
+    }
+
+    /// The last `n` bytes do not count after the fault that ended them: where it is all or nothing.
+    pub fn uncount(&mut self, n: usize) {
+        debug_assert!(self.faulted);
+        self.done -= n;
     }
 
     fn advance(&mut self, (n, faulted): (usize, bool)) -> usize {
@@ -238,6 +240,12 @@ impl<'a> Source<'a> {
     /// Give everything that is left to nobody (`/dev/null` does not even look at it).
     pub fn skip_all(&mut self) {
         self.done = self.limit;
+    }
+
+    /// As [`Sink::uncount`].
+    pub fn uncount(&mut self, n: usize) {
+        debug_assert!(self.faulted);
+        self.done -= n;
     }
 
     fn advance(&mut self, (n, faulted): (usize, bool)) -> usize {

@@ -189,9 +189,23 @@ impl Walker {
         if target.is_dir() {
             return Err(Errno::EPERM);
         }
+        self.may_link(target)?;
         last.dir.inode().link(name, target.inode())?;
         last.dir.dentry.created(name, target.inode().clone());
         Ok(())
+    }
+
+    /// `fs.protected_hardlinks` (proc(5)), which is on: another's file may be linked only by who can read and write it.
+    fn may_link(&self, target: &Location) -> Result<()> {
+        let stat = target.inode().stat()?;
+        if self.cred.check_owner(&stat).is_ok() {
+            return Ok(());
+        }
+        let suid = stat.mode & abi::S_ISUID != 0
+            || stat.mode & (abi::S_ISGID | abi::S_IXGRP) == abi::S_ISGID | abi::S_IXGRP;
+        let safe = stat.kind() == Some(Kind::File) && !suid;
+        let open = target.inode().permission(&self.cred, want::READ | want::WRITE);
+        if safe && open.is_ok() { Ok(()) } else { Err(Errno::EPERM) }
     }
 
     /// `unlinkat(2)` without AT_REMOVEDIR.

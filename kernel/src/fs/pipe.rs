@@ -155,7 +155,12 @@ impl Pipe {
         let mut moved = false;
         while to.remaining() > 0 {
             let Some(mut chunk) = self.state.lock().chunks.pop_front() else { break };
-            let n = to.put(&chunk.bytes[chunk.from..chunk.to]);
+            let mut n = to.put(&chunk.bytes[chunk.from..chunk.to]);
+            if to.faulted() {
+                // As on Linux, a piece that did not go whole stays in the pipe whole.
+                to.uncount(n);
+                n = 0;
+            }
             chunk.from += n;
             moved |= n > 0;
             let mut s = self.state.lock();
@@ -224,7 +229,12 @@ impl Pipe {
                 }
             };
             let end = (chunk.0.to + chunk.1).min(CHUNK);
-            let n = from.take(&mut chunk.0.bytes[chunk.0.to..end]);
+            let mut n = from.take(&mut chunk.0.bytes[chunk.0.to..end]);
+            if from.faulted() {
+                // Half a piece is none: a reader never sees a write torn by a fault.
+                from.uncount(n);
+                n = 0;
+            }
             chunk.0.to += n;
             let mut s = self.state.lock();
             s.len += n;

@@ -41,12 +41,8 @@ const COPY_CHUNK: usize = 32 * 1024;
 
 /// A range of the program's memory; `EFAULT` at once if it cannot be one.
 fn segment(at: u64, len: u64) -> Result<Segment> {
-    let len = usize::try_from(len).unwrap_or(usize::MAX);
-    if len > isize::MAX as usize {
-        return Err(Errno::EINVAL);
-    }
-    let seen = len.min(MAX_TRANSFER);
-    if seen > 0 && !arch::user::in_user_half(at, seen) {
+    let len = len as usize;
+    if len > 0 && !arch::user::in_user_half(at, len) {
         return Err(Errno::EFAULT);
     }
     Ok(Segment { at, len })
@@ -63,7 +59,11 @@ impl Segments {
         let count = usize::try_from(count).ok().filter(|n| *n <= MAX_SEGMENTS).ok_or(Errno::EINVAL)?;
         let one = |i: usize| {
             let at = at.wrapping_add(16 * i as u64);
-            segment(user::read_u64(at)?, user::read_u64(at.wrapping_add(8))?)
+            let len = user::read_u64(at.wrapping_add(8))?;
+            if (len as i64) < 0 {
+                return Err(Errno::EINVAL);
+            }
+            segment(user::read_u64(at)?, len)
         };
         if count <= FEW {
             return Ok(Segments::Few((0..count).map(one).collect::<Result<_>>()?));
@@ -98,13 +98,13 @@ fn warn(caller: &Caller, result: Result<usize>, file: &File) -> Result<u64> {
 
 fn read_into(caller: &Caller, fd: u64, segments: &[Segment], at: Option<u64>) -> Result<u64> {
     let file = at::file(caller, fd)?;
-    let limit = iobuf::total(segments)?.min(MAX_TRANSFER);
+    let limit = iobuf::total(segments).min(MAX_TRANSFER);
     Ok(file.read(at, &mut Sink::user(segments, limit))? as u64)
 }
 
 fn write_from(caller: &Caller, fd: u64, segments: &[Segment], at: Option<u64>) -> Result<u64> {
     let file = at::file(caller, fd)?;
-    let limit = iobuf::total(segments)?.min(MAX_TRANSFER);
+    let limit = iobuf::total(segments).min(MAX_TRANSFER);
     let mut source = Source::user(segments, limit);
     let result = file.write_how(at, &mut source, how(caller, &file), file.is_append());
     warn(caller, result, &file)
@@ -201,7 +201,7 @@ fn preadv2(caller: &mut Caller) -> Result<u64> {
     let file = at::file(caller, fd)?;
     let segments = Segments::read(at, count)?;
     let (how, _) = way(caller, &file, flags)?;
-    let limit = iobuf::total(segments.as_slice())?.min(MAX_TRANSFER);
+    let limit = iobuf::total(segments.as_slice()).min(MAX_TRANSFER);
     Ok(file.read_how(offset, &mut Sink::user(segments.as_slice(), limit), how)? as u64)
 }
 
@@ -211,7 +211,7 @@ fn pwritev2(caller: &mut Caller) -> Result<u64> {
     let file = at::file(caller, fd)?;
     let segments = Segments::read(at, count)?;
     let (how, append) = way(caller, &file, flags)?;
-    let limit = iobuf::total(segments.as_slice())?.min(MAX_TRANSFER);
+    let limit = iobuf::total(segments.as_slice()).min(MAX_TRANSFER);
     let result = file.write_how(offset, &mut Source::user(segments.as_slice(), limit), how, append);
     if result.is_ok() && flags as u32 & (abi::RWF_DSYNC | abi::RWF_SYNC) != 0 {
         file.ops().sync(flags as u32 & abi::RWF_SYNC == 0)?;

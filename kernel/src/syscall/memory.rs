@@ -237,7 +237,10 @@ impl Request {
                 return Err(Errno::EOPNOTSUPP);
             }
             abi::MAP_SHARED | abi::MAP_SHARED_VALIDATE => {
-                if !file.mode().write {
+                if self.rights.contains(Rights::WRITE) {
+                    file.inode().check_unsealed()?;
+                }
+                if !file.mode().write || file.inode().check_unsealed().is_err() {
                     max_rights.remove(Rights::WRITE);
                 }
             }
