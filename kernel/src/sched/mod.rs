@@ -43,7 +43,11 @@ pub struct Current {
 
 impl Current {
     pub fn arc(&self) -> Arc<Thread> {
-        run::current_arc()
+        // SAFETY: the pointer is that of an `Arc` which the run queue holds while the thread runs.
+        unsafe {
+            Arc::increment_strong_count(self.at);
+            Arc::from_raw(self.at)
+        }
     }
     /// As [`Thread::interrupt`]: a thread that runs does not wait, so the next wait ends.
     pub fn interrupt(&self) {

@@ -32,13 +32,16 @@ pub(super) struct Run {
     tagged: ArrayVec<Arc<Space>, MAX_TAGS>,
     /// The tag to take next where none is free.
     next_tag: usize,
-    /// The root that is loaded; 0 for the kernel's own. A thread without a space leaves it as it is.
-    loaded: u32,
+    /// The one that is loaded; null for the kernel's own root. A thread without a space leaves it as it is.
+    loaded: *const Space,
     /// When the current thread took over.
     since: u64,
     /// For what time the timer's interrupt is set; `u64::MAX` for none.
     timer_set: u64,
 }
+
+// SAFETY: the pointer in it only names; nothing is reached through it.
+unsafe impl Send for Run {}
 
 static RUN: Mutex<Option<Run>> = Mutex::new(None);
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -54,7 +57,7 @@ pub(super) fn init() {
         previous: None,
         tagged: ArrayVec::new(),
         next_tag: 0,
-        loaded: 0,
+        loaded: core::ptr::null(),
         since: arch::time::now_ns(),
         timer_set: u64::MAX,
     });
@@ -132,29 +135,39 @@ impl Run {
         Some((from_at, to))
     }
 
-    /// Load another space, and say whose tag it took.
+    /// Load a space that is tagged; whether it was.
+    #[inline]
+    fn load_tagged(&mut self, at: *const Space) -> bool {
+        let Some(tag) = self.tagged.iter().position(|tagged| Arc::as_ptr(tagged) == at) else { return false };
+        let space = &self.tagged[tag];
+        self.loaded = at;
+        paging::load_space(space.root(), space.id(), tag);
+        true
+    }
+
+    /// Load a space that is not tagged yet, and say whose tag it took.
     #[cold]
     fn load(&mut self, space: &Arc<Space>) -> Option<Arc<Space>> {
+        if self.load_tagged(Arc::as_ptr(space)) {
+            return None;
+        }
+        mem::memory().activate(space, arch::cpu::id());
         let mut evicted = None;
-        let tag = match self.tagged.iter().position(|tagged| Arc::ptr_eq(tagged, space)) {
-            Some(tag) => tag,
-            None => {
-                mem::memory().activate(space, arch::cpu::id());
-                if self.tagged.len() < paging::tags() {
-                    self.tagged.push(space.clone());
-                    self.tagged.len() - 1
-                } else {
-                    let tag = self.next_tag;
-                    self.next_tag = (tag + 1) % self.tagged.len();
-                    evicted = Some(core::mem::replace(&mut self.tagged[tag], space.clone()));
-                    tag
-                }
-            }
-        };
-        self.loaded = space.root().0;
-        paging::load_space(space.root(), space.id(), tag);
+        if self.tagged.is_full() {
+            let tag = self.next_tag;
+            self.next_tag = (tag + 1) % MAX_TAGS;
+            evicted = Some(core::mem::replace(&mut self.tagged[tag], space.clone()));
+        } else {
+            self.tagged.push(space.clone());
+        }
+        self.load_tagged(Arc::as_ptr(space));
         evicted
     }
+}
+
+/// What tells spaces apart: a tagged one is kept alive, so its address is nobody else's.
+pub(super) fn address(space: Option<&Arc<Space>>) -> *const Space {
+    space.map_or(core::ptr::null(), Arc::as_ptr)
 }
 
 /// All threads, for the last words of a kernel that hangs.
@@ -201,16 +214,16 @@ pub(super) fn wake(thread: &Arc<Thread>) -> bool {
 /// Give up the CPU; returns when the thread runs again. If it is `Running` it stays on the queue; if `Waiting`, until
 /// somebody wakes it (at once if somebody has already).
 pub(super) fn switch() {
-    let (from, to, loaded) = {
+    let (from, to, ready) = {
         let mut guard = RUN.lock();
         let run = guard.as_mut().expect("sched::init comes first");
         let Some((from, to)) = run.choose() else { return };
-        (from, to, run.loaded)
+        // SAFETY: both are alive: `current` holds one; `previous` or the queue the other.
+        let (from, to) = unsafe { (&*from, &*to) };
+        let space = to.space_at.load(Relaxed).cast_const();
+        (from, to, space.is_null() || space == run.loaded || run.load_tagged(space))
     };
-    // SAFETY: both are alive: `current` holds one; `previous` or the queue the other.
-    let (from, to) = unsafe { (&*from, &*to) };
-    let root = to.root.load(Relaxed);
-    if root != 0 && root != loaded {
+    if !ready {
         load_space_of(to);
     }
     // SAFETY: `from` is the running thread, `to` is current from now on and runs nowhere else.
@@ -249,13 +262,13 @@ fn load_space_of(thread: &Thread) {
 /// The current thread has another space than before, or none: then nothing of the old one stays on this CPU.
 pub(super) fn load_own_space() {
     let thread = super::current();
-    if thread.root.load(Relaxed) != 0 {
+    if !thread.space_at.load(Relaxed).is_null() {
         return load_space_of(&thread);
     }
     // The space stays tagged, as others may run in it. When it is destroyed, the memory core flushes it, and what the tag
     // keeps is not used again.
     with(|run| {
-        if core::mem::replace(&mut run.loaded, 0) != 0 {
+        if !core::mem::replace(&mut run.loaded, core::ptr::null()).is_null() {
             paging::load_kernel_space();
         }
     });
@@ -298,11 +311,6 @@ pub(super) fn time_since_switch(thread: &Thread) -> u64 {
             }
         },
     )
-}
-
-/// The current thread, counted.
-pub(super) fn current_arc() -> Arc<Thread> {
-    with(|run| run.current.clone())
 }
 
 /// The boot context ends here: run others, or wait for an interrupt.

@@ -4,7 +4,7 @@ use super::{NoMemory, run, stack::Stack};
 use crate::{arch::context::Context, mem};
 use alloc::{boxed::Box, sync::Arc};
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use hafez_mm::Space;
 use spin::Mutex;
 
@@ -37,8 +37,8 @@ pub struct Thread {
     /// Gone once it is dead.
     pub(super) stack: Mutex<Option<Stack>>,
     space: Mutex<Option<Arc<Space>>>,
-    /// The space's root, or 0: lets the switch see at a glance whether another must be loaded.
-    pub(super) root: AtomicU32,
+    /// Where the space is, or null: lets the switch see at a glance whether another must be loaded.
+    pub(super) space_at: AtomicPtr<Space>,
     body: Mutex<Option<Body>>,
     state: AtomicU8,
     pub(super) interruptible: AtomicBool,
@@ -82,7 +82,7 @@ impl Thread {
             context,
             stack: Mutex::new(stack),
             space: Mutex::new(None),
-            root: AtomicU32::new(0),
+            space_at: AtomicPtr::new(core::ptr::null_mut()),
             body: Mutex::new(body),
             state: AtomicU8::new(state as u8),
             interruptible: AtomicBool::new(false),
@@ -104,7 +104,7 @@ impl Thread {
     /// The space whose lower half it runs in (loaded at once if the thread is current). A space must be left by all its
     /// threads this way before it is destroyed.
     pub fn set_space(&self, space: Option<Arc<Space>>) {
-        self.root.store(space.as_ref().map_or(0, |space| space.root().0), Relaxed);
+        self.space_at.store(super::run::address(space.as_ref()).cast_mut(), Relaxed);
         let old = core::mem::replace(&mut *self.space.lock(), space);
         if core::ptr::eq(self, &*super::current()) {
             run::load_own_space();

@@ -140,6 +140,10 @@ impl WaitQueue {
     }
 
     fn remove(&self, thread: &Arc<Thread>) {
+        // Who woke us has taken us out; only where we gave up by ourselves are we still here.
+        if self.count.load(SeqCst) == 0 {
+            return;
+        }
         let gone = self.waiters.lock().take(|waiter| Arc::ptr_eq(&waiter.thread, thread));
         if gone.is_some() {
             self.count.fetch_sub(1, SeqCst);

@@ -197,11 +197,6 @@ pub(super) fn unmap_image_page(at: u64) {
 /// ran six others ago has lost its translations anyhow.
 pub const MAX_TAGS: usize = 6;
 
-/// How many spaces may have translations in this CPU's buffer at one time.
-pub fn tags() -> usize {
-    if cpu::features().pcid { MAX_TAGS } else { 1 }
-}
-
 /// Per CPU: whose translations each tag has; `None` where they must not be used any more.
 pub struct Tags([Cell<Option<SpaceId>>; MAX_TAGS]);
 
@@ -214,7 +209,7 @@ impl Tags {
 /// In CR3: keep the tag's translations.
 const NO_FLUSH: u64 = 1 << 63;
 
-/// Use this space's translations from now on, under a tag below [`tags`]. If the tag was last used for the same space,
+/// Use this space's translations from now on, under a tag below [`MAX_TAGS`]. If the tag was last used for the same space,
 /// what the buffer kept of it is used again.
 pub fn load_space(root: Pfn, id: SpaceId, tag: usize) {
     let kept = percpu::this().tags.0[tag].replace(Some(id)) == Some(id);

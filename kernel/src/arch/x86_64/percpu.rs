@@ -29,10 +29,10 @@ pub struct PerCpu {
     /// Where `run` was called from.
     pub kernel_rsp: Cell<u64>,
     pub scratch: Cell<u64>,
-    /// Whose FPU state and segment bases are in the processor (see `user::load_state`).
+    /// Whose FPU state and segment bases are in the processor (see `user`).
     pub live_user: Cell<*mut super::user::State>,
-    /// The live state is newer than its copy in memory.
-    pub live_dirty: Cell<bool>,
+    /// The same, if it is newer than its copy in memory and may go on at once; else null.
+    pub armed: Cell<*mut super::user::State>,
     pub id: Cell<u32>,
     /// For `sched`: the current thread.
     pub current: AtomicPtr<()>,
@@ -53,7 +53,7 @@ static BOOT_CPU: PerCpu = PerCpu {
     kernel_rsp: Cell::new(0),
     scratch: Cell::new(0),
     live_user: Cell::new(core::ptr::null_mut()),
-    live_dirty: Cell::new(false),
+    armed: Cell::new(core::ptr::null_mut()),
     id: Cell::new(0),
     current: AtomicPtr::new(core::ptr::null_mut()),
     need_resched: Cell::new(false),

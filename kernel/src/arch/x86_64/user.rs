@@ -11,7 +11,8 @@
 //!
 //! FPU state and segment bases are switched seldom: they stay in the processor until another program runs on this
 //! CPU (`PerCpu::live_user` says whose they are). `leave`, called at every switch of kernel threads, writes them to
-//! memory if they may have changed; `run` loads them if they are not there. A system call touches neither.
+//! memory if they may have changed; `run` loads them if they are not there. A system call touches neither: all that it
+//! asks is whether its context is still the armed one (`PerCpu::armed`).
 //!
 //! What a program could set to harm the kernel cannot get into a `State`: flags are masked, selectors are constant, and
 //! a `rip` outside the user half is answered with a protection fault before `sysret` could fault in ring 0.
@@ -37,6 +38,7 @@ const USER_FLAGS: u64 = 0x0024_0DD5;
 const FIXED_FLAGS: u64 = 0x202;
 /// Cleared by `syscall`: TF IF DF NT AC.
 const SYSCALL_MASK: u64 = 0x4_4700;
+const GENERAL_PROTECTION: u8 = 13;
 /// The first address that is not the program's (USER_END).
 const USER_TOP: u64 = hafez_mm::USER_END.0 << hafez_mm::PAGE_SHIFT;
 
@@ -144,6 +146,8 @@ impl UserContext {
     }
     /// A value that is no user address ends the next `run` with a general protection exception.
     pub fn set_rip(&mut self, rip: u64) {
+        // Disarmed, so that `run` looks at it.
+        self.settle();
         self.state_mut().frame.rip = rip;
     }
     pub fn rsp(&self) -> u64 {
@@ -189,7 +193,7 @@ impl UserContext {
     /// Bring what the processor holds to memory.
     fn settle(&mut self) {
         let area = percpu::this();
-        if area.live_user.get() == self.state.as_ptr() {
+        if area.armed.get() == self.state.as_ptr() {
             leave();
         }
     }
@@ -205,7 +209,7 @@ impl Drop for UserContext {
         let area = percpu::this();
         if area.live_user.get() == self.state.as_ptr() {
             area.live_user.set(core::ptr::null_mut());
-            area.live_dirty.set(false);
+            area.armed.set(core::ptr::null_mut());
         }
         // SAFETY: from `place`, and no CPU names it any more.
         unsafe { dealloc(self.state.as_ptr().cast(), Layout::new::<State>()) };
@@ -240,18 +244,13 @@ pub enum Trap {
 }
 
 /// Run the program until its next trap, in the address space that is loaded.
-#[inline]
+#[inline(always)]
 pub fn run(context: &mut UserContext) -> Trap {
-    let area = percpu::this();
     let state = context.state.as_ptr();
     // SAFETY: the state is ours (borrowed mutably through the context), and has only what a program may have.
     unsafe {
-        if area.live_user.get() != state || (*state).live_on != &raw const *area {
-            load(area, state);
-        }
-        area.live_dirty.set(true);
-        if (*state).frame.rip >= USER_TOP {
-            return Trap::Exception { vector: 13, code: 0 };
+        if percpu::this().armed.get() != state && !arm(state) {
+            return Trap::Exception { vector: GENERAL_PROTECTION, code: 0 };
         }
         enter_user(state);
         match (*state).frame.vector {
@@ -259,6 +258,27 @@ pub fn run(context: &mut UserContext) -> Trap {
             vector => other_trap(vector, (*state).frame.error),
         }
     }
+}
+
+/// Make the context the one whose FPU state and bases are in the processor, and newer than memory from now on. `false`
+/// if its `rip` is no place for a program.
+///
+/// # Safety
+/// The state is alive, and its thread runs here.
+#[cold]
+unsafe fn arm(state: *mut State) -> bool {
+    let area = percpu::this();
+    // SAFETY: by the caller.
+    unsafe {
+        if (*state).frame.rip >= USER_TOP {
+            return false;
+        }
+        if area.live_user.get() != state || (*state).live_on != &raw const *area {
+            load(area, state);
+        }
+    }
+    area.armed.set(state);
+    true
 }
 
 #[cold]
@@ -298,12 +318,11 @@ unsafe fn load(area: &PerCpu, state: *mut State) {
 /// Another thread may run now: bring what the processor holds of the last program to memory, if it may have changed.
 #[inline]
 pub fn leave() {
-    let area = percpu::this();
-    if !area.live_dirty.replace(false) {
+    let state = percpu::this().armed.replace(core::ptr::null_mut());
+    if state.is_null() {
         return;
     }
-    let state = area.live_user.get();
-    // SAFETY: a live state is not null while dirty, and its drop clears both.
+    // SAFETY: an armed state is alive: its drop disarms it.
     unsafe {
         (*state).fpu.save();
         (*state).fs_base = regs::read_msr(regs::FS_BASE);
