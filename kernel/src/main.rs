@@ -44,7 +44,12 @@ extern "C" fn kernel_main() -> ! {
     });
     sched::init();
     mem::take_boot_stack();
-    mem::set_hooks(mem::Hooks { wait: sched::wait_key, wake: sched::wake_key, kill: process::oom::kill });
+    mem::set_hooks(mem::Hooks {
+        wait: sched::wait_key,
+        wake: sched::wake_key,
+        account: process::oom::asking,
+        kill: process::oom::kill,
+    });
     for (name, body) in [("init", init as fn()), ("kreclaim", reclaim)] {
         if sched::spawn(name, Box::new(body), None).is_err() {
             panic!("no memory for the first threads");

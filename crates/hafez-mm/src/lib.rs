@@ -106,6 +106,8 @@ pub trait Platform: Send + Sync + 'static {
     /// Wake all who wait for the key. Called with locks held, and from interrupts: it must not run them at once.
     fn wake(&self, key: usize);
     fn random(&self) -> u64;
+    /// On whose behalf this thread runs: so that one who is told to go does not wait for others to go first.
+    fn account(&self) -> AccountId;
     /// Memory has run out: this process has to go. Must not wait.
     fn kill(&self, account: AccountId, why: &OomReport);
 }

@@ -60,6 +60,8 @@ pub struct Memory<P: Platform> {
 /// Wait keys, apart from frames' and requests'.
 const FREED_KEY: usize = 1 << 41;
 const WANTED_KEY: usize = 1 << 42;
+/// Frames that one fault may need at the same time, besides page tables, which stay made: an object's page and its copy.
+const FAULT_FRAMES: u32 = 4;
 
 impl<P: Platform> Memory<P> {
     /// # Safety
@@ -101,11 +103,31 @@ impl<P: Platform> Memory<P> {
 
     // ---- want of frames ----
 
-    /// Do it, making room as often as needed.
-    fn retry<T>(&self, who: AccountId, mut f: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop> {
+    /// Do it, making room as often as needed. What a fault needs is a few frames: where they cannot be had, somebody goes.
+    fn retry<T>(&self, who: AccountId, f: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop> {
+        self.retry_up_to(who, FAULT_FRAMES, f)
+    }
+
+    /// As [`Memory::retry`], for a call that may need many frames at once, and that can be refused where they cannot be had.
+    fn retry_or_refuse<T>(&self, who: AccountId, f: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop> {
+        self.retry_up_to(who, u32::MAX, f)
+    }
+
+    fn retry_up_to<T>(&self, who: AccountId, most: u32, mut f: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop> {
+        let mut want = 1;
         loop {
             match f() {
-                Err(Stop::NoFrames) => self.make_room(who)?,
+                Err(Stop::NoFrames) => {
+                    // An attempt that failed gave its frames back, and the next needs as many: ask for ever more.
+                    let had = self.make_room(who, want)?;
+                    if !had && most == u32::MAX {
+                        return Err(FaultError::OutOfMemory.into());
+                    }
+                    if !had {
+                        self.out_of_memory(who)?;
+                    }
+                    want = want.saturating_mul(2).min(most);
+                }
                 done => {
                     if self.spaces.frames.wanted.load(Relaxed) {
                         self.spaces.platform.wake(WANTED_KEY);
@@ -116,10 +138,11 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Get at least a frame for a program, or say that there will be none for it.
+    /// Get so many frames for a program; false where that is not possible.
     #[cold]
-    fn make_room(&self, who: AccountId) -> Result<(), Stop> {
+    fn make_room(&self, who: AccountId, want: u32) -> Result<bool, Stop> {
         let frames = &self.spaces.frames;
+        let goal = frames.marks.reserve.saturating_add(want);
         let lists: u32 = frames.lists.lengths().iter().flatten().sum();
         // Twice through everything: the first pass may only have taken accessed bits back.
         for _ in 0..2 * (lists as usize / BATCH) + 8 {
@@ -127,8 +150,8 @@ impl<P: Platform> Memory<P> {
                 return Err(FaultError::OutOfMemory.into());
             }
             frames.drain();
-            if frames.free() > frames.marks.reserve {
-                return Ok(());
+            if frames.free() >= goal {
+                return Ok(true);
             }
             self.spaces.note_peak();
             let answers = self.spaces.swap.answers();
@@ -141,10 +164,7 @@ impl<P: Platform> Memory<P> {
             }
         }
         frames.drain();
-        if frames.free() > frames.marks.reserve {
-            return Ok(());
-        }
-        self.out_of_memory(who)
+        Ok(frames.free() >= goal)
     }
 
     /// Nothing more can be evicted: the process that holds most goes, and says why.
@@ -171,13 +191,15 @@ impl<P: Platform> Memory<P> {
             self.spaces.counters.oom_kills.fetch_add(1, Relaxed);
             let totals = self.stats();
             self.spaces.platform.kill(id, &OomReport { victim: stat, totals });
+            // It may be one of those who wait for another to go.
+            self.spaces.platform.wake(FREED_KEY);
         }
         if id == who {
             return Err(FaultError::OutOfMemory.into());
         }
         // The victim's memory comes back as it exits.
-        let dying = || self.dying.lock().contains(&id);
-        self.spaces.platform.wait(FREED_KEY, &|| frames.free() > frames.marks.reserve || !dying());
+        let dying = |id| self.dying.lock().contains(&id);
+        self.spaces.platform.wait(FREED_KEY, &|| frames.free() > frames.marks.reserve || !dying(id) || dying(who));
         Ok(())
     }
 
@@ -285,10 +307,10 @@ impl<P: Platform> Memory<P> {
     // ---- spaces ----
 
     pub fn new_space(&self, account: AccountId) -> Result<Arc<Space>, MmError> {
-        self.retry(account, || self.spaces.new_space(account)).map_err(refused)
+        self.retry_or_refuse(account, || self.spaces.new_space(account)).map_err(refused)
     }
     pub fn fork_space(&self, parent: &Arc<Space>, account: AccountId) -> Result<Arc<Space>, MmError> {
-        self.retry(parent.account(), || self.spaces.fork_space(parent, account)).map_err(refused)
+        self.retry_or_refuse(parent.account(), || self.spaces.fork_space(parent, account)).map_err(refused)
     }
     /// At the exit of the last thread, when no CPU runs the space any more.
     pub fn destroy_space(&self, space: &Arc<Space>) {
@@ -318,7 +340,7 @@ impl<P: Platform> Memory<P> {
             return Err(MmError::Invalid);
         }
         let pages = |bytes: u64| bytes.div_ceil(PAGE_SIZE as u64);
-        self.retry(space.account(), || self.spaces.remap(space, old.page(), pages(old_len), pages(new_len), how))
+        self.retry_or_refuse(space.account(), || self.spaces.remap(space, old.page(), pages(old_len), pages(new_len), how))
             .map_err(refused)
     }
     pub fn advise(&self, space: &Arc<Space>, range: PageRange, advice: Advice) -> Result<(), MmError> {
@@ -417,7 +439,7 @@ impl<P: Platform> Memory<P> {
     /// The page, in RAM for as long as the pin lives; may sleep. `for_write` makes it dirty; a hole of a shared object
     /// that is only read is the page of zeroes.
     pub fn object_page(&self, object: &Arc<Object>, index: u64, for_write: bool) -> Result<FramePin<'_, P>, FaultError> {
-        let pin = self.retry(AccountId::KERNEL, || self.spaces.pin_page(object, index, for_write));
+        let pin = self.retry(self.platform().account(), || self.spaces.pin_page(object, index, for_write));
         match pin {
             Ok(frame) => Ok(FramePin { memory: self, frame, for_write }),
             Err(Stop::Fault(error)) => Err(error),
@@ -429,11 +451,11 @@ impl<P: Platform> Memory<P> {
         self.spaces.prefetch(object, first..first.saturating_add(count));
     }
     pub fn object_resize(&self, object: &Arc<Object>, size: u64) -> Result<(), FaultError> {
-        self.retry(AccountId::KERNEL, || self.spaces.resize(object, size)).map_err(failed)
+        self.retry(self.platform().account(), || self.spaces.resize(object, size)).map_err(failed)
     }
     /// Make the bytes `[from, to)` of a shared object read as zero; whole pages are given back.
     pub fn object_punch(&self, object: &Arc<Object>, from: u64, to: u64) -> Result<(), FaultError> {
-        self.retry(AccountId::KERNEL, || self.spaces.punch(object, from, to)).map_err(failed)
+        self.retry(self.platform().account(), || self.spaces.punch(object, from, to)).map_err(failed)
     }
     /// Write dirty pages to the file, those dirtied through mappings too; may sleep.
     pub fn object_sync(&self, object: &Arc<Object>) -> Result<(), PagerError> {

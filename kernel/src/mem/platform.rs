@@ -10,6 +10,8 @@ pub struct Hooks {
     pub wait: fn(key: usize, ready: &dyn Fn() -> bool),
     /// Wake those who sleep on the key.
     pub wake: fn(key: usize),
+    /// The account of the process that this thread runs for.
+    pub account: fn() -> AccountId,
     /// Out of memory: this account's process has to go. Must not block.
     pub kill: fn(account: AccountId, why: &OomReport),
 }
@@ -44,6 +46,9 @@ impl Platform for KernelPlatform {
     }
     fn random(&self) -> u64 {
         arch::random::seed()
+    }
+    fn account(&self) -> AccountId {
+        HOOKS.get().map_or(AccountId::KERNEL, |hooks| (hooks.account)())
     }
     fn kill(&self, account: AccountId, why: &OomReport) {
         if let Some(hooks) = HOOKS.get() {

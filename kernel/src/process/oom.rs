@@ -35,6 +35,11 @@ pub fn kill(account: AccountId, why: &OomReport) {
     KEEPER.wake_all();
 }
 
+/// On whose behalf this thread asks for memory.
+pub fn asking() -> AccountId {
+    super::current_task().and_then(|task| task.image()).map_or(AccountId::KERNEL, |image| image.account())
+}
+
 /// Start the keeper.
 pub fn start_keeper() -> Result<(), NoMemory> {
     sched::spawn("keeper", Box::new(keep), None).map(drop)

@@ -223,10 +223,16 @@ impl<'a> Cursor<'a> {
 
     /// The first page of `range` whose entry is not absent.
     pub fn next_used(&self, range: PageRange) -> Option<Vpn> {
-        self.seek(*self.root, TOP, range)
+        self.seek(*self.root, TOP, range, false)
     }
 
-    fn seek(&self, node: Pfn, level: u32, range: PageRange) -> Option<Vpn> {
+    /// The first page of `range` whose entry is not absent, or that only a node without entries leads to: what
+    /// [`Cursor::clear`] still has to do. Such nodes are left where a fault made them and then failed.
+    pub fn next_to_clear(&self, range: PageRange) -> Option<Vpn> {
+        self.seek(*self.root, TOP, range, true)
+    }
+
+    fn seek(&self, node: Pfn, level: u32, range: PageRange, empty: bool) -> Option<Vpn> {
         let span = 1u64 << (9 * level);
         let mut page = range.start;
         while page < range.end {
@@ -235,7 +241,10 @@ impl<'a> Cursor<'a> {
             match entry::linked(bits) {
                 _ if level == 0 && bits != 0 => return Some(page),
                 Some(child) if level > 0 => {
-                    if let Some(found) = self.seek(child, level - 1, PageRange::new(page, end)) {
+                    if empty && self.frames.meta(child).index() == 0 {
+                        return Some(page);
+                    }
+                    if let Some(found) = self.seek(child, level - 1, PageRange::new(page, end), empty) {
                         return Some(found);
                     }
                 }

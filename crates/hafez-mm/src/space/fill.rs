@@ -67,29 +67,28 @@ impl<P: Platform> Spaces<P> {
             if !missing(&pages, index) {
                 return Ok(());
             }
-            // The run of missing pages around the one that is wanted, within the window.
-            let mut first = index;
-            while first > window.start && missing(&pages, first - 1) {
-                first -= 1;
-            }
-            let mut at = first;
-            while at < window.end && missing(&pages, at) {
-                let frame = match self.frames.alloc(self.cpu(), Priority::User) {
-                    Ok(frame) => frame,
-                    Err(NoFrames) if at > index => break,
-                    Err(NoFrames) => {
-                        drop(pages);
-                        self.withdraw(object, first, &frames);
-                        return Err(Stop::NoFrames);
-                    }
-                };
-                self.enter_page_map(object, &mut pages, frame, at, at == index);
+            // The one that is wanted, then the missing ones around it, within the window and as far as frames go.
+            let enter = |pages: &mut crate::object::Pages, at: u64| -> Result<Pfn, NoFrames> {
+                let frame = self.frames.alloc(self.cpu(), Priority::User)?;
+                self.enter_page_map(object, pages, frame, at, at == index);
                 let clock = self.swap.evictions.load(Relaxed);
                 if let Some(distance) = self.ghosts.take(object.id, at, clock)
                     && at == index
                 {
                     self.note_return(Kind::File, distance);
                 }
+                Ok(frame)
+            };
+            frames.push(enter(&mut pages, index)?);
+            let mut first = index;
+            while first > window.start && missing(&pages, first - 1) {
+                let Ok(frame) = enter(&mut pages, first - 1) else { break };
+                frames.insert(0, frame);
+                first -= 1;
+            }
+            let mut at = index + 1;
+            while at < window.end && missing(&pages, at) {
+                let Ok(frame) = enter(&mut pages, at) else { break };
                 frames.push(frame);
                 at += 1;
             }

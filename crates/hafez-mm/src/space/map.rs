@@ -141,7 +141,7 @@ impl<P: Platform> Spaces<P> {
             for node in nodes.drain(..) {
                 gather.drop_node(node);
             }
-            from = match cursor.next_used(PageRange::new(step.end, range.end)) {
+            from = match cursor.next_to_clear(PageRange::new(step.end, range.end)) {
                 Some(page) => page,
                 None => break,
             };

@@ -148,23 +148,27 @@ impl<P: Platform> Spaces<P> {
             };
             self.note_return(Kind::Swapped, self.swap.evictions.load(Relaxed).wrapping_sub(evicted));
             let run = self.run_around(space, region, page, block, &mut cursor);
-            for near in run.iter() {
-                let Entry::Swap { slot } = cursor.get(near) else { break };
-                let frame = match self.frames.alloc(self.cpu(), Priority::User) {
-                    Ok(frame) => frame,
-                    Err(_) if near > page => break,
-                    Err(stop) => {
-                        self.abandon(&pages.iter().map(|p| p.1).collect::<ArrayVec<_, CLUSTER>>());
-                        return Err(stop.into());
-                    }
-                };
-                let flags = Flags::CACHED | Flags::READING | if near == page { Flags::empty() } else { Flags::AHEAD };
-                let word = Word::new(State::Anon, space.account, 0).with(flags);
+            // The one that is wanted, then those around it as far as frames go.
+            let mut enter = |near: Vpn| -> Result<bool, Stop> {
+                let Entry::Swap { slot } = cursor.get(near) else { return Ok(false) };
+                let frame = self.frames.alloc(self.cpu(), Priority::User)?;
+                let ahead = if near == page { Flags::empty() } else { Flags::AHEAD };
+                let word = Word::new(State::Anon, space.account, 0).with(Flags::CACHED | Flags::READING | ahead);
                 self.enter_swap_cache(frame, slot, word, space.family.id, near.0);
-                pages.push((near, Moving { slot, frame }));
+                let at = if near < page { 0 } else { pages.len() };
+                pages.insert(at, (near, Moving { slot, frame }));
+                Ok(true)
+            };
+            enter(page)?;
+            let (mut first, mut end) = (page, page.add(1));
+            while first > run.start && enter(Vpn(first.0 - 1)) == Ok(true) {
+                first = Vpn(first.0 - 1);
             }
-            *space.ahead.lock() = (run.end, run.len());
-            (block as u64 - page.since(run.start)) as u32
+            while end < run.end && enter(end) == Ok(true) {
+                end = end.add(1);
+            }
+            *space.ahead.lock() = (end, end.since(first));
+            (block as u64 - page.since(first)) as u32
         };
         let moving: ArrayVec<Moving, CLUSTER> = pages.iter().map(|p| p.1).collect();
         let wanted = pages.iter().position(|p| p.0 == page).unwrap_or(0);
