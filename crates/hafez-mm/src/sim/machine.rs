@@ -25,6 +25,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 pub trait Hooks: Send + Sync {
     fn wait(&self, machine: &Machine, key: usize, ready: &dyn Fn() -> bool);
     fn wake(&self, key: usize);
+    /// On whose behalf the running thread runs.
+    fn account(&self) -> AccountId {
+        AccountId::KERNEL
+    }
     fn kill(&self, account: AccountId, why: &OomReport);
     /// These translations are about to be taken back from this processor, which may still use them.
     fn before_flush(&self, _machine: &Machine, _cpu: usize, _flush: &Flush<'_>) {}
@@ -259,6 +263,10 @@ impl Platform for Host {
 
     fn random(&self) -> u64 {
         self.machine().map_or(0, |machine| machine.random.next())
+    }
+
+    fn account(&self) -> AccountId {
+        self.machine().map_or(AccountId::KERNEL, |machine| machine.hooks.account())
     }
 
     fn kill(&self, account: AccountId, why: &OomReport) {

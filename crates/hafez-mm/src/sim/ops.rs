@@ -27,8 +27,8 @@ type Operation = fn(&Rc<World>, u64);
 
 /// Operations and how often each is chosen.
 const MIX: &[(u32, Operation)] = &[
-    (120, load),
-    (160, store),
+    (240, load),
+    (280, store),
     (20, |w, p| with_cell(w, p, |w, p, page| load_page(w, p, Vpn(page)))),
     (30, fill_page),
     (20, touch_stack),
@@ -36,14 +36,14 @@ const MIX: &[(u32, Operation)] = &[
     (16, calls::map_anonymous),
     (14, calls::map_object),
     (6, calls::map_shared),
-    (12, calls::unmap),
+    (10, calls::unmap),
     (14, calls::protect),
     (12, calls::remap),
     (16, calls::advise),
     (6, calls::brk),
     (4, calls::wire),
-    (6, calls::fork),
-    (3, calls::exit),
+    (5, calls::fork),
+    (1, calls::exit),
     (2, calls::thread),
     (4, calls::residency),
     (6, calls::other_memory),

@@ -32,6 +32,8 @@ struct Task {
     body: Body,
     rest: Rest,
     cpu: usize,
+    /// The process that it works for; 0: the kernel.
+    process: u64,
     /// Its yielder, once it runs.
     yielder: *const Yielder<(), Rest>,
     /// Works for others: that it waits is no hang.
@@ -41,6 +43,8 @@ struct Task {
 thread_local! {
     /// The running task's way back to the scheduler.
     static YIELDER: Cell<*const Yielder<(), Rest>> = const { Cell::new(std::ptr::null()) };
+    /// For whom the running task works.
+    static FOR: Cell<u64> = const { Cell::new(0) };
     /// Keys woken since the scheduler last looked.
     static WOKEN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
@@ -74,6 +78,11 @@ pub fn wake(key: usize) {
     WOKEN.with_borrow_mut(|woken| woken.push(key));
 }
 
+/// The process that the running task works for; 0 for the kernel.
+pub fn working_for() -> u64 {
+    FOR.get()
+}
+
 /// Others may go on here.
 pub fn pause() {
     if in_task() {
@@ -103,13 +112,13 @@ impl Scheduler {
     }
 
     /// A new task, from outside or from another task.
-    pub fn spawn(&self, name: String, daemon: bool, body: impl FnOnce() + 'static) {
+    pub fn spawn(&self, name: String, process: u64, daemon: bool, body: impl FnOnce() + 'static) {
         let stack = DefaultStack::new(STACK).expect("room for a stack");
         let body = Coroutine::with_stack(stack, move |yielder: &Yielder<(), Rest>, ()| {
             YIELDER.set(yielder);
             body();
         });
-        self.starting.borrow_mut().push(Task { name, body, rest: Rest::Between, cpu: 0, yielder: std::ptr::null(), daemon });
+        self.starting.borrow_mut().push(Task { name, body, rest: Rest::Between, cpu: 0, process, yielder: std::ptr::null(), daemon });
     }
 
     /// Go on for so many steps, or until all but daemons have ended.
@@ -147,6 +156,12 @@ impl Scheduler {
         let pending = self.disk.as_ref().map_or(0, Disk::pending);
         if able.is_empty() && pending == 0 {
             let stuck = tasks.iter().any(|t| !t.daemon && matches!(t.rest, Rest::Waits { .. }));
+            let idle = tasks.iter().any(|t| t.rest == Rest::Between);
+            if stuck && idle && !begin {
+                // Who was told to go has to begin for that.
+                drop(tasks);
+                return self.step(true);
+            }
             if stuck {
                 self.tell_hang(tasks);
             }
@@ -170,9 +185,11 @@ impl Scheduler {
         run_on(task.cpu);
         // A task sets this itself at its start, and finds it set after each rest.
         YIELDER.set(task.yielder);
+        FOR.set(task.process);
         let result = task.body.resume(());
         task.yielder = YIELDER.get();
         YIELDER.set(std::ptr::null());
+        FOR.set(0);
         task.cpu = current_cpu();
         match result {
             CoroutineResult::Yield(rest) => task.rest = rest,

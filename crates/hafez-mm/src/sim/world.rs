@@ -145,6 +145,11 @@ impl Hooks for Ask {
     fn wake(&self, key: usize) {
         tasks::wake(key);
     }
+    fn account(&self) -> AccountId {
+        let Some(world) = WORLD.with_borrow(Weak::upgrade) else { return AccountId::KERNEL };
+        let state = world.state.borrow();
+        state.processes.get(&tasks::working_for()).map_or(AccountId::KERNEL, |p| p.account)
+    }
     fn kill(&self, account: AccountId, why: &OomReport) {
         self.kills.fetch_add(1, Relaxed);
         if let Some(world) = WORLD.with_borrow(Weak::upgrade) {
@@ -193,7 +198,7 @@ impl World {
         }
         if setup.kreclaim {
             let machine = world.machine.clone();
-            world.scheduler.spawn("kreclaim".into(), true, move || machine.memory().kreclaim());
+            world.scheduler.spawn("kreclaim".into(), 0, true, move || machine.memory().kreclaim());
         }
         for _ in 0..setup.processes {
             world.start_process();
@@ -268,7 +273,7 @@ impl World {
             process.threads
         };
         let world = Rc::downgrade(self);
-        self.scheduler.spawn(format!("process {number}.{thread}"), false, move || {
+        self.scheduler.spawn(format!("process {number}.{thread}"), number, false, move || {
             loop {
                 let Some(world) = world.upgrade() else { return };
                 if world.stopping.get() || !world.step(number) {
