@@ -124,7 +124,7 @@ impl<P: Platform> Memory<P> {
                         return Err(FaultError::OutOfMemory.into());
                     }
                     if !had {
-                        self.out_of_memory(who)?;
+                        self.out_of_memory(who, want)?;
                     }
                     want = want.saturating_mul(2).min(most);
                 }
@@ -169,7 +169,7 @@ impl<P: Platform> Memory<P> {
 
     /// Nothing more can be evicted: the process that holds most goes, and says why.
     #[cold]
-    fn out_of_memory(&self, who: AccountId) -> Result<(), Stop> {
+    fn out_of_memory(&self, who: AccountId, want: u32) -> Result<(), Stop> {
         let frames = &self.spaces.frames;
         let mut victim: Option<(AccountId, AccountStat)> = None;
         frames.accounts.for_each(|id, open, stat| {
@@ -199,7 +199,8 @@ impl<P: Platform> Memory<P> {
         }
         // The victim's memory comes back as it exits.
         let dying = |id| self.dying.lock().contains(&id);
-        self.spaces.platform.wait(FREED_KEY, &|| frames.free() > frames.marks.reserve || !dying(id) || dying(who));
+        let had = || frames.free() >= frames.marks.reserve + want;
+        self.spaces.platform.wait(FREED_KEY, &|| had() || !dying(id) || dying(who));
         Ok(())
     }
 
