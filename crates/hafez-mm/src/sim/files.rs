@@ -28,6 +28,7 @@ fn with_lock(world: &Rc<World>, f: impl FnOnce(&Known)) {
     if world.state.borrow().locked.contains(&known.number) {
         return;
     }
+    // The lock is taken on an open file.
     world.state.borrow_mut().locked.push(known.number);
     f(&known);
     world.state.borrow_mut().locked.retain(|&n| n != known.number);
@@ -47,8 +48,21 @@ fn check(world: &World, known: &Known, error: FaultError) {
     }
 }
 
-pub fn read(world: &Rc<World>, _: u64) {
+/// An object that is not retired until `f` has returned, as an open file keeps its inode.
+fn with_use(world: &Rc<World>, f: impl FnOnce(&Known)) {
     let Some(known) = any(world) else { return };
+    world.state.borrow_mut().used.push(known.number);
+    f(&known);
+    let mut state = world.state.borrow_mut();
+    let at = state.used.iter().position(|&n| n == known.number).expect("pushed above");
+    state.used.swap_remove(at);
+}
+
+pub fn read(world: &Rc<World>, _: u64) {
+    with_use(world, |known| read_page(world, known));
+}
+
+fn read_page(world: &World, known: &Known) {
     let end = world.state.borrow().oracle.objects[known.number].end();
     if end == 0 {
         return;
@@ -58,9 +72,9 @@ pub fn read(world: &Rc<World>, _: u64) {
         Ok(pin) => {
             let mut bytes = [0; PAGE_SIZE];
             pin.read(0, &mut bytes);
-            hold_against(world, &known, index, &bytes);
+            hold_against(world, known, index, &bytes);
         }
-        Err(error) => check(world, &known, error),
+        Err(error) => check(world, known, error),
     }
 }
 
@@ -220,14 +234,17 @@ pub fn invalidate(world: &Rc<World>, _: u64) {
 }
 
 pub fn prefetch(world: &Rc<World>, _: u64) {
-    if let Some(known) = any(world) {
+    with_use(world, |known| {
         world.memory().object_prefetch(&known.object, world.random.below(10), world.random.below(20));
-    }
+    });
 }
 
 /// Hold a page while others run, as a copy to a program does that must fault: its frame stays the page's.
 pub fn hold(world: &Rc<World>, _: u64) {
-    let Some(known) = any(world) else { return };
+    with_use(world, |known| hold_page(world, known));
+}
+
+fn hold_page(world: &World, known: &Known) {
     let (end, dropped) = {
         let state = world.state.borrow();
         let content = &state.oracle.objects[known.number];
@@ -239,7 +256,7 @@ pub fn hold(world: &Rc<World>, _: u64) {
     let index = world.random.below(end);
     let pin = match world.memory().object_page(&known.object, index, true) {
         Ok(pin) => pin,
-        Err(error) => return check(world, &known, error),
+        Err(error) => return check(world, known, error),
     };
     for _ in 0..world.random.below(20) {
         tasks::pause();
@@ -252,7 +269,7 @@ pub fn hold(world: &Rc<World>, _: u64) {
     let mut bytes = [0; PAGE_SIZE];
     pin.read(0, &mut bytes);
     if still {
-        hold_against(world, &known, index, &bytes);
+        hold_against(world, known, index, &bytes);
         // The bytes come late: a write-back may have gone by since the page was asked for.
         let word = world.random.next();
         let mut state = world.state.borrow_mut();
@@ -270,6 +287,9 @@ pub fn hold(world: &Rc<World>, _: u64) {
 pub fn replace(world: &Rc<World>, _: u64) {
     let Some(known) = any(world) else { return };
     if world.state.borrow().locked.contains(&known.number) || known.file.is_some() {
+        return;
+    }
+    if world.state.borrow().used.contains(&known.number) {
         return;
     }
     world.state.borrow_mut().objects.retain(|k| k.number != known.number);

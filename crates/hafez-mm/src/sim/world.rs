@@ -114,6 +114,8 @@ pub struct State {
     pub oracle: Oracle,
     /// Objects whose size or bytes a call is changing: one such call at a time.
     pub locked: Vec<usize>,
+    /// Objects that calls under way use, once for each.
+    pub used: Vec<usize>,
     pub tally: Tally,
     next_process: u64,
 }
