@@ -15,7 +15,7 @@
 //! This file may see them all: it starts them in order and hands the hooks of upper rooms to lower ones.
 #![no_std]
 #![no_main]
-#![allow(dead_code, unused_imports)]
+
 extern crate alloc;
 
 use alloc::boxed::Box;

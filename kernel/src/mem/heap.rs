@@ -33,8 +33,6 @@ const OVERHEAD: usize = 128;
 struct Heap {
     talc: Mutex<Talc<Manual, DefaultBinning>>,
     reserve: Mutex<ArrayVec<Pfn, RESERVE>>,
-    /// Bytes handed out.
-    used: AtomicUsize,
     /// Bytes owned.
     owned: AtomicUsize,
 }
@@ -49,7 +47,6 @@ static FIRST: First = First(UnsafeCell::new([0; FIRST_BYTES]));
 static HEAP: Heap = Heap {
     talc: Mutex::new(Talc::new(Manual)),
     reserve: Mutex::new(ArrayVec::new_const()),
-    used: AtomicUsize::new(0),
     owned: AtomicUsize::new(0),
 };
 
@@ -92,7 +89,6 @@ impl Heap {
             // SAFETY: the layout has a size (`GlobalAlloc`'s contract, and `headroom`). Talc takes no frames by itself
             // (`Manual`): that happens below, without the lock.
             if let Some(at) = unsafe { self.talc.lock().try_allocate(layout) } {
-                self.used.fetch_add(layout.size(), Ordering::Relaxed);
                 return at.as_ptr();
             }
             if !self.grow(layout.size() + layout.align(), use_reserve) {
@@ -123,14 +119,12 @@ unsafe impl GlobalAlloc for Heap {
         self.allocate(layout, true)
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        self.used.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: by the caller, the block is ours and has this layout.
         unsafe { self.talc.lock().deallocate(at, layout) };
     }
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: by the caller, as above.
         if unsafe { self.talc.lock().try_realloc_in_place(at, layout, size) } {
-            self.used.fetch_add(size.wrapping_sub(layout.size()), Ordering::Relaxed);
             return at;
         }
         // SAFETY: by the caller; the new block is another, and at least as large as what is copied.
@@ -149,11 +143,6 @@ unsafe impl GlobalAlloc for Heap {
 pub fn take_boot_stack() {
     let (base, bytes) = crate::arch::boot::spare_stack();
     HEAP.give(base, bytes);
-}
-
-/// Bytes handed out, bytes owned.
-pub fn usage() -> (usize, usize) {
-    (HEAP.used.load(Ordering::Relaxed), HEAP.owned.load(Ordering::Relaxed))
 }
 
 /// Whether `bytes` more are to be had with the reserve untouched (growing the heap for them if need be).

@@ -3,7 +3,7 @@
 mod heap;
 mod platform;
 
-pub use heap::{take_boot_stack, usage as heap_usage};
+pub use heap::take_boot_stack;
 pub use platform::{Hooks, KernelPlatform, set_hooks};
 
 use crate::arch;

@@ -13,7 +13,6 @@ pub struct Features {
     pub smap: bool,
     pub umip: bool,
     pub pcid: bool,
-    pub invpcid: bool,
     pub fsgsbase: bool,
     pub xsave: bool,
     pub avx: bool,
@@ -22,7 +21,6 @@ pub struct Features {
     pub rdrand: bool,
     pub rdseed: bool,
     pub huge_1g: bool,
-    pub erms: bool,
     /// A hypervisor whose local APIC timer counts nanoseconds (QEMU's emulation, KVM).
     pub apic_ns: bool,
     /// CPUID leaf 1 EDX, as programs get it in AT_HWCAP.
@@ -64,7 +62,6 @@ pub(super) fn init() {
         smap: bit(b7, 20),
         umip: bit(c7, 2),
         pcid: bit(c1, 17),
-        invpcid: bit(b7, 10),
         fsgsbase: bit(b7, 0),
         xsave,
         avx: xsave && bit(c1, 28),
@@ -73,7 +70,6 @@ pub(super) fn init() {
         rdrand: bit(c1, 30),
         rdseed: bit(b7, 18),
         huge_1g: bit(dx, 26),
-        erms: bit(b7, 9),
         apic_ns,
         hwcap: d1,
     });
@@ -236,10 +232,4 @@ pub fn halt_with_interrupts() {
     // SAFETY: `sti` takes effect after the next instruction, so no interrupt slips in before `hlt`. Handlers run on this
     // stack and keep all registers.
     unsafe { asm!("sti", "hlt", "cli", options()) };
-}
-/// Let pending interrupts in, without sleeping; off again on return.
-#[inline]
-pub fn interrupt_window() {
-    // SAFETY: as above.
-    unsafe { asm!("sti", "nop", "cli", options()) };
 }

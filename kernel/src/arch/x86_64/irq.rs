@@ -1,35 +1,13 @@
-//! Interrupts: the guard that keeps them out, and handlers for the lines of the IOAPIC.
+//! Interrupts: handlers for the timer and for the lines of the IOAPIC.
 //!
 //! The kernel runs with interrupts off. They come in while a program runs, and in the idle loop. Handlers run with
 //! interrupts off, do not block, and wake whoever waits.
 
-use super::{apic, regs, trap};
+use super::{apic, trap};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Lines of two IOAPICs.
 pub const LINES: usize = 48;
-
-/// Interrupts stay off while this lives; then they are as before.
-pub struct InterruptsOff {
-    were_on: bool,
-}
-
-/// Keep interrupts out until the guard is dropped.
-pub fn interrupts_off() -> InterruptsOff {
-    let were_on = regs::rflags() & 1 << 9 != 0;
-    // SAFETY: only delays interrupts.
-    unsafe { core::arch::asm!("cli", options(nostack)) };
-    InterruptsOff { were_on }
-}
-
-impl Drop for InterruptsOff {
-    fn drop(&mut self) {
-        if self.were_on {
-            // SAFETY: as it was before.
-            unsafe { core::arch::asm!("sti", options(nostack)) };
-        }
-    }
-}
 
 /// Handlers that share a line.
 const SHARED: usize = 4;

@@ -19,8 +19,6 @@ mod trap;
 pub mod user;
 mod user_copy;
 
-pub use irq::{InterruptsOff, interrupts_off};
-
 /// Bytes of a kernel stack, its guard page not counted.
 pub const STACK_BYTES: usize = 32 << 10;
 

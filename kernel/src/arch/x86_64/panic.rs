@@ -110,7 +110,7 @@ fn follow(mut frame_pointer: u64) {
     let stacks = paging::STACKS..paging::STACKS + (1 << 30);
     for _ in 0..DEPTH {
         let readable = data.contains(&frame_pointer) || stacks.contains(&frame_pointer);
-        if !readable || frame_pointer % 8 != 0 {
+        if !readable || !frame_pointer.is_multiple_of(8) {
             break;
         }
         // SAFETY: an aligned place in kernel data or stacks; a fault here ends in "panic while panicking".

@@ -85,13 +85,6 @@ pub fn invlpg(address: u64) {
     unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack, preserves_flags)) };
 }
 
-pub fn rflags() -> u64 {
-    let value;
-    // SAFETY: push and pop through the stack; no red zone is in use.
-    unsafe { asm!("pushfq", "pop {}", out(reg) value, options(preserves_flags)) };
-    value
-}
-
 /// The four words of a CPUID leaf.
 pub fn cpuid(leaf: u32, sub: u32) -> [u32; 4] {
     let r = core::arch::x86_64::__cpuid_count(leaf, sub);

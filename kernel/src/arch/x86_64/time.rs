@@ -53,7 +53,7 @@ fn measure_apic() {
 
 #[inline(always)]
 fn scale(value: u64, factor: u64) -> u64 {
-    (value as u128 * factor as u128 >> 32) as u64
+    ((value as u128 * factor as u128) >> 32) as u64
 }
 
 /// Nanoseconds since the machine's reset; never goes back.

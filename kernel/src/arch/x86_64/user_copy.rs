@@ -344,7 +344,7 @@ pub fn write_u64(at: u64, value: u64) -> Result<(), BadAddress> {
 /// Atomic compare and exchange: what was there before (equal to `old` if it was exchanged). The address must be a
 /// multiple of 4.
 pub fn cmpxchg_u32(at: u64, old: u32, new: u32) -> Result<u32, BadAddress> {
-    if at % 4 != 0 {
+    if !at.is_multiple_of(4) {
         return Err(BadAddress);
     }
     check(at, 4)?;
