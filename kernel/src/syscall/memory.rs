@@ -489,13 +489,21 @@ fn brk(caller: &mut Caller) -> Result<u64> {
     let [to, ..] = caller.args();
     let space = caller.space();
     let limits = &caller.task.process.limits;
-    if limits.soft(abi::RLIMIT_AS) != INFINITY || caller.image.flags.load(Relaxed) & LOCK_FUTURE != 0 {
-        let now = memory().brk(space, VirtAddr(0), INFINITY);
-        let more = to.saturating_sub(now.0).div_ceil(PAGE_SIZE as u64);
-        let future = caller.image.flags.load(Relaxed) & LOCK_FUTURE != 0;
+    let future = caller.image.flags.load(Relaxed) & LOCK_FUTURE != 0;
+    let (_, old) = space.heap();
+    if future || limits.soft(abi::RLIMIT_AS) != INFINITY {
+        let more = to.saturating_sub(old.0).div_ceil(PAGE_SIZE as u64);
         if more > 0 && (room_for(caller, more, 0, false).is_err() || future && !may_wire(caller, more)) {
-            return Ok(now.0);
+            return Ok(old.0);
         }
     }
-    Ok(memory().brk(space, VirtAddr(to), limits.soft(abi::RLIMIT_DATA)).0)
+    let new = memory().brk(space, VirtAddr(to), limits.soft(abi::RLIMIT_DATA));
+    if future
+        && new.0 > old.0
+        && let Some(range) = PageRange::of_bytes(old, new.0 - old.0)
+    {
+        // Pages that cannot be brought in now come with the first access.
+        let _ = memory().wire(space, range, true);
+    }
+    Ok(new.0)
 }
