@@ -45,6 +45,7 @@ impl CachedFile {
     /// The write's part in one page: `offset..offset + len` of page `index`.
     fn write_page(&self, index: u64, offset: usize, len: usize, from: &mut Source<'_>) -> Result<()> {
         let begin = index * PAGE_SIZE as u64 + offset as u64;
+        self.inode.fill_page(index)?;
         let old = self.object.size();
         if begin + len as u64 > old {
             self.inode.grow(begin + len as u64)?;

@@ -44,7 +44,7 @@ enum Mem {
 }
 
 /// Bytes of randomness that one go makes: the rest of a long read comes in further ones.
-const RANDOM_CHUNK: usize = 256;
+const RANDOM_CHUNK: usize = 1024;
 
 impl FileOps for Mem {
     fn as_any(&self) -> &dyn Any {
@@ -60,8 +60,9 @@ impl FileOps for Mem {
             Mem::Random => {
                 let mut bytes = [0; RANDOM_CHUNK];
                 while to.remaining() > 0 {
-                    random::fill(&mut bytes);
-                    to.put(&bytes);
+                    let n = bytes.len().min(to.remaining());
+                    random::fill(&mut bytes[..n]);
+                    to.put(&bytes[..n]);
                 }
             }
         }

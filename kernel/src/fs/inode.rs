@@ -258,6 +258,10 @@ pub trait Inode: Any + Send + Sync {
     fn grow(&self, size: u64) -> Result<()> {
         crate::mem::memory().object_resize(&self.object()?, size).map_err(Errno::from)
     }
+    /// A write is about to fill page `index`: room for it, or `ENOSPC`.
+    fn fill_page(&self, _index: u64) -> Result<()> {
+        Ok(())
+    }
     /// Contents were changed by `write(2)`: mtime and ctime are now.
     fn written(&self) {}
     /// Contents were read: atime, where it is kept.

@@ -77,8 +77,12 @@ pub fn start(host: Arc<dyn Inode>, proc: Arc<dyn Inode>, writable: Vec<Writable>
     mount_on(&all, b"/proc", proc, "proc", b"proc")?;
     mount_on(&all, b"/sys", sys::tree(), "sysfs", b"sysfs")?;
     mount_on(&all, b"/dev", dev::tree(), "devtmpfs", b"udev")?;
-    mount_on(&all, b"/dev/shm", tmpfs::TmpFs::mount(0o1777, None)?, "tmpfs", b"tmpfs")?;
-    mount_on(&all, b"/tmp", tmpfs::TmpFs::mount(0o1777, None)?, "tmpfs", b"tmpfs")?;
+    // What is left when these are full is enough for the programs that look for room.
+    let stats = crate::mem::memory().stats();
+    let limit = (stats.total + stats.swap_total) / 4 * 3 * hafez_mm::PAGE_SIZE as u64;
+    for path in [&b"/dev/shm"[..], b"/tmp"] {
+        mount_on(&all, path, tmpfs::TmpFs::mount(0o1777, Some(limit))?, "tmpfs", b"tmpfs")?;
+    }
     for w in writable {
         mount_on(&all, &w.path, w.inode, "9p", &w.source)?;
     }

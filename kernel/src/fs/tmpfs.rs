@@ -49,7 +49,7 @@ pub struct TmpFs {
     next_ino: AtomicU64,
     /// Pages that files may have; `None`: as many as memory and swap hold.
     limit: Option<u64>,
-    /// Pages of files, as far as counted: see [`Node::charge`].
+    /// Pages of files, as far as counted: see [`Node::charge`] and [`Node::recount`].
     used: AtomicU64,
     nodes: AtomicU64,
     tree: SleepLock,
@@ -247,20 +247,30 @@ impl Node {
         Ok(node)
     }
 
-    /// Count the pages up to `size` against the limit, where there is one. Every page counts that the size could hold: a
-    /// sparse file is charged for its holes, so that a store to a mapping never meets a limit.
-    fn charge(&self, size: u64) -> Result<()> {
-        let (Some(limit), Body::File { charged, .. }) = (self.fs.limit, &self.body) else { return Ok(()) };
-        let new = size.div_ceil(PAGE_SIZE as u64);
-        let old = charged.load(Relaxed);
-        if new > old {
-            let more = new - old;
-            let room = |used: u64| used.checked_add(more).filter(|u| *u <= limit);
-            self.fs.used.fetch_update(Relaxed, Relaxed, room).map_err(|_| Errno::ENOSPC)?;
-        } else {
-            self.fs.used.fetch_sub(old - new, Relaxed);
+    /// See how many pages the file has by now (stores to mappings make some too), and count them.
+    fn recount(&self) {
+        if let Body::File { object, charged, .. } = &self.body {
+            let now = object.held();
+            let before = charged.swap(now, Relaxed);
+            // Wraps where it must: the sum over all files is right again at once.
+            self.fs.used.fetch_add(now.wrapping_sub(before), Relaxed);
         }
-        charged.store(new, Relaxed);
+    }
+
+    /// `ENOSPC` if page `index` is a hole and the limit is reached.
+    fn charge(&self, object: &Object, charged: &AtomicU64, index: u64) -> Result<()> {
+        let Some(limit) = self.fs.limit else { return Ok(()) };
+        if object.next_held(index) == Some(index) {
+            return Ok(());
+        }
+        if self.fs.used.load(Relaxed) >= limit {
+            self.recount();
+            if self.fs.used.load(Relaxed) >= limit {
+                return Err(Errno::ENOSPC);
+            }
+        }
+        self.fs.used.fetch_add(1, Relaxed);
+        charged.fetch_add(1, Relaxed);
         Ok(())
     }
 
@@ -276,8 +286,11 @@ impl Node {
                 if shrinks || size > old && seals & abi::F_SEAL_GROW != 0 {
                     return Err(Errno::EPERM);
                 }
-                self.charge(size)?;
-                memory().object_resize(object, size).map_err(Errno::from)
+                memory().object_resize(object, size)?;
+                if size < old {
+                    self.recount();
+                }
+                Ok(())
             }
             Body::Dir { .. } => Err(Errno::EISDIR),
             _ => Err(Errno::EINVAL),
@@ -512,6 +525,16 @@ impl Inode for Node {
     fn grow(&self, size: u64) -> Result<()> {
         self.set_size(size)
     }
+    fn fill_page(&self, index: u64) -> Result<()> {
+        match &self.body {
+            Body::File { object, charged, .. } => self.charge(object, charged, index),
+            _ => Ok(()),
+        }
+    }
+    fn close_written(&self) -> Result<()> {
+        self.recount();
+        Ok(())
+    }
     fn written(&self) {
         let now = Time::now();
         let mut attr = self.attr.lock();
@@ -520,6 +543,7 @@ impl Inode for Node {
     fn punch(&self, from: u64, to: u64) -> Result<()> {
         self.check_unsealed()?;
         memory().object_punch(&self.object()?, from, to)?;
+        self.recount();
         self.written();
         Ok(())
     }
