@@ -16,11 +16,10 @@ use super::{inode::Inode, mount::Mount};
 use crate::errno::{Errno, Result};
 use alloc::{
     boxed::Box,
-    collections::VecDeque,
     sync::{Arc, Weak},
     vec::Vec,
 };
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use hashbrown::HashMap;
 use spin::{Mutex, RwLock};
 
@@ -37,6 +36,8 @@ pub struct Dentry {
     removed: AtomicBool,
     /// Used since [`Recent`] last looked.
     used: AtomicBool,
+    /// Where [`Recent`] holds it.
+    slot: AtomicU32,
 }
 
 struct Link {
@@ -88,6 +89,7 @@ impl Dentry {
             covered: RwLock::new(None),
             removed: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            slot: AtomicU32::new(NO_SLOT),
         })
     }
 
@@ -180,7 +182,8 @@ impl Dentry {
         if let Some(first) = winner {
             return first;
         }
-        RECENT.add(&new);
+        let old = RECENT.lock().add(&new);
+        drop(old);
         new
     }
 
@@ -207,8 +210,15 @@ impl Dentry {
             old
         };
         if let Some(old) = old {
-            old.removed.store(true, Relaxed);
+            old.is_gone();
         }
+    }
+
+    /// Its name leads to it no longer.
+    fn is_gone(&self) {
+        self.removed.store(true, Relaxed);
+        let held = RECENT.lock().remove(self);
+        drop(held);
     }
 
     /// Whatever is known about `name` is no longer sure.
@@ -229,7 +239,7 @@ impl Dentry {
             if exchange {
                 other.move_to(self, name);
             } else {
-                other.removed.store(true, Relaxed);
+                other.is_gone();
             }
         }
         if !exchange {
@@ -303,42 +313,76 @@ impl Children {
     }
 }
 
-/// The dentries that were used lately, held so that they stay: a second-chance queue.
+/// The dentries that were used lately, held so that they stay: slots, and a hand that goes round and gives each
+/// used one a second chance.
 struct Recent {
-    queue: Mutex<VecDeque<Arc<Dentry>>>,
-    limit: AtomicUsize,
+    slots: Vec<Option<Arc<Dentry>>>,
+    /// Slots that a removal has left empty.
+    empty: Vec<u32>,
+    hand: usize,
+    limit: usize,
 }
 
-static RECENT: Recent = Recent { queue: Mutex::new(VecDeque::new()), limit: AtomicUsize::new(128) };
+static RECENT: Mutex<Recent> =
+    Mutex::new(Recent { slots: Vec::new(), empty: Vec::new(), hand: 0, limit: 128 });
+
+/// [`Dentry::slot`] of one that has none.
+const NO_SLOT: u32 = u32::MAX;
 
 /// How many dentries to keep, for a machine with so many frames: at about 1 KiB each (with the inode and its object) a
 /// 128th of the RAM.
 pub fn set_limit(frames: u64) {
-    RECENT.limit.store((frames as usize / 32).clamp(64, 8192), Relaxed);
+    RECENT.lock().limit = (frames as usize / 32).clamp(64, 8192);
 }
 
 impl Recent {
-    fn add(&self, new: &Arc<Dentry>) {
-        let mut dropped: Vec<Arc<Dentry>> = Vec::new();
-        let mut queue = self.queue.lock();
-        let mut chances = 16;
-        while queue.len() >= self.limit.load(Relaxed) {
-            let Some(oldest) = queue.pop_front() else { break };
-            if chances > 0 && oldest.used.swap(false, Relaxed) {
-                chances -= 1;
-                queue.push_back(oldest);
-            } else {
-                dropped.push(oldest);
+    /// Hold `new`; what had to make room for it, to be dropped without the lock.
+    fn add(&mut self, new: &Arc<Dentry>) -> Option<Arc<Dentry>> {
+        let at = match self.empty.pop() {
+            Some(at) => at as usize,
+            None if self.slots.len() < self.limit => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+            None => self.victim(),
+        };
+        new.slot.store(at as u32, Relaxed);
+        let old = self.slots[at].replace(new.clone());
+        if let Some(old) = &old {
+            old.slot.store(NO_SLOT, Relaxed);
+        }
+        old
+    }
+
+    /// The slot whose dentry goes: the next unused one, of 16 at most.
+    fn victim(&mut self) -> usize {
+        for _ in 0..16 {
+            self.hand = (self.hand + 1) % self.slots.len();
+            let used = self.slots[self.hand].as_ref().is_some_and(|d| d.used.swap(false, Relaxed));
+            if !used {
+                break;
             }
         }
-        queue.push_back(new.clone());
-        drop(queue);
-        drop(dropped);
+        self.hand
+    }
+
+    /// Hold `old` no longer: its file is gone, and should be so to the last byte.
+    fn remove(&mut self, old: &Dentry) -> Option<Arc<Dentry>> {
+        let at = old.slot.swap(NO_SLOT, Relaxed);
+        let gone = self.slots.get_mut(at as usize)?.take()?;
+        self.empty.push(at);
+        Some(gone)
     }
 }
 
 /// Let go of all that nobody else holds (before unmounting, and when memory is short).
 pub fn forget_all() {
-    let all = core::mem::take(&mut *RECENT.queue.lock());
-    drop(all);
+    let all = {
+        let mut recent = RECENT.lock();
+        recent.empty.clear();
+        core::mem::take(&mut recent.slots)
+    };
+    for dentry in all.iter().flatten() {
+        dentry.slot.store(NO_SLOT, Relaxed);
+    }
 }
