@@ -34,12 +34,10 @@ pub struct CachedFile {
 }
 
 impl CachedFile {
-    pub fn new(inode: Arc<dyn Inode>) -> Result<Arc<dyn FileOps>> {
+    /// Open what is ready to be read and written.
+    pub fn open(inode: Arc<dyn Inode>) -> Result<Arc<dyn FileOps>> {
         let object = inode.object()?;
         Ok(Arc::new(CachedFile { inode, object }))
-    }
-    pub fn inode(&self) -> &Arc<dyn Inode> {
-        &self.inode
     }
 
     /// The write's part in one page: `offset..offset + len` of page `index`.

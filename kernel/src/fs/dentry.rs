@@ -374,15 +374,3 @@ impl Recent {
         Some(gone)
     }
 }
-
-/// Let go of all that nobody else holds (before unmounting, and when memory is short).
-pub fn forget_all() {
-    let all = {
-        let mut recent = RECENT.lock();
-        recent.empty.clear();
-        core::mem::take(&mut recent.slots)
-    };
-    for dentry in all.iter().flatten() {
-        dentry.slot.store(NO_SLOT, Relaxed);
-    }
-}

@@ -16,7 +16,7 @@ use super::{
     poll::{Events, Watchers},
 };
 use crate::errno::{Errno, Result};
-use alloc::{sync::Arc, vec::Vec};
+use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use hafez_mm::Object;
@@ -228,12 +228,7 @@ impl File {
         to.outcome(result)
     }
 
-    /// `write(2)` if `at` is `None`, else `pwrite(2)`. With O_APPEND both write at the end, as Linux does.
-    pub fn write(&self, at: Option<u64>, from: &mut Source<'_>) -> Result<usize> {
-        self.write_how(at, from, self.how(), self.is_append())
-    }
-
-    /// As [`write`](File::write), in another way than the flags say (`RWF_APPEND`, `RWF_NOWAIT`).
+    /// `write(2)` if `at` is `None`, else `pwrite(2)`. With `append` both write at the end, as on Linux.
     pub fn write_how(&self, at: Option<u64>, from: &mut Source<'_>, how: How, append: bool) -> Result<usize> {
         if !self.mode.write || self.is_path_only() {
             return Err(Errno::EBADF);
@@ -284,23 +279,6 @@ impl File {
         let mut sink = Sink::kernel(bytes);
         let result = self.ops.read(at, &mut sink, How::default());
         sink.outcome(result)
-    }
-
-    /// Everything in it. `EFBIG` past `limit` bytes.
-    pub fn read_all(&self, limit: usize) -> Result<Vec<u8>> {
-        let mut all = Vec::new();
-        loop {
-            let old = all.len();
-            all.resize(old + 4096, 0);
-            let n = self.read_kernel(old as u64, &mut all[old..])?;
-            all.truncate(old + n);
-            if n == 0 {
-                return Ok(all);
-            }
-            if all.len() > limit {
-                return Err(Errno::EFBIG);
-            }
-        }
     }
 
     pub fn offset(&self) -> u64 {

@@ -244,7 +244,7 @@ pub trait Inode: Any + Send + Sync {
     // Contents.
 
     /// Something to read from and write to. A regular file makes itself ready (a handle on the server, a look whether its
-    /// cached pages are still true) and returns `cache::CachedFile::new(self)`.
+    /// cached pages are still true) and returns `cache::CachedFile::open(self)`.
     fn open(self: Arc<Self>, how: OpenMode) -> Result<Arc<dyn FileOps>>;
     /// The pages of a regular file: one object for as long as the inode lives.
     fn object(&self) -> Result<Arc<Object>> {

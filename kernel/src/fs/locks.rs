@@ -261,12 +261,3 @@ pub fn release_process(id: InodeId, table: u64) {
         let _ = unlock(id, Record { start: 0, last: u64::MAX, exclusive: false, owner });
     }
 }
-
-/// For `/proc/locks`: each record and its file.
-pub fn for_each(mut tell: impl FnMut(InodeId, &Record)) {
-    let all: Vec<(InodeId, Record)> = {
-        let table = TABLE.lock();
-        table.files.iter().flat_map(|(id, f)| f.records.iter().map(move |r| (*id, *r))).collect()
-    };
-    all.iter().for_each(|(id, r)| tell(*id, r));
-}

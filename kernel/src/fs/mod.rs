@@ -42,10 +42,10 @@ pub mod tmpfs;
 pub mod tty;
 
 pub use cred::Cred;
-pub use file::{File, FileOps};
-pub use inode::{DirEntry, Inode, InodeId, Kind, NewNode, SetAttr, Stat, StatFs, Time};
+pub use file::File;
+pub use inode::{DirEntry, Inode, Kind, SetAttr, Stat, Time};
 pub use lock::SleepLock;
-pub use path::{FsContext, Location, Walker};
+pub use path::{Location, Walker};
 
 use crate::errno::Result;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};

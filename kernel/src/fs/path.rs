@@ -17,8 +17,6 @@ use super::{
 };
 use crate::errno::{Errno, Result};
 use alloc::{sync::Arc, vec::Vec};
-use core::mem::take;
-use linux_raw_sys::general as abi;
 use spin::Mutex;
 
 /// The longest name.

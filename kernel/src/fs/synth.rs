@@ -157,7 +157,7 @@ impl Dir {
         self.names.read().iter().find(|n| n.name == name)?.table.clone()
     }
     /// The directory at `path` below, made where it is missing.
-    pub fn dir(self: &Arc<Self>, path: &str) -> Arc<Dir> {
+    pub fn below(self: &Arc<Self>, path: &str) -> Arc<Dir> {
         let mut at = self.clone();
         for name in path.split('/').filter(|n| !n.is_empty()) {
             at = at.table(name).unwrap_or_else(|| {

@@ -23,7 +23,7 @@ fn make(caller: &Caller, to: u64, flags: u64) -> Result<u64> {
         return Err(Errno::ENFILE);
     }
     let cred = caller.task.cred();
-    let (reader, writer, place) = pipe::pipe((cred.fsuid, cred.fsgid))?;
+    let ((reader, writer), place) = pipe::pipe((cred.fsuid, cred.fsgid));
     let status = flags & abi::O_NONBLOCK;
     let close_on_exec = flags & abi::O_CLOEXEC != 0;
     let reader = File::new(reader, place.clone(), abi::O_RDONLY | status)?;

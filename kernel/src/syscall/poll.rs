@@ -1,6 +1,5 @@
 //! Waiting for descriptors: `poll`, `select`, `epoll`, `eventfd`, `timerfd`.
 
-use super::at;
 use super::{Calls, user};
 use crate::clock::{self, SECOND};
 use crate::errno::{Errno, Result};

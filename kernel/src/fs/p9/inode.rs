@@ -507,7 +507,7 @@ impl Inode for P9Inode {
             }
         }
         self.share.table.keep(&self);
-        CachedFile::new(self)
+        CachedFile::open(self)
     }
 
     fn object(&self) -> Result<Arc<Object>> {

@@ -74,7 +74,7 @@ pub fn directory() -> Arc<dyn SynthDir> {
         add(&root, path, Entry::file(move || Ok(format!("{value}\n").into_bytes())));
     }
     add(&root, "fs/nr_open", computed(|| format!("{}\n", limits::NR_OPEN)));
-    add(&root, "fs/file-nr", computed(|| format!("{}\t0\t9223372036854775807\n", 0)));
+    add(&root, "fs/file-nr", computed(|| format!("{}\t0\t9223372036854775807\n", crate::fs::file::count())));
     add(&root, "kernel/ns_last_pid", computed(|| format!("{}\n", table::last_number())));
     add(&root, "kernel/random/boot_id", computed(|| format!("{}\n", BOOT.call_once(uuid))));
     add(&root, "kernel/random/uuid", computed(|| format!("{}\n", uuid())));
@@ -85,7 +85,7 @@ pub fn directory() -> Arc<dyn SynthDir> {
 
 fn add(root: &Arc<Dir>, path: &str, entry: Entry) {
     match path.rsplit_once('/') {
-        Some((dir, name)) => root.dir(dir).add(name, entry),
+        Some((dir, name)) => root.below(dir).add(name, entry),
         None => root.add(path, entry),
     }
 }
