@@ -18,7 +18,7 @@ pub const PAGE_SHIFT: u32 = 12;
 pub const USER_START: Vpn = Vpn(16);
 /// The first page past the user half: the last page below 2^47 stays unused, as on Linux, because a `sysret` to a
 /// non-canonical address would fault in the kernel.
-pub const USER_END: Vpn = Vpn(0x7FFF_FFFF_F);
+pub const USER_END: Vpn = Vpn(0x7_FFFF_FFFF);
 
 /// The number of a frame: physical address / 4096.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

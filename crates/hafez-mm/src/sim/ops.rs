@@ -102,7 +102,7 @@ pub fn load_page(world: &Rc<World>, process: u64, page: Vpn) {
 fn compare(world: &Rc<World>, number: u64, page: u64, range: std::ops::Range<usize>) {
     let exec = world.random.one_in(20);
     let access = Access { write: false, exec };
-    let at = VirtAddr(page << 12 | range.start as u64 * 8);
+    let at = VirtAddr((page << 12) | (range.start as u64 * 8));
     let phys = world.machine.phys();
     let result = world.access(number, at, access, |state, frame| {
         state.tally.loads += 1;
@@ -149,7 +149,7 @@ fn fill_page(world: &Rc<World>, process: u64) {
 }
 
 pub fn store_words(world: &Rc<World>, number: u64, page: u64, n: usize, words: &[u64]) {
-    let at = VirtAddr(page << 12 | n as u64 * 8);
+    let at = VirtAddr((page << 12) | (n as u64 * 8));
     {
         // Past the end of a file nobody promises anything; and what a call under way changes is left alone.
         let state = world.state.borrow();

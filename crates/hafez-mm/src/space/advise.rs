@@ -109,7 +109,7 @@ impl<P: Platform> Spaces<P> {
                 return Err(MmError::Invalid.into());
             }
             at = part.end;
-            self.alter(&mut regions, part, &mut |region| region.flags = region.flags - clear | set)?;
+            self.alter(&mut regions, part, &mut |region| region.flags = (region.flags - clear) | set)?;
         }
         if covered { Ok(()) } else { Err(MmError::NotMapped.into()) }
     }

@@ -66,7 +66,7 @@ impl Balance {
             _ if used * 2 >= all => 8,
             _ if used * 4 >= all => 4,
             // It does not pay now; try again now and then, for times change.
-            _ if self.tries.fetch_add(1, Relaxed) % 16 == 0 => 4,
+            _ if self.tries.fetch_add(1, Relaxed).is_multiple_of(16) => 4,
             _ => 1,
         }
     }
