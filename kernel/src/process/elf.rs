@@ -22,7 +22,7 @@ use crate::mem::memory;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hafez_mm::{
-    Backing, Label, MapRequest, Object, PAGE_SIZE, PageRange, Rights, Space, USER_END, VirtAddr, Vpn, Where,
+    Backing, Label, MapRequest, Object, PAGE_SIZE, PageRange, Rights, Space, USER_END, VirtAddr, Where,
 };
 
 /// Bytes of the ELF header, and of one program header.

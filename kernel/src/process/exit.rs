@@ -18,7 +18,6 @@ use super::task::{Task, work};
 use super::wait::{self, Status};
 use super::{futex, start, table};
 use crate::arch::user;
-use crate::mem::memory;
 use crate::sched;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;

@@ -11,13 +11,12 @@
 //! All that can fail is done before anyone can see the new task; then it is entered in the tables; last, its kernel
 //! thread starts, and if even that fails the entries are taken out again.
 
-use super::image::Image;
 use super::process::Process;
 use super::run::{self, Caller};
 use super::signal::AltStack;
 use super::task::{Task, TaskParts, work};
 use super::{Pid, table};
-use crate::arch::user::{self, UserContext};
+use crate::arch::user::{self};
 use crate::errno::{Errno, Result};
 use crate::mem;
 use crate::sched::{self, WaitResult};

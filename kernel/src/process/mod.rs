@@ -48,7 +48,6 @@ pub mod wait;
 
 pub use image::Image;
 pub use process::Process;
-pub use run::Caller;
 pub use task::{Task, current_task};
 
 /// The number of a process, a task, a group or a session.

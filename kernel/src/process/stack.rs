@@ -22,7 +22,7 @@ use crate::random;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use hafez_mm::{Backing, Label, MapRequest, PAGE_SIZE, PageRange, Rights, Space, USER_END, VirtAddr, Where};
+use hafez_mm::{Backing, Label, MapRequest, PAGE_SIZE, Rights, Space, USER_END, VirtAddr, Where};
 use linux_raw_sys::auxvec as aux;
 
 /// The longest single string, its NUL included (`MAX_ARG_STRLEN`).

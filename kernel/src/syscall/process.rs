@@ -9,8 +9,6 @@ use crate::process::signal::LAST;
 use crate::process::wait::{self, Selector, Status, Whom};
 use crate::process::{Pid, exec, exit, fork, table};
 use crate::{arch, sched};
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 use linux_raw_sys::prctl;

@@ -11,7 +11,6 @@ use crate::errno::{Errno, Result};
 use crate::fs::synth::Entry;
 use crate::fs::tty;
 use crate::mem::memory;
-use crate::sched;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
