@@ -93,7 +93,8 @@ fn next(caller: &mut Caller) -> Option<(SigInfo, Action)> {
             }
             continue;
         }
-        exit::end_process(process, Status::Signalled { signo, core: SigSet::CORE.has(signo) });
+        // No memory image is ever written, and the status says so.
+        exit::end_process(process, Status::Signalled { signo, core: false });
         return None;
     }
 }

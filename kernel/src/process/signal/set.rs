@@ -26,19 +26,6 @@ impl SigSet {
         SigSet::of(&[abi::SIGSEGV, abi::SIGBUS, abi::SIGILL, abi::SIGTRAP, abi::SIGFPE, abi::SIGSYS]);
     /// Those whose default action is to do nothing.
     pub const IGNORED: SigSet = SigSet::of(&[abi::SIGCHLD, abi::SIGCONT, abi::SIGURG, abi::SIGWINCH]);
-    /// Those whose default action is to end the process with a core dump.
-    pub const CORE: SigSet = SigSet::of(&[
-        abi::SIGQUIT,
-        abi::SIGILL,
-        abi::SIGTRAP,
-        abi::SIGABRT,
-        abi::SIGFPE,
-        abi::SIGSEGV,
-        abi::SIGBUS,
-        abi::SIGSYS,
-        abi::SIGXCPU,
-        abi::SIGXFSZ,
-    ]);
 
     /// The set of these signals.
     pub const fn of(signals: &[u32]) -> SigSet {
