@@ -90,8 +90,9 @@ pub fn spawn(
     run::wake(&thread);
     Ok(thread)
 }
-/// Let the others run first.
+/// Let the others run first, and interrupts in: who yields in a loop may be waiting for one.
 pub fn yield_now() {
+    arch::cpu::interrupt_window();
     run::switch();
 }
 /// End the current thread at once; values on its stack are not dropped, so better return from its body.
@@ -110,7 +111,7 @@ pub fn need_resched() -> bool {
 #[inline(always)]
 pub fn preempt_if_needed() {
     if need_resched() {
-        yield_now();
+        run::switch();
     }
 }
 /// The current thread has seen why it was interrupted.

@@ -233,3 +233,9 @@ pub fn halt_with_interrupts() {
     // stack and keep all registers.
     unsafe { asm!("sti", "hlt", "cli", options()) };
 }
+/// Let pending interrupts in, without sleeping; off again on return.
+#[inline]
+pub fn interrupt_window() {
+    // SAFETY: as above. `sti` takes effect after the instruction that follows it.
+    unsafe { asm!("sti", "nop", "cli") };
+}

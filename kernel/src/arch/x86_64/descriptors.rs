@@ -8,7 +8,9 @@ use core::cell::UnsafeCell;
 
 pub const KERNEL_CODE: u16 = 0x10;
 pub const KERNEL_DATA: u16 = 0x18;
-pub const USER_CODE_32: u16 = 0x23;
+/// Where `sysret` counts from. There is no such segment: 32-bit code could use the other system call entry (CSTAR), and
+/// there is no 32-bit ABI.
+pub const USER_BASE: u16 = 0x23;
 pub const USER_DATA: u16 = 0x2B;
 pub const USER_CODE: u16 = 0x33;
 const TASK: u16 = 0x40;
@@ -43,7 +45,7 @@ impl Tss {
     }
 }
 
-/// null, (unused), kernel code, kernel data, user code 32, user data, user code 64, (unused), TSS (two words).
+/// null, (unused), kernel code, kernel data, (unused), user data, user code 64, (unused), TSS (two words).
 #[repr(C, align(16))]
 pub struct Gdt([u64; 10]);
 
@@ -54,7 +56,7 @@ impl Gdt {
             0,
             0x00AF_9B00_0000_FFFF,
             0x00CF_9300_0000_FFFF,
-            0x00CF_FB00_0000_FFFF,
+            0,
             0x00CF_F300_0000_FFFF,
             0x00AF_FB00_0000_FFFF,
             0,

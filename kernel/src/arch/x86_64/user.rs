@@ -451,10 +451,10 @@ unsafe extern "sysv64" fn syscall_entry() {
 /// Let this CPU take system calls.
 pub(super) fn init() {
     // SAFETY: the handler and selectors are as the manual wants them (SDM vol. 3, 5.8.8): kernel code and the data
-    // selector after it; user code 32, from which `sysret` takes data + 8 and 64-bit code + 16.
+    // selector after it; and the base from which `sysret` takes data + 8 and 64-bit code + 16.
     unsafe {
         regs::write_msr(regs::EFER, regs::read_msr(regs::EFER) | 1);
-        let star = (descriptors::USER_CODE_32 as u64) << 48 | (descriptors::KERNEL_CODE as u64) << 32;
+        let star = (descriptors::USER_BASE as u64) << 48 | (descriptors::KERNEL_CODE as u64) << 32;
         regs::write_msr(regs::STAR, star);
         regs::write_msr(regs::LSTAR, syscall_entry as *const () as u64);
         regs::write_msr(regs::FMASK, SYSCALL_MASK);
