@@ -230,7 +230,6 @@ fn build(
     let heap = end.next_multiple_of(PAGE_SIZE as u64) + chance(HEAP_RANDOM_PAGES);
     memory().set_heap(space, VirtAddr(heap));
     image.set_layout(Arc::new(Layout {
-        exe: file.place().display().into_boxed_slice(),
         place: Some(file.place().clone()),
         args: stack.args,
         env: stack.env,

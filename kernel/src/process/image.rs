@@ -15,8 +15,6 @@ use spin::Once;
 /// What `exec` knows about the program that it loaded; `/proc` shows it.
 #[derive(Default)]
 pub struct Layout {
-    /// Path of the program's file.
-    pub exe: Box<[u8]>,
     /// The program's file.
     pub place: Option<Location>,
     /// Where the argument strings begin and end.

@@ -187,11 +187,6 @@ pub fn last_number() -> Pid {
     TABLE.lock().last
 }
 
-/// The children of a process, zombies too.
-pub fn children(pid: Pid) -> Vec<Pid> {
-    TABLE.lock().nodes.get(&pid).map(|n| n.children.clone()).unwrap_or_default()
-}
-
 /// Whether the process has ended and waits for its parent to hear of it.
 pub fn is_zombie(pid: Pid) -> bool {
     TABLE.lock().nodes.get(&pid).is_some_and(|n| n.ended.is_some())

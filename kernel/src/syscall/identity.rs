@@ -68,7 +68,7 @@ impl Ids {
     fn set_two(self, real: u32, effective: u32, root: bool) -> Result<Ids> {
         let real_ok = real == KEEP || real == self.real || real == self.effective;
         let effective_ok = effective == KEEP || self.has(effective);
-        if !root && !(real_ok && effective_ok) {
+        if !(root || real_ok && effective_ok) {
             return Err(Errno::EPERM);
         }
         let new_real = if real == KEEP { self.real } else { real };

@@ -115,7 +115,7 @@ impl SigInfo {
         }
     }
     /// As a program sees it.
-    pub fn to_bytes(&self) -> [u8; SIGINFO_LEN] {
+    pub fn to_bytes(self) -> [u8; SIGINFO_LEN] {
         let mut out = [0; SIGINFO_LEN];
         out[0..4].copy_from_slice(&self.signo.to_le_bytes());
         out[4..8].copy_from_slice(&self.errno.to_le_bytes());
