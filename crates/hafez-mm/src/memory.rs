@@ -10,6 +10,7 @@
 
 use crate::account::{AccountId, AccountStat};
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, PfnRange, VirtAddr, Vpn};
+use crate::frame::lists::GENERATIONS;
 use crate::frame::{Frames, Priority};
 use crate::object::{Ghosts, Object, Pager, PagerError, Registry, Source};
 use crate::phys::PhysMap;
@@ -138,14 +139,20 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// Batches without a gain after which there is nothing to be had: twice through everything, since the first pass
+    /// may only take accessed bits back, and a batch is a walk or a part of one of the lists.
+    fn patience(&self) -> usize {
+        let lists: u32 = self.spaces.frames.lists.lengths().iter().flatten().sum();
+        2 * (lists as usize / BATCH + 3 * 2 * GENERATIONS as usize)
+    }
+
     /// Get so many frames for a program; false where that is not possible.
     #[cold]
     fn make_room(&self, who: AccountId, want: u32) -> Result<bool, Stop> {
         let frames = &self.spaces.frames;
         let goal = frames.marks.reserve.saturating_add(want);
-        let lists: u32 = frames.lists.lengths().iter().flatten().sum();
-        // Twice through everything: the first pass may only have taken accessed bits back.
-        for _ in 0..2 * (lists as usize / BATCH) + 8 {
+        let mut fruitless = 0;
+        while fruitless < self.patience() {
             if self.dying.lock().contains(&who) {
                 return Err(FaultError::OutOfMemory.into());
             }
@@ -157,10 +164,18 @@ impl<P: Platform> Memory<P> {
             let answers = self.spaces.swap.answers();
             let in_flight = self.spaces.swap.in_flight();
             match self.reclaim.batch(&self.spaces) {
-                Some(progress) if progress.freed > 0 => {}
-                _ if in_flight > 0 => self.spaces.wait_answer(answers),
-                Some(_) => {}
-                None => break,
+                Some(progress) if progress.freed > 0 => fruitless = 0,
+                progress => {
+                    fruitless += 1;
+                    if progress.is_some_and(|p| p.queued > 0) {
+                        fruitless = 0;
+                    }
+                    if in_flight > 0 {
+                        self.spaces.wait_answer(answers);
+                    } else if progress.is_none() {
+                        break;
+                    }
+                }
             }
         }
         frames.drain();
@@ -216,9 +231,8 @@ impl<P: Platform> Memory<P> {
     /// One waking of the reclaim thread.
     pub fn reclaim_to_high(&self) {
         let frames = &self.spaces.frames;
-        let lists: u32 = frames.lists.lengths().iter().flatten().sum();
         let mut fruitless = 0;
-        while frames.free() < frames.marks.high && fruitless < 2 * (lists as usize / BATCH) + 8 {
+        while frames.free() < frames.marks.high && fruitless < self.patience() {
             self.spaces.note_peak();
             let answers = self.spaces.swap.answers();
             let busy = self.spaces.swap.in_flight();

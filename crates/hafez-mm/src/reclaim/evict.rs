@@ -247,8 +247,12 @@ impl Reclaim {
             meta.set_slot(0);
         }
         if meta.word().has(Flags::CACHED) {
-            meta.clear(mine);
+            let word = meta.release(mine);
             self.relist(spaces, page.frame);
+            if word.maps() == 0 {
+                // Its last user may have gone while it was in our hands.
+                spaces.let_go(page.frame, word);
+            }
             return false;
         }
         spaces.swap.evictions.fetch_add(1, Relaxed);

@@ -13,11 +13,11 @@ pub mod evict;
 pub mod policy;
 
 use crate::Platform;
-use crate::frame::lists::Arrival;
+use crate::frame::lists::{Arrival, Kind};
 use crate::space::Spaces;
 use crate::swap::IoError;
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicU8, Ordering::*};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::*};
 pub use evict::{BATCH, Progress};
 pub use policy::{Policy, PolicyKind, Step, View};
 use spin::Mutex;
@@ -26,11 +26,13 @@ pub struct Reclaim {
     policy: Mutex<Box<dyn Policy>>,
     /// Copy of the policy's generation for used pages.
     young: AtomicU8,
+    /// Batches in a row that gained nothing.
+    fruitless: AtomicU32,
 }
 
 impl Reclaim {
     pub fn new(kind: PolicyKind) -> Self {
-        Reclaim { policy: Mutex::new(kind.make()), young: AtomicU8::new(0) }
+        Reclaim { policy: Mutex::new(kind.make()), young: AtomicU8::new(0), fruitless: AtomicU32::new(0) }
     }
 
     pub fn policy_name(&self) -> &'static str {
@@ -53,7 +55,7 @@ impl Reclaim {
             let view = View {
                 lengths: spaces.frames.lists.lengths(),
                 can_swap: spaces.swap.has_room(),
-                better_loss: spaces.balance.better_loss(),
+                better_loss: self.try_other(spaces.balance.better_loss()),
                 resident: spaces.frames.usable - spaces.frames.free(),
             };
             let step = policy.next(&view);
@@ -72,11 +74,25 @@ impl Reclaim {
             Step::Take { kind, generation } => {
                 let mut unclean = None;
                 let progress = self.evict(spaces, kind, generation, &mut unclean);
+                match progress.freed + progress.queued {
+                    0 => self.fruitless.fetch_add(1, Relaxed),
+                    _ => self.fruitless.swap(0, Relaxed),
+                };
                 if let Some(object) = unclean {
                     spaces.help_write_back(&object);
                 }
                 Some(progress)
             }
+        }
+    }
+
+    /// What is left of a kind may be such that nothing can be had of it: pinned, or dirty and not to be written. So after
+    /// two rounds in vain, the other kind gets as many.
+    fn try_other(&self, kind: Kind) -> Kind {
+        match (self.fruitless.load(Relaxed) / 2 % 2, kind) {
+            (0, kind) => kind,
+            (_, Kind::Swapped) => Kind::File,
+            (_, Kind::File) => Kind::Swapped,
         }
     }
 

@@ -79,15 +79,13 @@ impl<P: Platform> Spaces<P> {
                 PageRange::new(start, start.add(new))
             }
         };
-        // What needs frames comes first: a retry then finds everything as it was.
-        let moved = old.min(new);
-        self.prepare(space, PageRange::new(at, at.add(moved)), to.start)?;
         if fixed.is_some() {
             self.cut(space, &mut regions, to)?;
-            if new < old {
-                self.cut(space, &mut regions, PageRange::new(at.add(new), old_range.end))?;
-            }
         }
+        // What needs frames comes before anything moves, and after the cut, which frees nodes that are empty: where it
+        // fails, a retry finds the old range as it was.
+        let moved = old.min(new);
+        self.prepare(space, PageRange::new(at, at.add(moved)), to.start)?;
         let mut target = region.part(PageRange::new(at, region.range.end));
         target.range = to;
         target.flags -= RegionFlags::GROWS_DOWN;
