@@ -8,7 +8,17 @@ fn run(setup: Setup, operations: u64) {
     world.run(operations);
     let tally = world.finish();
     let s = world.memory().stats();
-    eprintln!("{tally:?} in {} out {} file in {} out {} ahead {} wasted {} kills {} filled {}", s.swapped_in, s.swapped_out, s.file_in, s.file_out, s.ahead_used, s.ahead_wasted, s.oom_kills, s.filled);
+    eprintln!(
+        "{tally:?} in {} out {} file in {} out {} ahead {} wasted {} kills {} filled {}",
+        s.swapped_in,
+        s.swapped_out,
+        s.file_in,
+        s.file_out,
+        s.ahead_used,
+        s.ahead_wasted,
+        s.oom_kills,
+        s.filled
+    );
 }
 
 fn env(name: &str, otherwise: u64) -> u64 {

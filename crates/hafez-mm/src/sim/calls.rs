@@ -208,7 +208,7 @@ pub fn remap(world: &Rc<World>, number: u64) {
         let backing = first.backing.map(|(object, index)| (object, index + n));
         Cell { backing, private: None, vague: false, ..from.clone() }
     };
-    if to == at {
+    if to == at && old != 0 {
         assert!(!keeps && !matches!(how, RemapHow::Fixed(_)));
         for n in new..old {
             process.cells.remove(&(at + n));
@@ -323,7 +323,8 @@ pub fn advise(world: &Rc<World>, number: u64) {
     let hole = range.iter().any(|page| !process.cells.contains_key(&page.0));
     for page in range.iter() {
         let Some(cell) = process.cells.get_mut(&page.0) else { continue };
-        let is_file = cell.backing.is_some_and(|(n, _)| objects.iter().any(|k| k.number == n && k.file.is_some()));
+        let is_file =
+            cell.backing.is_some_and(|(n, _)| objects.iter().any(|k| k.number == n && k.file.is_some()));
         let refused = match advice {
             Advice::DontNeed | Advice::Cold | Advice::PageOut => cell.wired,
             Advice::Free => cell.wired || cell.shared || cell.backing.is_some(),
@@ -363,8 +364,10 @@ pub fn advise(world: &Rc<World>, number: u64) {
 
 pub fn fork(world: &Rc<World>, number: u64) {
     let Some(space) = space_of(world, number) else { return };
-    if world.state.borrow().processes.len() > world.setup.processes {
-        return if world.random.one_in(4) { exit(world, number) };
+    if world.state.borrow().processes.len() >= world.setup.processes + 1 {
+        return if world.random.one_in(4) {
+            exit(world, number)
+        };
     }
     let Ok(account) = world.memory().open_account() else { return };
     let result = world.memory().fork_space(&space, account);
@@ -428,7 +431,7 @@ pub fn other_memory(world: &Rc<World>, number: u64) {
     let Some(space) = space_of(world, number) else { return };
     let page = any_page(world, number);
     let n = world.random.below(512) as usize;
-    let at = VirtAddr((page << 12) | (n as u64 * 8));
+    let at = VirtAddr(page << 12 | n as u64 * 8);
     let write = world.random.one_in(2);
     let access = Access { write, exec: false };
     {
@@ -449,10 +452,16 @@ pub fn other_memory(world: &Rc<World>, number: u64) {
     let super::world::State { processes, oracle, .. } = &mut *state;
     let Some(process) = processes.get_mut(&number) else { return };
     match (result, process.cells.get_mut(&page)) {
-        (Ok(()), Some(cell)) if matches!(oracle.judge(Some(cell), access), Verdict::Unknown) => cell.vague = true,
+        (Ok(()), Some(cell)) if matches!(oracle.judge(Some(cell), access), Verdict::Unknown) => {
+            cell.vague = true
+        }
         (Ok(()), Some(cell)) if write => oracle.store(cell, n, &[word]),
         (Ok(()), Some(cell)) => {
-            assert_eq!(u64::from_le_bytes(bytes), oracle.word(cell, n), "wrong data by read_space, page {page:#x}");
+            assert_eq!(
+                u64::from_le_bytes(bytes),
+                oracle.word(cell, n),
+                "wrong data by read_space, page {page:#x}"
+            );
         }
         (Ok(()), None) => panic!("read or wrote what is not mapped"),
         (Err(error), _) => {

@@ -174,7 +174,10 @@ impl SwapDevice for Disk {
     }
 
     fn submit(&self, token: u32, op: SwapOp, block: u32, frames: &[Pfn]) -> Result<(), QueueFull> {
-        assert!(!frames.is_empty() && block + frames.len() as u32 <= self.blocks, "a request leaves the disk");
+        assert!(
+            !frames.is_empty() && block + frames.len() as u32 <= self.blocks,
+            "a request leaves the disk"
+        );
         let request = Request { token, op, block, frames: frames.to_vec() };
         {
             let mut state = self.state();

@@ -23,7 +23,12 @@ impl SimFile {
         for chunk in bytes.chunks_mut(8) {
             chunk.copy_from_slice(&random.next().to_le_bytes()[..chunk.len()]);
         }
-        SimFile { bytes: Mutex::new(bytes), machine: Arc::downgrade(machine), random, odds: Mutex::new(errors) }
+        SimFile {
+            bytes: Mutex::new(bytes),
+            machine: Arc::downgrade(machine),
+            random,
+            odds: Mutex::new(errors),
+        }
     }
 
     fn bytes(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {

@@ -40,7 +40,8 @@ fn check(world: &World, known: &Known, error: FaultError) {
         // The kernel asked: there is no process that could go for it.
         FaultError::OutOfMemory => assert!(!world.setup.roomy, "no memory for an object's page"),
         FaultError::Io => {
-            let swap = known.file.is_none() && world.machine.disk.as_ref().is_some_and(|d| d.faults().can_lose());
+            let swap =
+                known.file.is_none() && world.machine.disk.as_ref().is_some_and(|d| d.faults().can_lose());
             assert!(swap || known.file.as_ref().is_some_and(|f| f.can_fail()), "an I/O error on good disks");
             world.state.borrow_mut().tally.io_errors += 1;
         }
@@ -133,7 +134,8 @@ pub fn resize(world: &Rc<World>, _: u64) {
             1 => old + world.random.below(2 * PAGE),
             _ => world.random.below(20 * PAGE),
         };
-        world.state.borrow_mut().oracle.objects[known.number].unstable = Some((size.min(old) / PAGE, u64::MAX));
+        world.state.borrow_mut().oracle.objects[known.number].unstable =
+            Some((size.min(old) / PAGE, u64::MAX));
         // The file first when it grows, so that no page is written past its end; last when it shrinks, when no
         // write-back is under way any more.
         if let Some(file) = known.file.as_ref().filter(|_| size > old) {
@@ -170,7 +172,8 @@ pub fn punch(world: &Rc<World>, _: u64) {
         }
         let from = world.random.below(20 * PAGE);
         let to = from + world.random.range(1, 5 * PAGE);
-        world.state.borrow_mut().oracle.objects[known.number].unstable = Some((from / PAGE, to.div_ceil(PAGE)));
+        world.state.borrow_mut().oracle.objects[known.number].unstable =
+            Some((from / PAGE, to.div_ceil(PAGE)));
         let result = world.memory().object_punch(&known.object, from, to);
         let mut state = world.state.borrow_mut();
         let content = &mut state.oracle.objects[known.number];
@@ -212,7 +215,11 @@ pub fn sync(world: &Rc<World>, _: u64) {
             for (n, &word) in found.iter().enumerate() {
                 if index * PAGE + n as u64 * 8 + 8 <= content.size {
                     let expected = content.pages.get(&index).map_or(0, |page| page[n]);
-                    assert_eq!(word, expected, "object {} was synced, but page {index}, word {n} is not", known.number);
+                    assert_eq!(
+                        word, expected,
+                        "object {} was synced, but page {index}, word {n} is not",
+                        known.number
+                    );
                 }
             }
         }

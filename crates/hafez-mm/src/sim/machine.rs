@@ -244,7 +244,9 @@ impl Platform for Host {
             let mut processor = machine.processor(cpu);
             match flush.pages {
                 FlushPages::All => processor.cpu.forget_space(flush.root),
-                FlushPages::List(pages) => pages.iter().for_each(|&page| processor.cpu.forget_page(flush.root, page)),
+                FlushPages::List(pages) => {
+                    pages.iter().for_each(|&page| processor.cpu.forget_page(flush.root, page))
+                }
             }
         }
     }

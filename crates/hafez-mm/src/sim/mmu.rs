@@ -137,8 +137,12 @@ impl Cpu {
 
     /// The cached translations of a space, in order.
     pub fn of_space(&self, root: Pfn) -> Vec<(Vpn, Cached)> {
-        let mut found: Vec<_> =
-            self.translations.iter().filter(|(key, _)| key.0 == root).map(|(key, &c)| (Vpn(key.1), c)).collect();
+        let mut found: Vec<_> = self
+            .translations
+            .iter()
+            .filter(|(key, _)| key.0 == root)
+            .map(|(key, &c)| (Vpn(key.1), c))
+            .collect();
         found.sort_unstable_by_key(|(page, _)| *page);
         found
     }
@@ -158,7 +162,8 @@ impl Cpu {
 }
 
 fn stale(phys: &PhysMap, root: Pfn, page: Vpn, cached: &Cached) -> Option<String> {
-    let bits = leaf_of(phys, root, page).map_or(0, |leaf| phys.word(leaf, (page.0 & 511) as usize).load(SeqCst));
+    let bits =
+        leaf_of(phys, root, page).map_or(0, |leaf| phys.word(leaf, (page.0 & 511) as usize).load(SeqCst));
     let now = read(bits);
     let why = if bits & PRESENT == 0 {
         "the page is not present"
@@ -192,7 +197,11 @@ fn leaf_of(phys: &PhysMap, root: Pfn, page: Vpn) -> Option<Pfn> {
         if bits & PRESENT == 0 {
             return None;
         }
-        assert_eq!(bits & (WRITABLE | USER | LARGE | NO_EXECUTE), WRITABLE | USER, "an upper entry forbids something");
+        assert_eq!(
+            bits & (WRITABLE | USER | LARGE | NO_EXECUTE),
+            WRITABLE | USER,
+            "an upper entry forbids something"
+        );
         node = Pfn(((bits & ADDRESS) >> 12) as u32);
     }
     Some(node)

@@ -155,7 +155,8 @@ pub fn store_words(world: &Rc<World>, number: u64, page: u64, n: usize, words: &
         let state = world.state.borrow();
         let Some(process) = state.processes.get(&number) else { return };
         if let Some(cell) = process.cells.get(&page)
-            && (!state.oracle.storable(cell, n..n + words.len()) || matches!(state.oracle.judge(Some(cell), WRITE), Verdict::Unknown))
+            && (!state.oracle.storable(cell, n..n + words.len())
+                || matches!(state.oracle.judge(Some(cell), WRITE), Verdict::Unknown))
         {
             return;
         }
@@ -193,12 +194,15 @@ pub fn store_words(world: &Rc<World>, number: u64, page: u64, n: usize, words: &
 fn speculate(world: &Rc<World>, process: u64) {
     let page = any_page(world, process);
     let Some(space) = world.state.borrow().processes.get(&process).map(|p| p.space.clone()) else { return };
-    let _ = world.machine.access(super::machine::current_cpu(), space.root(), Vpn(page).addr(), READ, |_, _| ());
+    let _ =
+        world.machine.access(super::machine::current_cpu(), space.root(), Vpn(page).addr(), READ, |_, _| ());
 }
 
 /// Below the stack's lowest page a write extends it.
 fn touch_stack(world: &Rc<World>, number: u64) {
-    let Some((start, space)) = world.state.borrow().processes.get(&number).map(|p| (p.stack.0, p.space.clone())) else {
+    let Some((start, space)) =
+        world.state.borrow().processes.get(&number).map(|p| (p.stack.0, p.space.clone()))
+    else {
         return;
     };
     if start == STACK_TOP {

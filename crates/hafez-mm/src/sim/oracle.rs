@@ -156,7 +156,9 @@ impl Oracle {
     /// Whether bytes of the word may be stored: not past the end of an object, where nobody says what becomes of them.
     pub fn storable(&self, cell: &Cell, words: std::ops::Range<usize>) -> bool {
         match cell.backing {
-            Some((object, index)) => index * PAGE_SIZE as u64 + words.end as u64 * 8 <= self.objects[object].size,
+            Some((object, index)) => {
+                index * PAGE_SIZE as u64 + words.end as u64 * 8 <= self.objects[object].size
+            }
             None => true,
         }
     }

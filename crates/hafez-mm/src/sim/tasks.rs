@@ -118,7 +118,15 @@ impl Scheduler {
             YIELDER.set(yielder);
             body();
         });
-        self.starting.borrow_mut().push(Task { name, body, rest: Rest::Between, cpu: 0, process, yielder: std::ptr::null(), daemon });
+        self.starting.borrow_mut().push(Task {
+            name,
+            body,
+            rest: Rest::Between,
+            cpu: 0,
+            process,
+            yielder: std::ptr::null(),
+            daemon,
+        });
     }
 
     /// Go on for so many steps, or until all but daemons have ended.

@@ -170,7 +170,8 @@ const TABLES: u32 = 10;
 
 impl World {
     pub fn new(setup: Setup) -> Rc<World> {
-        let disk = (setup.swap > 0).then(|| Disk::new(setup.swap, setup.delayed, setup.faults, setup.seed ^ 0xD15C));
+        let disk =
+            (setup.swap > 0).then(|| Disk::new(setup.swap, setup.delayed, setup.faults, setup.seed ^ 0xD15C));
         let frames = {
             let fixed = setup.frames + setup.processes as u32 * TABLES + setup.swap / 64 + 8;
             // The reserve is an eighth, 24 at the most.
@@ -253,7 +254,13 @@ impl World {
         }
     }
 
-    pub fn adopt(self: &Rc<Self>, space: Arc<Space>, account: AccountId, cells: Cells, stack: (u64, u64)) -> u64 {
+    pub fn adopt(
+        self: &Rc<Self>,
+        space: Arc<Space>,
+        account: AccountId,
+        cells: Cells,
+        stack: (u64, u64),
+    ) -> u64 {
         space.set_map_top(VirtAddr(super::ops::MAP_TOP << 12));
         let number = {
             let mut state = self.state.borrow_mut();
@@ -310,7 +317,10 @@ impl World {
             process.threads -= 1;
             process.ending = true;
             let last = process.threads == 0;
-            (if last { state.processes.remove(&number) } else { None }, state.processes.len() < self.setup.processes)
+            (
+                if last { state.processes.remove(&number) } else { None },
+                state.processes.len() < self.setup.processes,
+            )
         };
         let Some(process) = last else { return };
         self.say(|| format!("{number}: ends"));
@@ -349,7 +359,10 @@ impl World {
             // After a wait other spaces may have come in between.
             self.machine.load(current_cpu(), &space);
             let mut state = self.state.borrow_mut();
-            match self.machine.access(current_cpu(), space.root(), at, access, |frame, _| f(&mut state, frame)) {
+            match self
+                .machine
+                .access(current_cpu(), space.root(), at, access, |frame, _| f(&mut state, frame))
+            {
                 Ok(result) => return Ok(result),
                 Err(PageFault) => state.tally.faults += 1,
             }
@@ -378,7 +391,9 @@ impl World {
             error => match state.oracle.judge(cell, access) {
                 Verdict::Unknown => {}
                 Verdict::Fails(expected) => assert_eq!(error, expected, "page {page:?}, {access:?}"),
-                Verdict::Works => panic!("process {number} gets {error:?} at {page:?}, {access:?}: it may do that"),
+                Verdict::Works => {
+                    panic!("process {number} gets {error:?} at {page:?}, {access:?}: it may do that")
+                }
             },
         }
     }
@@ -399,7 +414,8 @@ impl World {
             let Some(cell) = process.cells.get_mut(&page.0).filter(|_| named) else { continue };
             let n = self.random.below(WORDS as u64) as usize;
             let access = Access { write: true, exec: false };
-            if !matches!(oracle.judge(Some(cell), access), Verdict::Works) || !oracle.storable(cell, n..n + 1) {
+            if !matches!(oracle.judge(Some(cell), access), Verdict::Works) || !oracle.storable(cell, n..n + 1)
+            {
                 continue;
             }
             let word = self.random.next();
