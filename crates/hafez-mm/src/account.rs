@@ -72,7 +72,8 @@ pub struct Accounts {
 
 impl Accounts {
     pub fn new() -> Self {
-        let accounts = Accounts { chunks: (0..CHUNKS).map(|_| Once::new()).collect(), opening: Mutex::new(()) };
+        let accounts =
+            Accounts { chunks: (0..CHUNKS).map(|_| Once::new()).collect(), opening: Mutex::new(()) };
         accounts.chunk(0)[0].open.store(true, Relaxed);
         accounts
     }
@@ -160,7 +161,8 @@ impl Accounts {
 
 impl Account {
     fn note_peak(&self) {
-        let now = self.sums[Charge::Resident as usize].load(Relaxed) + self.sums[Charge::File as usize].load(Relaxed);
+        let now = self.sums[Charge::Resident as usize].load(Relaxed)
+            + self.sums[Charge::File as usize].load(Relaxed);
         if now > self.peak.load(Relaxed) {
             self.peak.store(now, Relaxed);
         }

@@ -66,7 +66,9 @@ impl<P: Platform> Memory<P> {
                     Place::Frame(frame) => {
                         let meta = frames.meta(frame);
                         check!(
-                            meta.owner() == object.id && meta.index() == index && meta.word().has(Flags::CACHED),
+                            meta.owner() == object.id
+                                && meta.index() == index
+                                && meta.word().has(Flags::CACHED),
                             "I3: {frame:?} is page {index} of object {}, but notes {} of {}",
                             object.id,
                             meta.index(),
@@ -124,14 +126,22 @@ impl<P: Platform> Memory<P> {
             if word.state() == State::Anon {
                 check!(spaces.families.get(meta.owner()).is_some(), "I3: {frame:?} has no family");
                 let cached = meta.slot() != 0;
-                check!(cached == word.has(Flags::CACHED), "I4: {frame:?}: slot {} and cached bit differ", meta.slot());
+                check!(
+                    cached == word.has(Flags::CACHED),
+                    "I4: {frame:?}: slot {} and cached bit differ",
+                    meta.slot()
+                );
             } else {
                 check!(in_map[n] == word.has(Flags::CACHED), "I3: {frame:?} and its page map differ");
             }
             if meta.slot() != 0 {
                 let record = spaces.swap.record(frames, meta.slot());
                 let named = record.and_then(|r| r.frame);
-                check!(named == Some(frame), "I4: {frame:?} notes slot {}, which caches {named:?}", meta.slot());
+                check!(
+                    named == Some(frame),
+                    "I4: {frame:?} notes slot {}, which caches {named:?}",
+                    meta.slot()
+                );
             }
         }
 
@@ -141,7 +151,8 @@ impl<P: Platform> Memory<P> {
             *slots.entry(record.account.0).or_default() += 1;
             let named = slot_refs.remove(&slot).unwrap_or(0);
             if record.refs as u32 != named {
-                wrong = Some(format!("I4: slot {slot} counts {} references, and {named} name it", record.refs));
+                wrong =
+                    Some(format!("I4: slot {slot} counts {} references, and {named} name it", record.refs));
             }
             if let Some(frame) = record.frame
                 && frames.meta(frame).slot() != slot

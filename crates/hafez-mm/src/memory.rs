@@ -114,7 +114,12 @@ impl<P: Platform> Memory<P> {
         self.retry_up_to(who, u32::MAX, f)
     }
 
-    fn retry_up_to<T>(&self, who: AccountId, most: u32, mut f: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop> {
+    fn retry_up_to<T>(
+        &self,
+        who: AccountId,
+        most: u32,
+        mut f: impl FnMut() -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
         let mut want = 1;
         loop {
             match f() {
@@ -189,7 +194,10 @@ impl<P: Platform> Memory<P> {
         let mut victim: Option<(AccountId, AccountStat)> = None;
         frames.accounts.for_each(|id, open, stat| {
             let held = |s: &AccountStat| s.resident + s.swapped + s.tables;
-            if open && id != AccountId::KERNEL && victim.as_ref().is_none_or(|(_, most)| held(&stat) > held(most)) {
+            if open
+                && id != AccountId::KERNEL
+                && victim.as_ref().is_none_or(|(_, most)| held(&stat) > held(most))
+            {
                 victim = Some((id, stat));
             }
         });
@@ -339,7 +347,12 @@ impl<P: Platform> Memory<P> {
     pub fn unmap(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
         self.spaces.unmap(space, range).map_err(refused)
     }
-    pub fn protect(&self, space: &Arc<Space>, range: PageRange, rights: crate::Rights) -> Result<(), MmError> {
+    pub fn protect(
+        &self,
+        space: &Arc<Space>,
+        range: PageRange,
+        rights: crate::Rights,
+    ) -> Result<(), MmError> {
         self.spaces.protect(space, range, rights).map_err(refused)
     }
     /// mremap; lengths in bytes, rounded up to pages.
@@ -355,8 +368,10 @@ impl<P: Platform> Memory<P> {
             return Err(MmError::Invalid);
         }
         let pages = |bytes: u64| bytes.div_ceil(PAGE_SIZE as u64);
-        self.retry_or_refuse(space.account(), || self.spaces.remap(space, old.page(), pages(old_len), pages(new_len), how))
-            .map_err(refused)
+        self.retry_or_refuse(space.account(), || {
+            self.spaces.remap(space, old.page(), pages(old_len), pages(new_len), how)
+        })
+        .map_err(refused)
     }
     pub fn advise(&self, space: &Arc<Space>, range: PageRange, advice: Advice) -> Result<(), MmError> {
         if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) {
@@ -425,7 +440,9 @@ impl<P: Platform> Memory<P> {
 
     /// Fault in every page of the range as its region allows: with the right to write where it has it and `write` says so.
     pub fn populate(&self, space: &Arc<Space>, range: PageRange, write: bool) -> Result<(), FaultError> {
-        self.fault_in(space, range, &|rights, shared| rights.contains(crate::Rights::WRITE) && (write || !shared))
+        self.fault_in(space, range, &|rights, shared| {
+            rights.contains(crate::Rights::WRITE) && (write || !shared)
+        })
     }
 
     /// Fault in every page of the range, to be written where `wanted` says so of a region's rights and sharing.
@@ -453,7 +470,12 @@ impl<P: Platform> Memory<P> {
     }
     /// The page, in RAM for as long as the pin lives; may sleep. `for_write` makes it dirty; a hole of a shared object
     /// that is only read is the page of zeroes.
-    pub fn object_page(&self, object: &Arc<Object>, index: u64, for_write: bool) -> Result<FramePin<'_, P>, FaultError> {
+    pub fn object_page(
+        &self,
+        object: &Arc<Object>,
+        index: u64,
+        for_write: bool,
+    ) -> Result<FramePin<'_, P>, FaultError> {
         let pin = self.retry(self.platform().account(), || self.spaces.pin_page(object, index, for_write));
         match pin {
             Ok(frame) => Ok(FramePin { memory: self, frame, for_write }),

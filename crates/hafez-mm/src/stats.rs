@@ -106,7 +106,8 @@ impl<P: Platform> Memory<P> {
         let lengths = spaces.frames.lists.lengths();
         for kind in 0..2 {
             for (generation, &len) in lengths[kind].iter().enumerate() {
-                let young = generation as u8 == spaces.frames.lists.place(crate::frame::lists::Arrival::Wanted);
+                let young =
+                    generation as u8 == spaces.frames.lists.place(crate::frame::lists::Arrival::Wanted);
                 *if young { &mut stats.active[kind] } else { &mut stats.inactive[kind] } += len as u64;
             }
         }

@@ -1,4 +1,5 @@
 //! Random programs on small machines, against the oracle.
+#![cfg(feature = "sim")]
 use hafez_mm::PolicyKind;
 use hafez_mm::sim::{Setup, World};
 

@@ -6,7 +6,7 @@
 //!                                                               synth (/proc, /sys)   flags, shared by dup
 //! ```
 //!
-//! A file system implements [`Inode`]; whatever can be read or written once it is open implements [`FileOps`]. Regular
+//! A file system implements [`Inode`]; whatever can be read or written once it is open implements [`file::FileOps`]. Regular
 //! files have neither code of their own for reading: their bytes are the pages of a memory object (`Inode::object`), which
 //! is the page cache, and [`cache`] copies between those pages and the program. So a file that is read and one that is
 //! mapped are the same frames.

@@ -80,8 +80,12 @@ const MAP: u64 = 1 << MAP_SHIFT;
 const MAPS: u64 = 0xF_FFFF << MAP_SHIFT;
 const ACCOUNT_SHIFT: u32 = 48;
 /// What keeps a page's frame from being freed.
-const HOLDS: u64 =
-    PINS | MAPS | Flags::CACHED.bits() | Flags::ISOLATED.bits() | Flags::READING.bits() | Flags::WRITING.bits();
+const HOLDS: u64 = PINS
+    | MAPS
+    | Flags::CACHED.bits()
+    | Flags::ISOLATED.bits()
+    | Flags::READING.bits()
+    | Flags::WRITING.bits();
 
 /// No frame: the end of a list.
 pub const NONE: u32 = u32::MAX;
@@ -182,9 +186,7 @@ impl FrameMeta {
     /// Set `flags` if none of `unless` is set and the frame has no pin: how reclaim takes a frame for itself.
     pub fn claim(&self, flags: Flags, unless: Flags) -> bool {
         self.word
-            .fetch_update(AcqRel, Acquire, |w| {
-                (w & (unless.bits() | PINS) == 0).then_some(w | flags.bits())
-            })
+            .fetch_update(AcqRel, Acquire, |w| (w & (unless.bits() | PINS) == 0).then_some(w | flags.bits()))
             .is_ok()
     }
     /// One entry more names the frame.

@@ -35,7 +35,10 @@ impl Family {
             let both = landed.intersect(&from);
             if !both.is_empty() {
                 let origin = old.start.add(both.start.since(new));
-                chained.push((PageRange::new(origin, origin.add(both.len())), to.add(both.start.since(from.start))));
+                chained.push((
+                    PageRange::new(origin, origin.add(both.len())),
+                    to.add(both.start.since(from.start)),
+                ));
             }
         }
         chained.push((from, to));

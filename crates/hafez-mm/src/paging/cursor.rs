@@ -38,7 +38,12 @@ const USER_ROOT: usize = 256;
 
 impl Tables {
     /// An empty lower half under the kernel's upper half, copied from `kernel_root`.
-    pub fn new(frames: &Frames, cpu: usize, account: AccountId, kernel_root: Pfn) -> Result<Tables, NoFrames> {
+    pub fn new(
+        frames: &Frames,
+        cpu: usize,
+        account: AccountId,
+        kernel_root: Pfn,
+    ) -> Result<Tables, NoFrames> {
         let root = new_node(frames, cpu, account)?;
         for i in USER_ROOT..512 {
             let bits = frames.phys.word(kernel_root, i).load(Relaxed);
@@ -126,7 +131,8 @@ impl Slot<'_> {
     /// Forget that the page was accessed through here; whether it had been. Stale translations may hide later
     /// accesses until the caller flushes.
     pub fn take_accessed(&self) -> bool {
-        if self.word.load(Relaxed) & entry::ACCESSED_BIT == 0 || !matches!(self.get(), Entry::Present { .. }) {
+        if self.word.load(Relaxed) & entry::ACCESSED_BIT == 0 || !matches!(self.get(), Entry::Present { .. })
+        {
             return false;
         }
         self.word.fetch_and(!entry::ACCESSED_BIT, AcqRel) & entry::ACCESSED_BIT != 0

@@ -119,8 +119,12 @@ mod tests {
         for bits in 0..32u8 {
             let rights = Rights::from_bits_truncate(bits & 7);
             let rights = if rights.is_empty() { rights } else { rights | Rights::READ };
-            let entry =
-                Entry::Present { frame: Pfn(0xABCD_EF01), rights, accessed: bits & 8 != 0, dirty: bits & 16 != 0 };
+            let entry = Entry::Present {
+                frame: Pfn(0xABCD_EF01),
+                rights,
+                accessed: bits & 8 != 0,
+                dirty: bits & 16 != 0,
+            };
             assert_eq!(Entry::decode(entry.encode()), entry);
         }
         for entry in [Entry::Absent, Entry::Swap { slot: 0 }, Entry::Swap { slot: u32::MAX }] {

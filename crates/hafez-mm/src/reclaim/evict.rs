@@ -100,7 +100,12 @@ impl Reclaim {
     }
 
     /// Whether the page was used since the last look. Takes the marks back.
-    fn was_used<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn, sweep: &mut Sweep<'_, Spaces<P>>) -> bool {
+    fn was_used<P: Platform>(
+        &self,
+        spaces: &Spaces<P>,
+        frame: Pfn,
+        sweep: &mut Sweep<'_, Spaces<P>>,
+    ) -> bool {
         let meta = spaces.frames.meta(frame);
         let mut seen = Seen { used: meta.word().has(Flags::REFERENCED) };
         meta.clear(Flags::REFERENCED);
@@ -387,7 +392,8 @@ impl Reclaim {
         }
         let index = meta.index();
         let mut at = |space: crate::SpaceId, page: Vpn| {
-            let (Some(space), Some(range)) = (spaces.spaces.get(space.0), crate::space::map::user_page(page)) else {
+            let (Some(space), Some(range)) = (spaces.spaces.get(space.0), crate::space::map::user_page(page))
+            else {
                 return;
             };
             let mut cursor = spaces.cursor(&space, range);

@@ -51,7 +51,9 @@ impl<P: Platform> Spaces<P> {
                 let wired = region.flags.contains(RegionFlags::WIRED);
                 match advice {
                     Advice::DontNeed | Advice::Free if wired => return Err(MmError::Invalid.into()),
-                    Advice::Free if region.is_shared() || matches!(region.backing, Backing::Object { .. }) => {
+                    Advice::Free
+                        if region.is_shared() || matches!(region.backing, Backing::Object { .. }) =>
+                    {
                         return Err(MmError::Invalid.into());
                     }
                     Advice::DontNeed | Advice::Free => self.clear_range(space, part),
@@ -134,7 +136,12 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// mincore: for each page whether it is in RAM.
-    pub fn residency(&self, space: &Space, range: PageRange, f: &mut dyn FnMut(Vpn, bool)) -> Result<(), Stop> {
+    pub fn residency(
+        &self,
+        space: &Space,
+        range: PageRange,
+        f: &mut dyn FnMut(Vpn, bool),
+    ) -> Result<(), Stop> {
         let regions = space.regions.read();
         if !regions.cover(range) {
             return Err(MmError::NotMapped.into());
@@ -145,11 +152,16 @@ impl<P: Platform> Spaces<P> {
             for page in part.iter() {
                 let here = match cursor.get(page) {
                     Entry::Present { .. } => true,
-                    Entry::Swap { slot } => self.swap.record(&self.frames, slot).is_some_and(|r| r.frame.is_some()),
+                    Entry::Swap { slot } => {
+                        self.swap.record(&self.frames, slot).is_some_and(|r| r.frame.is_some())
+                    }
                     Entry::Absent => match &region.backing {
                         Backing::Anonymous => false,
                         Backing::Object { object, .. } => {
-                            matches!(object.pages.lock().get(region.index(page)), crate::object::Place::Frame(_))
+                            matches!(
+                                object.pages.lock().get(region.index(page)),
+                                crate::object::Place::Frame(_)
+                            )
                         }
                     },
                 };
@@ -187,7 +199,9 @@ impl<P: Platform> Spaces<P> {
         if on {
             meta.set(Flags::WIRED);
             self.frames.lists.remove(table, frame);
-        } else if meta.clear(Flags::WIRED).has(Flags::WIRED) && !meta.word().any(Flags::ISOLATED | Flags::READING) {
+        } else if meta.clear(Flags::WIRED).has(Flags::WIRED)
+            && !meta.word().any(Flags::ISOLATED | Flags::READING)
+        {
             self.frames.lists.insert_arrival(table, frame, Arrival::Wanted);
         }
     }

@@ -52,7 +52,11 @@ impl Balance {
     pub fn better_loss(&self) -> Kind {
         let [(swapped, back_swapped), (file, back_file)] = [self.kinds[0].get(), self.kinds[1].get()];
         // A swapped page costs a write as well as a read: files go first where both do equally well.
-        if (back_file * 2 + 1) * (swapped + 1) <= (back_swapped * 2 + 2) * (file + 1) { Kind::File } else { Kind::Swapped }
+        if (back_file * 2 + 1) * (swapped + 1) <= (back_swapped * 2 + 2) * (file + 1) {
+            Kind::File
+        } else {
+            Kind::Swapped
+        }
     }
 
     pub fn ahead_fate(&self, used: bool) {

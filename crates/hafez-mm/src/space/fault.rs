@@ -34,9 +34,14 @@ pub(super) enum Look {
     /// The page's bytes are on their way into this frame.
     Wait(Pfn),
     /// They are in the object's file or slot.
-    Fill { object: Arc<Object>, index: u64 },
+    Fill {
+        object: Arc<Object>,
+        index: u64,
+    },
     /// They are in this slot.
-    Read { slot: u32 },
+    Read {
+        slot: u32,
+    },
 }
 
 /// Pages below a stack that must stay unmapped for it to grow, as Linux's `stack_guard_gap`.
@@ -91,9 +96,13 @@ impl<P: Platform> Spaces<P> {
                     self.map_zero(region, &slot);
                     Ok(Look::Done)
                 }
-                Backing::Object { object, .. } => self.map_object(space, region, object, page, &mut cursor, access),
+                Backing::Object { object, .. } => {
+                    self.map_object(space, region, object, page, &mut cursor, access)
+                }
             },
-            Entry::Swap { slot: number } => self.map_swapped(space, region, page, number, &mut cursor, waited),
+            Entry::Swap { slot: number } => {
+                self.map_swapped(space, region, page, number, &mut cursor, waited)
+            }
             Entry::Present { frame, rights, .. } => {
                 if access.write && !rights.contains(Rights::WRITE) {
                     self.write_protected(space, region, page, frame, &slot)
@@ -170,7 +179,10 @@ impl<P: Platform> Spaces<P> {
             let Place::Frame(frame) = place(region.index(near)) else { continue };
             let word = self.frames.meta(frame).word();
             let wanted = near == page;
-            if word.has(Flags::READING) || word.maps() >= MAX_MAPS || !wanted && region.index(near) >= object.end() {
+            if word.has(Flags::READING)
+                || word.maps() >= MAX_MAPS
+                || !wanted && region.index(near) >= object.end()
+            {
                 if wanted {
                     return Err(FaultError::OutOfMemory.into());
                 }

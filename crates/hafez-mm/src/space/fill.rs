@@ -107,7 +107,13 @@ impl<P: Platform> Spaces<P> {
 
     /// A cluster failed: the wanted page is tried once more by itself.
     #[cold]
-    fn fill_alone(&self, object: &Object, pager: &Arc<dyn Pager>, index: u64, cluster: usize) -> Result<(), Stop> {
+    fn fill_alone(
+        &self,
+        object: &Object,
+        pager: &Arc<dyn Pager>,
+        index: u64,
+        cluster: usize,
+    ) -> Result<(), Stop> {
         if cluster <= 1 {
             return Err(FaultError::Io.into());
         }
@@ -129,7 +135,14 @@ impl<P: Platform> Spaces<P> {
         Ok(())
     }
 
-    fn enter_page_map(&self, object: &Object, pages: &mut crate::object::Pages, frame: Pfn, at: u64, wanted: bool) {
+    fn enter_page_map(
+        &self,
+        object: &Object,
+        pages: &mut crate::object::Pages,
+        frame: Pfn,
+        at: u64,
+        wanted: bool,
+    ) {
         let ahead = if wanted { Flags::empty() } else { Flags::AHEAD };
         let payer = self.payer();
         let word = Word::new(State::File, payer, 0).with(Flags::CACHED | Flags::READING | ahead);

@@ -32,8 +32,8 @@ impl<P: Platform> Spaces<P> {
             copy.flags -= RegionFlags::WIRED;
             self.add_region(&child, &mut of_child, copy);
             let has_own = !region.is_shared() && !region.flags.contains(RegionFlags::WIPE_ON_FORK);
-            let read_only_object =
-                matches!(region.backing, Backing::Object { .. }) && !region.max_rights.contains(Rights::WRITE);
+            let read_only_object = matches!(region.backing, Backing::Object { .. })
+                && !region.max_rights.contains(Rights::WRITE);
             if has_own && !read_only_object {
                 result = self.share_entries(parent, &child, region.range, &mut gather);
             }
@@ -68,7 +68,9 @@ impl<P: Platform> Spaces<P> {
             }
             let entry = slot.get();
             let target = match entry {
-                Entry::Present { frame, .. } if !self.is_private(frame) && frame != self.frames.zero => return,
+                Entry::Present { frame, .. } if !self.is_private(frame) && frame != self.frames.zero => {
+                    return;
+                }
                 Entry::Absent => return,
                 _ => match ours.make(page) {
                     Ok(target) => target,

@@ -102,7 +102,8 @@ impl<P: Platform> Spaces<P> {
         range: PageRange,
     ) -> Result<(), Stop> {
         // A hole in the middle of a region makes one region more.
-        let splits = regions.find(range.start).is_some_and(|r| r.range.start < range.start && r.range.end > range.end);
+        let splits =
+            regions.find(range.start).is_some_and(|r| r.range.start < range.start && r.range.end > range.end);
         if splits && regions.len() >= MAX_REGIONS {
             return Err(MmError::NoMemory.into());
         }
@@ -253,13 +254,17 @@ fn place(space: &Space, regions: &Regions, request: &MapRequest) -> Result<(Vpn,
             let at_hint = hint
                 .and_then(|at| PageRange::sized(at.page(), request.pages))
                 .filter(|range| range.in_user_half() && regions.within(*range).next().is_none());
-            match at_hint.map(|range| range.start).or_else(|| regions.find_hole(request.pages, space.map_top())) {
+            match at_hint
+                .map(|range| range.start)
+                .or_else(|| regions.find_hole(request.pages, space.map_top()))
+            {
                 Some(start) => Ok((start, false)),
                 None => Err(MmError::NoMemory.into()),
             }
         }
         Where::Low => {
-            let start = regions.find_hole(request.pages, LOW_TOP).filter(|s| s.0 + request.pages <= LOW_TOP.0);
+            let start =
+                regions.find_hole(request.pages, LOW_TOP).filter(|s| s.0 + request.pages <= LOW_TOP.0);
             Ok((start.ok_or(MmError::NoMemory)?, false))
         }
     }

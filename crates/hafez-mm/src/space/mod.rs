@@ -36,8 +36,8 @@ use crate::paging::{Cursor, Gather, Tables, Target};
 use crate::swap::Swap;
 use crate::{Platform, Rights};
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering::*};
 pub use balance::Balance;
+use core::sync::atomic::{AtomicU64, Ordering::*};
 pub use regions::{Backing, Label, Region, RegionFlags, Regions};
 use spin::{Mutex, RwLock};
 

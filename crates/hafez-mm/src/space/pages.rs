@@ -74,7 +74,9 @@ impl<P: Platform> Spaces<P> {
     pub fn pin_entry(&self, space: &super::Space, page: Vpn, write: bool) -> Option<Pfn> {
         let mut cursor = self.cursor(space, super::map::user_page(page)?);
         match cursor.get(page) {
-            Entry::Present { frame, rights, .. } if !rights.is_empty() && (!write || rights.contains(crate::Rights::WRITE)) => {
+            Entry::Present { frame, rights, .. }
+                if !rights.is_empty() && (!write || rights.contains(crate::Rights::WRITE)) =>
+            {
                 (frame == self.frames.zero || self.frames.meta(frame).pin()).then_some(frame)
             }
             _ => None,
@@ -266,7 +268,8 @@ impl<P: Platform> Spaces<P> {
             let regions = space.regions.read();
             for region in regions.from(Vpn(0)) {
                 let Backing::Object { object: backing, first } = &region.backing else { continue };
-                let here = backing.id == object.id && region.range.start.0.wrapping_sub(*first) == mapping.delta;
+                let here =
+                    backing.id == object.id && region.range.start.0.wrapping_sub(*first) == mapping.delta;
                 if here && region.is_shared() {
                     self.collect_dirty_in(&space, region.range);
                 }

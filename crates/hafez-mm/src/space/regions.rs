@@ -225,7 +225,10 @@ impl Regions {
         if self.chunks.is_empty() {
             self.chunks.push(Vec::with_capacity(8));
         }
-        let chunk = self.chunks.partition_point(|c| c.first().is_some_and(|r| r.range.start <= start)).saturating_sub(1);
+        let chunk = self
+            .chunks
+            .partition_point(|c| c.first().is_some_and(|r| r.range.start <= start))
+            .saturating_sub(1);
         let at = self.chunks[chunk].partition_point(|r| r.range.start <= start);
         self.chunks[chunk].insert(at, region);
         if self.chunks[chunk].len() > CHUNK {

@@ -193,7 +193,8 @@ impl<P: Platform> Spaces<P> {
             let more = PageRange::new(old, new);
             // A page of distance to the next region, as everywhere between neighbours that grow.
             let guard = PageRange::new(old, new.add(1));
-            if !more.in_user_half() || regions.within(guard).next().is_some() || regions.len() >= MAX_REGIONS {
+            if !more.in_user_half() || regions.within(guard).next().is_some() || regions.len() >= MAX_REGIONS
+            {
                 return Ok(end);
             }
             let rights = Rights::READ | Rights::WRITE;

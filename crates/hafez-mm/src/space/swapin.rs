@@ -55,7 +55,11 @@ impl<P: Platform> Spaces<P> {
         match record.tier {
             Tier::Filled(word) => {
                 let frame = self.frames.alloc(self.cpu(), Priority::User)?;
-                if word == 0 { self.frames.phys.zero(frame) } else { self.frames.phys.fill(frame, word) }
+                if word == 0 {
+                    self.frames.phys.zero(frame)
+                } else {
+                    self.frames.phys.fill(frame, word)
+                }
                 self.adopt(space, region, page, frame);
                 cursor.make(page)?.fill(Entry::Present {
                     frame,
@@ -108,7 +112,8 @@ impl<P: Platform> Spaces<P> {
         }
         // On a crowded disk a page in RAM does not keep a second copy there.
         let busy = Flags::ISOLATED | Flags::WRITING;
-        if alone && crowded && !meta.word().any(busy) && self.swap.uncache_unnamed(&self.frames, slot, frame) {
+        if alone && crowded && !meta.word().any(busy) && self.swap.uncache_unnamed(&self.frames, slot, frame)
+        {
             meta.set_slot(0);
             meta.set(Flags::DIRTY);
             meta.clear(Flags::CACHED);
@@ -117,7 +122,13 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// Map what the cluster brought in beside `page`: not accessed yet, so that a wrong guess ages fast.
-    fn map_neighbours(&self, space: &Space, region: &Region, page: Vpn, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+    fn map_neighbours(
+        &self,
+        space: &Space,
+        region: &Region,
+        page: Vpn,
+        cursor: &mut Cursor<'_>,
+    ) -> Result<(), Stop> {
         let _ = space;
         for near in neighbourhood(region, page, AHEAD_MAX).iter().filter(|&near| near != page) {
             let Entry::Swap { slot } = cursor.get(near) else { continue };
@@ -153,7 +164,8 @@ impl<P: Platform> Spaces<P> {
                 let Entry::Swap { slot } = cursor.get(near) else { return Ok(false) };
                 let frame = self.frames.alloc(self.cpu(), Priority::User)?;
                 let ahead = if near == page { Flags::empty() } else { Flags::AHEAD };
-                let word = Word::new(State::Anon, space.account, 0).with(Flags::CACHED | Flags::READING | ahead);
+                let word =
+                    Word::new(State::Anon, space.account, 0).with(Flags::CACHED | Flags::READING | ahead);
                 self.enter_swap_cache(frame, slot, word, space.family.id, near.0);
                 let at = if near < page { 0 } else { pages.len() };
                 pages.insert(at, (near, Moving { slot, frame }));
@@ -204,7 +216,11 @@ impl<P: Platform> Spaces<P> {
             run.end = run.end.add(1);
         }
         // A fault out of sequence looks behind itself as well.
-        while page != next && run.len() < window && run.start > near.start && beside(Vpn(run.start.0 - 1), cursor) {
+        while page != next
+            && run.len() < window
+            && run.start > near.start
+            && beside(Vpn(run.start.0 - 1), cursor)
+        {
             run.start = Vpn(run.start.0 - 1);
         }
         run

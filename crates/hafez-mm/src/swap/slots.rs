@@ -62,7 +62,13 @@ pub struct Slots {
 impl Slots {
     pub fn new(limit: u32) -> Self {
         // One pointer a frame of records, reserved now: taking a slot never needs the heap.
-        Slots { records: Vec::with_capacity(limit.div_ceil(PER_FRAME) as usize), free: 0, used: 0, cached: 0, limit }
+        Slots {
+            records: Vec::with_capacity(limit.div_ceil(PER_FRAME) as usize),
+            free: 0,
+            used: 0,
+            cached: 0,
+            limit,
+        }
     }
 
     pub fn used(&self) -> u32 {
@@ -125,7 +131,13 @@ impl Slots {
     }
 
     /// A free slot, its bytes in `frame` only, with no reference yet.
-    pub fn take(&mut self, frames: &Frames, cpu: usize, frame: Pfn, account: AccountId) -> Result<u32, NoFrames> {
+    pub fn take(
+        &mut self,
+        frames: &Frames,
+        cpu: usize,
+        frame: Pfn,
+        account: AccountId,
+    ) -> Result<u32, NoFrames> {
         if self.free == 0 {
             self.grow(frames, cpu)?;
         }

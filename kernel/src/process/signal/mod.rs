@@ -25,9 +25,7 @@ pub use frame::min_stack;
 pub use frame::sigreturn;
 pub(super) use send::offer;
 pub use send::{add_overrun, deliverable, forget, set_mask, take, to_group, to_process, to_task, waiting};
-pub use set::{
-    Action, Actions, AltStack, LAST, Pending, SIGINFO_LEN, SS_AUTODISARM, SigInfo, SigSet,
-};
+pub use set::{Action, Actions, AltStack, LAST, Pending, SIGINFO_LEN, SS_AUTODISARM, SigInfo, SigSet};
 
 use super::run::Caller;
 use super::task::work;

@@ -37,7 +37,10 @@ impl Generations {
     /// The age of the kind's oldest page.
     fn oldest(&self, view: &View, kind: Kind) -> Option<u32> {
         let pages = |age: u32| view.lengths[kind as usize][self.list(age) as usize];
-        (0..GENERATIONS as u32).rev().find(|&age| pages(age) > 0).filter(|_| kind == Kind::File || view.can_swap)
+        (0..GENERATIONS as u32)
+            .rev()
+            .find(|&age| pages(age) > 0)
+            .filter(|_| kind == Kind::File || view.can_swap)
     }
 }
 
