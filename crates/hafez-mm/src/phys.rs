@@ -44,6 +44,13 @@ impl PhysMap {
         unsafe { &*self.ptr(frame).cast::<AtomicU64>().wrapping_add(index) }
     }
 
+    /// All of the frame's 64-bit words.
+    #[inline(always)]
+    pub(crate) fn words(&self, frame: Pfn) -> &[AtomicU64; PAGE_SIZE / 8] {
+        // SAFETY: as for `word`; a frame is aligned to its size.
+        unsafe { &*self.ptr(frame).cast::<[AtomicU64; PAGE_SIZE / 8]>() }
+    }
+
     /// Fill the frame with zeroes.
     #[inline]
     pub fn zero(&self, frame: Pfn) {
