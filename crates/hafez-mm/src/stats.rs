@@ -33,7 +33,9 @@ pub struct Stats {
     pub swap_used_slots: u64,
     pub swap_cached: u64,
     pub minor: u64,
-    pub major: u64,
+    /// Faults that waited for a file's page, and for a page from swap.
+    pub major_file: u64,
+    pub major_swap: u64,
     pub swapped_in: u64,
     pub swapped_out: u64,
     pub filled: u64,
@@ -119,7 +121,8 @@ impl<P: Platform> Memory<P> {
         }
         for (to, from) in [
             (&mut stats.minor, &counters.minor),
-            (&mut stats.major, &counters.major),
+            (&mut stats.major_file, &counters.major_file),
+            (&mut stats.major_swap, &counters.major_swap),
             (&mut stats.swapped_in, &counters.swapped_in),
             (&mut stats.swapped_out, &counters.swapped_out),
             (&mut stats.filled, &counters.filled),

@@ -239,26 +239,40 @@ impl<'a> Cursor<'a> {
     }
 
     fn seek(&self, node: Pfn, level: u32, range: PageRange, empty: bool) -> Option<Vpn> {
-        let span = 1u64 << (9 * level);
         let mut page = range.start;
         while page < range.end {
-            let end = Vpn(((page.0 / span + 1) * span).min(range.end.0));
+            page = self.skip(node, level, page, range.end)?;
+            if level == 0 {
+                return Some(page);
+            }
+            let end = end_of(page, level).min(range.end);
             let bits = self.frames.phys.word(node, index(page, level)).load(Acquire);
-            match entry::linked(bits) {
-                _ if level == 0 && bits != 0 => return Some(page),
-                Some(child) if level > 0 => {
-                    if empty && self.frames.meta(child).index() == 0 {
-                        return Some(page);
-                    }
-                    if let Some(found) = self.seek(child, level - 1, PageRange::new(page, end), empty) {
-                        return Some(found);
-                    }
+            if let Some(child) = entry::linked(bits) {
+                if empty && self.frames.meta(child).index() == 0 {
+                    return Some(page);
                 }
-                _ => {}
+                let found = self.seek(child, level - 1, PageRange::new(page, end), empty);
+                if found.is_some() {
+                    return found;
+                }
             }
             page = end;
         }
         None
+    }
+
+    /// The first page from `page` on, below `end`, whose word in the node is not zero: a stretch that is not in use
+    /// costs a load and a test a word.
+    #[inline]
+    fn skip(&self, node: Pfn, level: u32, page: Vpn, end: Vpn) -> Option<Vpn> {
+        let (first, last) = (index(page, level), index(Vpn(end.0 - 1), level));
+        let words = &self.frames.phys.words(node)[first..=last];
+        let skipped = words.iter().position(|word| word.load(Acquire) != 0)? as u64;
+        if skipped == 0 {
+            return Some(page);
+        }
+        let page = Vpn(((page.0 >> (9 * level)) + skipped) << (9 * level));
+        (page < end).then_some(page)
     }
 
     fn visit(
@@ -273,11 +287,12 @@ impl<'a> Cursor<'a> {
         if range.is_empty() {
             return;
         }
-        let span = 1u64 << (9 * level);
         let meta = self.frames.meta(node);
         let mut page = range.start;
         while page < range.end {
-            let end = Vpn(((page.0 / span + 1) * span).min(range.end.0));
+            let Some(used) = self.skip(node, level, page, range.end) else { return };
+            page = used;
+            let end = end_of(page, level).min(range.end);
             let word = self.frames.phys.word(node, index(page, level));
             let bits = word.load(Acquire);
             if bits != 0 && level == 0 {
@@ -293,6 +308,12 @@ impl<'a> Cursor<'a> {
             page = end;
         }
     }
+}
+
+/// The first page after the one entry of `level` that `page` is in.
+#[inline]
+fn end_of(page: Vpn, level: u32) -> Vpn {
+    Vpn(((page.0 >> (9 * level)) + 1) << (9 * level))
 }
 
 /// The index into a node of `level` (0 = leaf).

@@ -280,9 +280,11 @@ impl Reclaim {
             if word.maps() > 0 || word.pins() > 0 || word.has(Flags::DIRTY) || !here {
                 false
             } else {
-                state.uncache_as(&spaces.frames, page.slot, Tier::Filled(fill), map.is_some());
+                // A shared object's page of zeroes is a hole: it needs no slot at all.
+                let hole = map.is_some() && fill == 0;
+                state.uncache_as(&spaces.frames, page.slot, Tier::Filled(fill), map.is_some() && !hole);
                 if let Some(map) = &mut map {
-                    map.set(meta.index(), Place::Swap(page.slot));
+                    map.set(meta.index(), if hole { Place::Nowhere } else { Place::Swap(page.slot) });
                 }
                 meta.set_slot(0);
                 meta.clear(Flags::CACHED);

@@ -54,17 +54,23 @@ impl<P: Platform> Spaces<P> {
         if page >= USER_END {
             return Err(FaultError::NotMapped.into());
         }
+        let mut kind = &self.counters.minor;
         let mut waited = false;
         loop {
             match self.look(space, page, access, waited)? {
                 Look::Done => break,
                 Look::Wait(frame) => self.wait_for(frame),
-                Look::Fill { object, index } => self.fill(&object, index)?,
-                Look::Read { slot } => self.read_in(space, page, slot)?,
+                Look::Fill { object, index } => {
+                    kind = if object.is_file() { &self.counters.major_file } else { &self.counters.major_swap };
+                    self.fill(&object, index)?;
+                }
+                Look::Read { slot } => {
+                    kind = &self.counters.major_swap;
+                    self.read_in(space, page, slot)?;
+                }
             }
             waited = true;
         }
-        let kind = if waited { &self.counters.major } else { &self.counters.minor };
         kind.fetch_add(1, Relaxed);
         self.frames.accounts.count_fault(space.account, waited);
         Ok(())

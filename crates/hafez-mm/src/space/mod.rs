@@ -209,7 +209,8 @@ impl Space {
 #[derive(Default)]
 pub struct Counters {
     pub minor: AtomicU64,
-    pub major: AtomicU64,
+    pub major_file: AtomicU64,
+    pub major_swap: AtomicU64,
     pub swapped_in: AtomicU64,
     pub swapped_out: AtomicU64,
     pub file_in: AtomicU64,

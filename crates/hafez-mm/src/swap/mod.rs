@@ -97,8 +97,8 @@ pub struct State {
     pub bad: u32,
 }
 
-/// Slots for each block: pages of one repeated word, a tenth to a fifth of what is swapped, need a slot but no block.
-const SLOTS_PER_BLOCK: u32 = 2;
+/// Slots for each block: pages of one repeated word need a slot but no block, and there can be many of them.
+const SLOTS_PER_BLOCK: u32 = 8;
 
 impl Swap {
     pub fn new(seed: u64) -> Self {
