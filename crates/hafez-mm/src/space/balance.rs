@@ -66,12 +66,12 @@ impl Balance {
     /// How many pages to read where a fault follows no sequence.
     pub fn scattered_window(&self) -> u64 {
         let (all, used) = self.ahead.get();
-        match () {
-            _ if used * 2 >= all => 8,
-            _ if used * 4 >= all => 4,
+        // A page read on a guess takes the place of one that has been used: it must be used as often as not.
+        if used * 2 >= all {
+            8
+        } else {
             // It does not pay now; try again now and then, for times change.
-            _ if self.tries.fetch_add(1, Relaxed).is_multiple_of(16) => 4,
-            _ => 1,
+            if self.tries.fetch_add(1, Relaxed).is_multiple_of(16) { 4 } else { 1 }
         }
     }
 }

@@ -61,7 +61,8 @@ impl<P: Platform> Spaces<P> {
                 Look::Done => break,
                 Look::Wait(frame) => self.wait_for(frame),
                 Look::Fill { object, index } => {
-                    kind = if object.is_file() { &self.counters.major_file } else { &self.counters.major_swap };
+                    kind =
+                        if object.is_file() { &self.counters.major_file } else { &self.counters.major_swap };
                     self.fill(&object, index)?;
                 }
                 Look::Read { slot } => {
