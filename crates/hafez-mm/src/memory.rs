@@ -165,6 +165,9 @@ impl<P: Platform> Memory<P> {
             if frames.free() >= goal {
                 return Ok(true);
             }
+            if self.is_starved() {
+                return Ok(false);
+            }
             self.spaces.note_peak();
             let answers = self.spaces.swap.answers();
             let in_flight = self.spaces.swap.in_flight();
@@ -185,6 +188,14 @@ impl<P: Platform> Memory<P> {
         }
         frames.drain();
         Ok(frames.free() >= goal)
+    }
+
+    /// Whether all that could still be evicted is the last of the files: a 32nd of RAM, mostly the programs' own text. It
+    /// would be back at once, again and again, and the machine would seem to hang; so this counts as out of memory.
+    fn is_starved(&self) -> bool {
+        let frames = &self.spaces.frames;
+        let [_, files] = frames.lists.lengths().map(|kind| kind.iter().sum::<u32>());
+        files < frames.usable / 32 && !self.spaces.swap.has_room() && self.spaces.swap.in_flight() == 0
     }
 
     /// Nothing more can be evicted: the process that holds most goes, and says why.
@@ -240,7 +251,7 @@ impl<P: Platform> Memory<P> {
     pub fn reclaim_to_high(&self) {
         let frames = &self.spaces.frames;
         let mut fruitless = 0;
-        while frames.free() < frames.marks.high && fruitless < self.patience() {
+        while frames.free() < frames.marks.high && fruitless < self.patience() && !self.is_starved() {
             self.spaces.note_peak();
             let answers = self.spaces.swap.answers();
             let busy = self.spaces.swap.in_flight();
