@@ -101,7 +101,7 @@ int main(void) {
     while (n < 5) pause();
     it.it_value.tv_usec = 0;
     setitimer(ITIMER_REAL, &it, 0);
-    T(n);
+    T(n >= 5);
     n = 0;
     it = (struct itimerval){{0,0},{0,20000}};
     setitimer(ITIMER_VIRTUAL, &it, 0);
@@ -112,7 +112,7 @@ int main(void) {
     while (!n);
     T(n);
     clock_gettime(2, &a);
-    T(a.tv_sec > 0 || a.tv_nsec > 30000000);
+    T(a.tv_sec > 0 || a.tv_nsec > 5000000);
     /* sleep is interrupted; restart */
     n = 0;
     sa.sa_flags = SA_RESTART;

@@ -194,3 +194,19 @@ fn interrupts_reach_the_program() {
     assert_eq!(lines.next().expect("a line").expect("text"), "trapped");
     assert_eq!(child.wait().expect("its end").code(), Some(7));
 }
+
+#[test]
+fn garbage_in_every_system_call_harms_nobody() {
+    let outcome = Hafez::memory("64M").seconds(300).run(&[path("fuzz").as_str(), "1", "40"]);
+    assert_eq!((outcome.code, outcome.text().as_str()), (0, "alive\n"), "{outcome:?}");
+}
+
+#[test]
+#[ignore = "long"]
+fn much_garbage_harms_nobody() {
+    for seed in 2..12 {
+        let outcome =
+            Hafez::memory("64M").seconds(1800).run(&[path("fuzz").as_str(), &seed.to_string(), "200"]);
+        assert_eq!((outcome.code, outcome.text().as_str()), (0, "alive\n"), "seed {seed}: {outcome:?}");
+    }
+}

@@ -12,7 +12,7 @@ pub fn run(options: &Options) -> Result<()> {
         sh(cargo().args(["test", "--release", "--package", "hafez-mm", "--features", "sim"]))?;
     }
     let mut machine = cargo();
-    machine.args(["test", "--package", "hafez-tests", "--"]);
+    machine.args(["test", "--no-fail-fast", "--package", "hafez-tests", "--"]);
     // Each machine is one busy thread; more at a time than processors would only upset the time limits.
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
     machine.arg(format!("--test-threads={threads}"));
