@@ -12,7 +12,8 @@ fn word(path: &Path) -> &str {
 /// Checks every word of MIB of memory, ROUNDS times over.
 fn overcommit(memory: &str, mib: &str, rounds: &str, seconds: u64) {
     let program = guest("overcommit");
-    let outcome = Hafez::with(&["-m", memory, "--swap", "512M"]).seconds(seconds).same(&[word(&program), mib, rounds]);
+    let outcome =
+        Hafez::with(&["-m", memory, "--swap", "512M"]).seconds(seconds).same(&[word(&program), mib, rounds]);
     assert!(outcome.good().text().contains(" wrong 0 "));
 }
 
