@@ -59,6 +59,7 @@ pub mod memory;
 pub mod object;
 pub mod paging;
 pub mod phys;
+pub mod pressure;
 pub mod reclaim;
 #[cfg(feature = "sim")]
 pub mod sim;

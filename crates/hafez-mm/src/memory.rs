@@ -8,19 +8,19 @@
 //!             +-- make_room: one batch of eviction; or wait for a write; or, at the very end, somebody goes
 //! ```
 
+use crate::Platform;
 use crate::account::{AccountId, AccountStat};
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, PfnRange, VirtAddr, Vpn};
-use crate::frame::lists::GENERATIONS;
 use crate::frame::{Frames, Priority};
 use crate::object::{Ghosts, Object, Pager, PagerError, Registry, Source};
 use crate::phys::PhysMap;
+use crate::pressure::{FREED_KEY, WANTED_KEY};
 use crate::reclaim::{BATCH, PolicyKind, Reclaim};
 use crate::space::advise::Advice;
 use crate::space::map::MapRequest;
 use crate::space::remap::RemapHow;
 use crate::space::{Access, Balance, Counters, FaultError, MmError, Space, Spaces, Stop};
 use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
-use crate::{OomReport, Platform};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::*;
@@ -55,14 +55,8 @@ pub struct Memory<P: Platform> {
     pub(crate) spaces: Spaces<P>,
     pub(crate) reclaim: Reclaim,
     /// Processes told to go, until their account is closed.
-    dying: Mutex<Vec<AccountId>>,
+    pub(crate) dying: Mutex<Vec<AccountId>>,
 }
-
-/// Wait keys, apart from frames' and requests'.
-const FREED_KEY: usize = 1 << 41;
-const WANTED_KEY: usize = 1 << 42;
-/// Frames that one fault may need at the same time, besides page tables, which stay made: an object's page and its copy.
-const FAULT_FRAMES: u32 = 4;
 
 impl<P: Platform> Memory<P> {
     /// # Safety
@@ -100,175 +94,6 @@ impl<P: Platform> Memory<P> {
     /// The replacement policy's name.
     pub fn policy_name(&self) -> &'static str {
         self.reclaim.policy_name()
-    }
-
-    // ---- want of frames ----
-
-    /// Do it, making room as often as needed. What a fault needs is a few frames: where they cannot be had, somebody goes.
-    fn retry<T>(&self, who: AccountId, f: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop> {
-        self.retry_up_to(who, FAULT_FRAMES, f)
-    }
-
-    /// As [`Memory::retry`], for a call that may need many frames at once, and that can be refused where they cannot be had.
-    fn retry_or_refuse<T>(&self, who: AccountId, f: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop> {
-        self.retry_up_to(who, u32::MAX, f)
-    }
-
-    fn retry_up_to<T>(
-        &self,
-        who: AccountId,
-        most: u32,
-        mut f: impl FnMut() -> Result<T, Stop>,
-    ) -> Result<T, Stop> {
-        let mut want = 1;
-        loop {
-            match f() {
-                Err(Stop::NoFrames) => {
-                    // An attempt that failed gave its frames back, and the next needs as many: ask for ever more.
-                    let had = self.make_room(who, want)?;
-                    if !had && most == u32::MAX {
-                        return Err(FaultError::OutOfMemory.into());
-                    }
-                    if !had {
-                        self.out_of_memory(who, want)?;
-                    }
-                    want = want.saturating_mul(2).min(most);
-                }
-                done => {
-                    if self.spaces.frames.wanted.load(Relaxed) {
-                        self.spaces.platform.wake(WANTED_KEY);
-                    }
-                    return done;
-                }
-            }
-        }
-    }
-
-    /// Batches without a gain after which there is nothing to be had: twice through everything, since the first pass
-    /// may only take accessed bits back, and a batch is a walk or a part of one of the lists.
-    fn patience(&self) -> usize {
-        let lists: u32 = self.spaces.frames.lists.lengths().iter().flatten().sum();
-        2 * (lists as usize / BATCH + 3 * 2 * GENERATIONS as usize)
-    }
-
-    /// Get so many frames for a program; false where that is not possible.
-    #[cold]
-    fn make_room(&self, who: AccountId, want: u32) -> Result<bool, Stop> {
-        let frames = &self.spaces.frames;
-        let goal = frames.marks.reserve.saturating_add(want);
-        let mut fruitless = 0;
-        while fruitless < self.patience() {
-            if self.dying.lock().contains(&who) {
-                return Err(FaultError::OutOfMemory.into());
-            }
-            frames.drain();
-            if frames.free() >= goal {
-                return Ok(true);
-            }
-            if self.is_starved() {
-                return Ok(false);
-            }
-            self.spaces.note_peak();
-            let answers = self.spaces.swap.answers();
-            let in_flight = self.spaces.swap.in_flight();
-            match self.reclaim.batch(&self.spaces) {
-                Some(progress) if progress.freed > 0 => fruitless = 0,
-                progress => {
-                    fruitless += 1;
-                    if progress.is_some_and(|p| p.queued > 0) {
-                        fruitless = 0;
-                    }
-                    if in_flight > 0 {
-                        self.spaces.wait_answer(answers);
-                    } else if progress.is_none() {
-                        break;
-                    }
-                }
-            }
-        }
-        frames.drain();
-        Ok(frames.free() >= goal)
-    }
-
-    /// Whether all that could still be evicted is the last of the files: a 32nd of RAM, mostly the programs' own text. It
-    /// would be back at once, again and again, and the machine would seem to hang; so this counts as out of memory.
-    fn is_starved(&self) -> bool {
-        let frames = &self.spaces.frames;
-        let [_, files] = frames.lists.lengths().map(|kind| kind.iter().sum::<u32>());
-        files < frames.usable / 32 && !self.spaces.swap.has_room() && self.spaces.swap.in_flight() == 0
-    }
-
-    /// Nothing more can be evicted: the process that holds most goes, and says why.
-    #[cold]
-    fn out_of_memory(&self, who: AccountId, want: u32) -> Result<(), Stop> {
-        let frames = &self.spaces.frames;
-        let mut victim: Option<(AccountId, AccountStat)> = None;
-        frames.accounts.for_each(|id, open, stat| {
-            let held = |s: &AccountStat| s.resident + s.swapped + s.tables;
-            if open
-                && id != AccountId::KERNEL
-                && victim.as_ref().is_none_or(|(_, most)| held(&stat) > held(most))
-            {
-                victim = Some((id, stat));
-            }
-        });
-        let Some((id, stat)) = victim else { return Err(FaultError::OutOfMemory.into()) };
-        let first = {
-            let mut dying = self.dying.lock();
-            let first = !dying.contains(&id);
-            if first {
-                dying.push(id);
-            }
-            first
-        };
-        if first {
-            self.spaces.counters.oom_kills.fetch_add(1, Relaxed);
-            let totals = self.stats();
-            self.spaces.platform.kill(id, &OomReport { victim: stat, totals });
-            // It may be one of those who wait for another to go.
-            self.spaces.platform.wake(FREED_KEY);
-        }
-        if id == who {
-            return Err(FaultError::OutOfMemory.into());
-        }
-        // The victim's memory comes back as it exits.
-        let dying = |id| self.dying.lock().contains(&id);
-        let had = || frames.free() >= frames.marks.reserve + want;
-        self.spaces.platform.wait(FREED_KEY, &|| had() || !dying(id) || dying(who));
-        Ok(())
-    }
-
-    /// The body of the reclaim thread, for ever: sleep until frames are wanted, reclaim up to the high watermark.
-    pub fn kreclaim(&self) -> ! {
-        loop {
-            let frames = &self.spaces.frames;
-            self.spaces.platform.wait(WANTED_KEY, &|| frames.wanted.load(Acquire));
-            self.reclaim_to_high();
-        }
-    }
-
-    /// One waking of the reclaim thread.
-    pub fn reclaim_to_high(&self) {
-        let frames = &self.spaces.frames;
-        let mut fruitless = 0;
-        while frames.free() < frames.marks.high && fruitless < self.patience() && !self.is_starved() {
-            self.spaces.note_peak();
-            let answers = self.spaces.swap.answers();
-            let busy = self.spaces.swap.in_flight();
-            // What is being written counts as soon free.
-            if busy > 0 && frames.free() + busy * BATCH as u32 / 2 >= frames.marks.high || busy >= 8 {
-                self.spaces.wait_answer(answers);
-                continue;
-            }
-            match self.reclaim.batch(&self.spaces) {
-                Some(progress) if progress.freed + progress.queued > 0 => fruitless = 0,
-                Some(_) => fruitless += 1,
-                None => break,
-            }
-            self.spaces.platform.wake(FREED_KEY);
-        }
-        frames.wanted.store(false, Release);
-        self.spaces.platform.wake(FREED_KEY);
     }
 
     // ---- swap ----
