@@ -90,20 +90,29 @@ fn others_live_when_memory_runs_out() {
     assert_eq!((outcome.code, outcome.text().as_str()), (0, "137\n1000\n"), "{outcome:?}");
 }
 
-/// A swap disk whose requests of one kind fail, as QEMU's block layer can play it.
-fn bad_disk(scratch: &Scratch, kind: &str, once: bool, sector: i64) -> String {
+/// A swap disk with bad places all over its first 32 MiB, where requests of one kind fail, as QEMU's block layer can play it.
+fn bad_disk(scratch: &Scratch, kind: &str, once: bool) -> String {
     let disk = scratch.file("swap");
     std::fs::File::create(&disk).and_then(|f| f.set_len(128 << 20)).expect("a disk");
+    let rules: Vec<String> = (1..=16)
+        .map(|n| {
+            let sector = n * 4096;
+            format!(
+                r#"{{"event":"none","iotype":"{kind}","errno":5,"sector":{sector},"once":{once},"immediately":false}}"#
+            )
+        })
+        .collect();
     format!(
-        r#"json:{{"driver":"raw","file":{{"driver":"blkdebug","image":{{"driver":"file","filename":"{}"}},"inject-error":[{{"event":"none","iotype":"{kind}","errno":5,"sector":{sector},"once":{once},"immediately":false}}]}}}}"#,
-        disk.display()
+        r#"json:{{"driver":"raw","file":{{"driver":"blkdebug","image":{{"driver":"file","filename":"{}"}},"inject-error":[{}]}}}}"#,
+        disk.display(),
+        rules.join(",")
     )
 }
 
 #[test]
 fn a_read_error_on_swap_is_a_bus_error_for_the_one_that_needed_it() {
     let scratch = Scratch::new();
-    let disk = bad_disk(&scratch, "read", false, 4096);
+    let disk = bad_disk(&scratch, "read", false);
     let program = path("overcommit");
     let outcome = Hafez::with(&["-m", "16M", "--swap", &disk]).run(&[
         "/bin/sh",
@@ -116,7 +125,7 @@ fn a_read_error_on_swap_is_a_bus_error_for_the_one_that_needed_it() {
 #[test]
 fn a_passing_read_error_is_tried_again() {
     let scratch = Scratch::new();
-    let disk = bad_disk(&scratch, "read", true, 4096);
+    let disk = bad_disk(&scratch, "read", true);
     let program = path("overcommit");
     Hafez::with(&["-m", "16M", "--swap", &disk]).same(&[program.as_str(), "48", "1"]);
 }
@@ -124,7 +133,7 @@ fn a_passing_read_error_is_tried_again() {
 #[test]
 fn a_write_error_on_swap_costs_a_slot_and_nothing_else() {
     let scratch = Scratch::new();
-    let disk = bad_disk(&scratch, "write", false, 4096);
+    let disk = bad_disk(&scratch, "write", false);
     let program = path("overcommit");
     Hafez::with(&["-m", "16M", "--swap", &disk]).same(&[program.as_str(), "48", "1"]);
 }

@@ -101,6 +101,14 @@ impl Pipe {
         Arc::new(PipeEnd { pipe: self.clone(), read, write })
     }
 
+    /// Open once more through `/proc/PID/fd`: unlike a FIFO's, the ends of a pipe wait for nobody, who may have gone.
+    fn reopen(self: &Arc<Self>, how: OpenMode) -> Result<Arc<dyn FileOps>> {
+        if how.write && !how.read && how.nonblock && self.state.lock().readers == 0 {
+            return Err(Errno::ENXIO);
+        }
+        Ok(self.end(how.read, how.write))
+    }
+
     /// Open as a FIFO: each end waits for the other (`fifo(7)`).
     pub fn open(self: &Arc<Self>, how: OpenMode) -> Result<Arc<dyn FileOps>> {
         if how.write && !how.read && how.nonblock && self.state.lock().readers == 0 {
@@ -397,7 +405,7 @@ impl Inode for PipeInode {
         Ok(StatFs { magic: abi::PIPEFS_MAGIC as u64, block_size: 4096, name_max: 255, ..StatFs::default() })
     }
     fn open(self: Arc<Self>, how: OpenMode) -> Result<Arc<dyn FileOps>> {
-        self.pipe.open(how)
+        self.pipe.reopen(how)
     }
 }
 
