@@ -94,7 +94,7 @@ fn signals_kill_with_their_number() {
         "exec 2>/dev/null; (exit 3); echo $?; (kill -9 $BASHPID); echo $?; sleep 0.01 & wait $!; echo $?",
     ]);
     small().same(&["bash", "-c", "exec 2>/dev/null; bash -c 'kill -ABRT $$'; echo $?"]);
-    small().same(&["timeout", "0.2", "sleep", "5"]);
+    small().same(&sh("timeout 0.2 sleep 5; echo $?"));
 }
 
 #[test]
