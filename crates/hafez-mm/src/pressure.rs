@@ -7,7 +7,7 @@
 //!                 starved   nothing left but the last of the files: out_of_memory
 //! ```
 //!
-//! Everything here may sleep and is called with no lock held. [`Memory::retry`] is the door: it does what it is given, and
+//! Everything here may sleep and is called with no lock held. `Memory::retry` is the door: it does what it is given, and
 //! on [`Stop::NoFrames`] makes room and does it again.
 
 use crate::account::{AccountId, AccountStat};
@@ -30,7 +30,7 @@ impl<P: Platform> Memory<P> {
         self.retry_up_to(who, FAULT_FRAMES, f)
     }
 
-    /// As [`Memory::retry`], for a call that may need many frames at once, and that can be refused where they cannot be had.
+    /// As `Memory::retry`, for a call that may need many frames at once, and that can be refused where they cannot be had.
     pub(crate) fn retry_or_refuse<T>(
         &self,
         who: AccountId,
