@@ -24,9 +24,9 @@ struct Act {
 const OBJECTS: &str = "\
 import random
 random.seed(7)
-objects = [[i, str(i) * 3, (i, float(i))] for i in range(300000)]
+objects = [[i, str(i) * 3, (i, float(i))] for i in range(450000)]
 digest = 0
-for _ in range(150000):
+for _ in range(225000):
     o = objects[random.randrange(len(objects))]
     assert o[1] == str(o[0]) * 3
     digest = (digest * 31 + o[0]) % 1000000007
@@ -61,9 +61,9 @@ fn acts(guests: &Path) -> Vec<Act> {
             killed: false,
         },
         Act {
-            title: "python3: a list of 300,000 objects, read in random order",
-            memory: "32M",
-            swap: "256M",
+            title: "python3: a list of 450,000 objects, read in random order",
+            memory: "48M",
+            swap: "384M",
             program: words(&["python3", "-c", OBJECTS]),
             killed: false,
         },

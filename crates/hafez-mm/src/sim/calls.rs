@@ -364,7 +364,7 @@ pub fn advise(world: &Rc<World>, number: u64) {
 
 pub fn fork(world: &Rc<World>, number: u64) {
     let Some(space) = space_of(world, number) else { return };
-    if world.state.borrow().processes.len() >= world.setup.processes + 1 {
+    if world.state.borrow().processes.len() > world.setup.processes {
         return if world.random.one_in(4) {
             exit(world, number)
         };
@@ -431,7 +431,7 @@ pub fn other_memory(world: &Rc<World>, number: u64) {
     let Some(space) = space_of(world, number) else { return };
     let page = any_page(world, number);
     let n = world.random.below(512) as usize;
-    let at = VirtAddr(page << 12 | n as u64 * 8);
+    let at = VirtAddr((page << 12) | (n as u64 * 8));
     let write = world.random.one_in(2);
     let access = Access { write, exec: false };
     {
