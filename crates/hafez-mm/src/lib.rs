@@ -56,6 +56,7 @@ pub mod addr;
 pub mod audit;
 pub mod frame;
 pub mod memory;
+pub mod mutant;
 pub mod object;
 pub mod paging;
 pub mod phys;

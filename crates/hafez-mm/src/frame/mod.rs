@@ -42,6 +42,9 @@ pub struct NoFrames;
 /// For whom a frame is: how deep it may reach into the reserve.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Priority {
+    /// A page that is only guessed to be wanted: not one of the last that programs can have, or a fault that needs
+    /// two pages would see the second go to guesses around the first, each time anew.
+    Ahead,
     /// A program's page.
     User,
     /// The kernel's own structures: half of the reserve.
@@ -179,6 +182,7 @@ impl Frames {
 
     fn floor(&self, priority: Priority) -> u32 {
         match priority {
+            Priority::Ahead => self.marks.reserve + 8,
             Priority::User => self.marks.reserve,
             Priority::Kernel => self.marks.reserve / 2,
             Priority::Reclaim => 0,

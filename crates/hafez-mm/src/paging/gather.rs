@@ -8,12 +8,21 @@
 use super::cursor::free_node;
 use crate::addr::{Pfn, Vpn};
 use crate::frame::Frames;
+use crate::mutant::mutant;
 use crate::{CpuSet, SpaceId};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
 /// Proof that no CPU holds a translation to what was gathered. Only [`Gather`] makes one.
 pub struct Flushed(());
+
+#[cfg(feature = "mutants")]
+impl Flushed {
+    /// A false proof, for a mutant.
+    pub(crate) fn forged() -> Self {
+        Flushed(())
+    }
+}
 
 /// Which translations to forget.
 pub struct Flush<'a> {
@@ -104,6 +113,7 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
 
     /// Flush what was gathered, then let go of it. The gather can be used on.
     pub fn flush(&mut self) {
+        mutant!(FreeBeforeFlush, self.let_go(), ());
         if self.all || !self.pages.is_empty() {
             let cpus = CpuSet(self.target.cpus.load(Acquire));
             if cpus.0 != 0 {
@@ -111,6 +121,12 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
                 self.above.flush(&Flush { space: self.target.space, root: self.target.root, pages, cpus });
             }
         }
+        self.let_go();
+        self.pages.clear();
+        self.all = false;
+    }
+
+    fn let_go(&mut self) {
         let proof = Flushed(());
         for frame in self.dropped.drain(..) {
             self.above.unmapped(frame, &proof);
@@ -118,8 +134,6 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
         for node in self.nodes.drain(..) {
             free_node(self.frames, self.cpu, node);
         }
-        self.pages.clear();
-        self.all = false;
     }
 
     /// Flush, and end the gather with the proof.

@@ -20,6 +20,7 @@ use crate::Platform;
 use crate::addr::{Pfn, Vpn};
 use crate::frame::lists::Kind;
 use crate::frame::meta::{Flags, State, Word};
+use crate::mutant::mutant;
 use crate::object::{Object, Place};
 use crate::paging::{Entry, Flushed, Sweep};
 use crate::space::{Space, Spaces};
@@ -75,7 +76,7 @@ impl Reclaim {
                 gone.push(frame);
             }
         }
-        let proof = sweep.finish();
+        let proof = mutant!(CopyBeforeFlush, Flushed::forged(), sweep.finish());
         let mut progress = Progress::default();
         let mut dirty: ArrayVec<Moving, CLUSTER> = ArrayVec::new();
         for frame in gone {
@@ -140,7 +141,7 @@ impl Reclaim {
                 spaces.swap.add_ref(&spaces.frames, meta.slot());
             }
             if let Entry::Present { dirty: true, .. } = slot.replace(after) {
-                spaces.mark_dirty(frame);
+                mutant!(DirtyLost, (), spaces.mark_dirty(frame));
             }
             sweep.page(&space.target(), page);
             // The frame is isolated: dropping the last map frees nothing before the flush.

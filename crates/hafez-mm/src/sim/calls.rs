@@ -199,8 +199,12 @@ pub fn remap(world: &Rc<World>, number: u64) {
     let Some(process) = state.processes.get_mut(&number) else { return };
     let to = match result {
         Ok(to) => to.page().0,
-        // Where the target was cleared first and then memory ran out, the process is on its way out.
-        Err(_) => return,
+        // The target may have been cleared before memory ran out.
+        Err(_) => {
+            let fixed = matches!(how, RemapHow::Fixed(_) | RemapHow::FixedDontUnmap(_));
+            let gone = |page| fixed && space.region_at(Vpn(page).addr()).is_none();
+            return process.cells.retain(|&page, _| !gone(page));
+        }
     };
     let Some(first) = process.cells.get(&at).cloned() else { panic!("remapped what is not there") };
     let keeps = matches!(how, RemapHow::DontUnmap | RemapHow::FixedDontUnmap(_));

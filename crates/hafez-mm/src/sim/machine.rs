@@ -194,6 +194,22 @@ impl Machine {
         Ok(f(frame, at.offset()))
     }
 
+    /// A store of the processor's, whatever translation it has by now: no look at whether it should have it.
+    pub fn use_translation<R>(&self, cpu: usize, root: Pfn, page: crate::Vpn, f: impl FnOnce(Pfn) -> R) -> Result<R, PageFault> {
+        let mut processor = self.processor(cpu);
+        Ok(f(processor.cpu.translate(&self.phys(), &self.random, root, page, true, false)?))
+    }
+
+    /// Roots of the spaces that a processor has loaded.
+    pub fn loaded(&self, cpu: usize) -> Vec<Pfn> {
+        self.processor(cpu).loaded.iter().map(|space| space.root()).collect()
+    }
+
+    /// All translations of a space that a processor holds.
+    pub fn translations(&self, cpu: usize, root: Pfn) -> Vec<(crate::Vpn, Pfn)> {
+        self.processor(cpu).cpu.of_space(root).into_iter().map(|(page, c)| (page, c.frame)).collect()
+    }
+
     /// Writable translations of a space that a processor could write through without a look at the tables.
     pub fn writable(&self, cpu: usize, root: Pfn) -> Vec<(crate::Vpn, Pfn)> {
         let processor = self.processor(cpu);

@@ -165,18 +165,14 @@ pub fn store_words(world: &Rc<World>, number: u64, page: u64, n: usize, words: &
     let result = world.access(number, at, WRITE, |state, frame| {
         let State { processes, oracle, tally, .. } = state;
         let Some(process) = processes.get_mut(&number) else { return };
-        match oracle.judge(process.cells.get(&page), WRITE) {
-            Verdict::Works => {}
-            Verdict::Unknown => {
-                if let Some(cell) = process.cells.get_mut(&page).filter(|c| !c.shared) {
-                    cell.vague = true;
-                }
-                return;
-            }
-            Verdict::Fails(why) => panic!("process {number} may write page {page:#x}, which is {why:?}"),
+        let verdict = oracle.judge(process.cells.get(&page), WRITE);
+        if let Verdict::Fails(why) = verdict {
+            panic!("process {number} may write page {page:#x}, which is {why:?}");
         }
         let Some(cell) = process.cells.get_mut(&page) else { return };
-        if !oracle.storable(cell, n..n + words.len()) {
+        if matches!(verdict, Verdict::Unknown) || !oracle.storable(cell, n..n + words.len()) {
+            // The object has changed since the look above; the fault may have copied its page meanwhile.
+            cell.vague |= !cell.shared && cell.private.is_none();
             return;
         }
         for (i, word) in words.iter().enumerate() {

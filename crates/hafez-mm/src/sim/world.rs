@@ -15,6 +15,7 @@ use super::random::Random;
 use super::tasks::{self, Scheduler};
 use crate::account::AccountId;
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr, Vpn};
+use crate::frame::meta::State as FrameState;
 use crate::object::Object;
 use crate::paging::{Flush, FlushPages};
 use crate::reclaim::PolicyKind;
@@ -127,6 +128,8 @@ pub struct World {
     pub state: RefCell<State>,
     pub scheduler: Scheduler,
     pub stopping: std::cell::Cell<bool>,
+    /// Processes begin nothing, but still end when they are told to.
+    pub resting: std::cell::Cell<bool>,
     trace: bool,
 }
 
@@ -193,6 +196,7 @@ impl World {
             random,
             state: RefCell::default(),
             stopping: std::cell::Cell::new(false),
+            resting: std::cell::Cell::new(false),
             trace: std::env::var_os("SIM_TRACE").is_some(),
         });
         WORLD.set(Rc::downgrade(&world));
@@ -301,6 +305,9 @@ impl World {
             Some(process) if !process.ending => process.space.clone(),
             _ => return false,
         };
+        if self.resting.get() {
+            return true;
+        }
         if self.random.one_in(4) {
             super::machine::run_on(self.random.below(self.setup.cpus as u64) as usize);
         }
@@ -328,7 +335,7 @@ impl World {
         self.memory().destroy_space(&process.space);
         self.memory().close_account(process.account);
         self.state.borrow_mut().tally.exits += 1;
-        if few && !self.stopping.get() {
+        if few && !self.stopping.get() && !self.resting.get() {
             self.start_process();
         }
     }
@@ -382,7 +389,7 @@ impl World {
                 assert!(process.ending, "no memory for process {number}, but it was not told to go");
             }
             FaultError::Io => {
-                let file = cell.and_then(|c| c.backing).and_then(|(o, _)| state.objects[o].file.clone());
+                let file = cell.and_then(|c| c.backing).and_then(|(o, _)| state.objects.iter().find(|k| k.number == o)?.file.clone());
                 let allowed = self.machine.disk.as_ref().is_some_and(|d| d.faults().can_lose())
                     || file.is_some_and(|f| f.can_fail());
                 assert!(allowed, "an I/O error on good disks, page {page:?}");
@@ -398,28 +405,57 @@ impl World {
         }
     }
 
-    /// What a processor still does through translations that are about to go.
+    /// What processors still do before one of them forgets translations: through those, and in other spaces.
     fn last_stores(&self, machine: &Machine, cpu: usize, flush: &Flush<'_>) {
-        if !self.random.one_in(2) {
+        if std::thread::panicking() {
             return;
         }
+        let named = |page: Vpn| match flush.pages {
+            FlushPages::All => true,
+            FlushPages::List(pages) => pages.contains(&page),
+        };
+        for (page, frame) in machine.translations(cpu, flush.root) {
+            let free = matches!(self.memory().spaces.frames.meta(frame).word().state(), FrameState::Idle | FrameState::FreeHead | FrameState::Inner);
+            assert!(!free, "I5: {frame:?} is free, and cpu {cpu} still has page {page:x?} there");
+        }
         let Ok(mut state) = self.state.try_borrow_mut() else { return };
-        let State { processes, oracle, tally, .. } = &mut *state;
-        let Some(process) = processes.values_mut().find(|p| p.space.root() == flush.root) else { return };
-        for (page, frame) in machine.writable(cpu, flush.root) {
-            let named = match flush.pages {
-                FlushPages::All => true,
-                FlushPages::List(pages) => pages.contains(&page),
-            };
-            let Some(cell) = process.cells.get_mut(&page.0).filter(|_| named) else { continue };
-            let n = self.random.below(WORDS as u64) as usize;
-            let access = Access { write: true, exec: false };
-            if !matches!(oracle.judge(Some(cell), access), Verdict::Works) || !oracle.storable(cell, n..n + 1)
-            {
+        if self.random.one_in(2) {
+            for (page, _) in machine.writable(cpu, flush.root).into_iter().filter(|(page, _)| named(*page)) {
+                self.last_store(&mut state, machine, cpu, flush.root, page);
+            }
+        }
+        // Another processor runs another space at the same time: it may use any page that it has.
+        for _ in 0..self.random.below(3) {
+            let cpu = self.random.below(machine.cpus() as u64) as usize;
+            let roots = machine.loaded(cpu).into_iter().filter(|&root| root != flush.root).collect::<Vec<_>>();
+            if roots.is_empty() {
                 continue;
             }
-            let word = self.random.next();
+            let root = roots[self.random.below(roots.len() as u64) as usize];
+            let Some(process) = state.processes.values().find(|p| p.space.root() == root) else { continue };
+            let from = self.random.below(super::ops::MAP_TOP);
+            let page = process.cells.range(from..).next().or_else(|| process.cells.iter().next()).map(|(&page, _)| page);
+            if let Some(page) = page {
+                self.last_store(&mut state, machine, cpu, root, Vpn(page));
+            }
+        }
+    }
+
+    /// A store by a processor that takes no fault: where it cannot, it does not.
+    fn last_store(&self, state: &mut State, machine: &Machine, cpu: usize, root: Pfn, page: Vpn) {
+        let State { processes, oracle, tally, .. } = state;
+        let Some(process) = processes.values_mut().find(|p| p.space.root() == root) else { return };
+        let Some(cell) = process.cells.get_mut(&page.0) else { return };
+        let n = self.random.below(WORDS as u64) as usize;
+        let access = Access { write: true, exec: false };
+        if !matches!(oracle.judge(Some(cell), access), Verdict::Works) || !oracle.storable(cell, n..n + 1) {
+            return;
+        }
+        let word = self.random.next();
+        let stored = machine.use_translation(cpu, root, page, |frame| {
             machine.phys().write(frame, n * 8, &word.to_le_bytes());
+        });
+        if stored.is_ok() {
             oracle.store(cell, n, &[word]);
             tally.stale_stores += 1;
         }
@@ -452,6 +488,24 @@ impl World {
     /// Read every page of every process once more, end them all, and see that nothing is left.
     pub fn finish(self: &Rc<Self>) -> Tally {
         self.scheduler.quiesce();
+        self.resting.set(true);
+        let done = Rc::new(std::cell::Cell::new(false));
+        let (world, ended) = (self.clone(), done.clone());
+        self.scheduler.spawn("last look".into(), 0, false, move || {
+            world.look_at_everything();
+            ended.set(true);
+        });
+        while !done.get() {
+            self.scheduler.run(100);
+        }
+        self.stopping.set(true);
+        while self.scheduler.run(1000) {}
+        self.audit();
+        self.check_empty();
+        self.state.borrow().tally
+    }
+
+    fn look_at_everything(self: &Rc<Self>) {
         let numbers: Vec<u64> = self.state.borrow().processes.keys().copied().collect();
         for number in numbers {
             let pages: Vec<u64> = match self.state.borrow().processes.get(&number) {
@@ -462,11 +516,6 @@ impl World {
                 super::ops::load_page(self, number, Vpn(page));
             }
         }
-        self.stopping.set(true);
-        while self.scheduler.run(1000) {}
-        self.audit();
-        self.check_empty();
-        self.state.borrow().tally
     }
 
     /// When all processes have gone, nothing may be charged to anyone, and swap holds shared objects' pages only.

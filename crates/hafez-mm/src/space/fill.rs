@@ -69,7 +69,8 @@ impl<P: Platform> Spaces<P> {
             }
             // The one that is wanted, then the missing ones around it, within the window and as far as frames go.
             let enter = |pages: &mut crate::object::Pages, at: u64| -> Result<Pfn, NoFrames> {
-                let frame = self.frames.alloc(self.cpu(), Priority::User)?;
+                let priority = if at == index { Priority::User } else { Priority::Ahead };
+                let frame = self.frames.alloc(self.cpu(), priority)?;
                 self.enter_page_map(object, pages, frame, at, at == index);
                 let clock = self.swap.evictions.load(Relaxed);
                 if let Some(distance) = self.ghosts.take(object.id, at, clock)

@@ -9,6 +9,7 @@ use super::{Backing, RegionFlags, Space, Spaces, Stop};
 use crate::account::AccountId;
 use crate::addr::Vpn;
 use crate::frame::meta::MAX_MAPS;
+use crate::mutant::mutant;
 use crate::paging::{Entry, Gather};
 use crate::{Platform, Rights};
 use alloc::sync::Arc;
@@ -97,7 +98,7 @@ impl<P: Platform> Spaces<P> {
                         {
                             self.mark_dirty(frame);
                         }
-                        gather.page(page);
+                        mutant!(ForkWithoutFlush, (), gather.page(page));
                     }
                     target.fill(Entry::Present { frame, rights: shared, accessed: false, dirty: false });
                 }

@@ -17,6 +17,7 @@ use crate::addr::{PAGE_SIZE, PageRange, Pfn, Vpn};
 use crate::frame::Priority;
 use crate::frame::lists::{Arrival, Kind};
 use crate::frame::meta::{Flags, State, Word};
+use crate::mutant::mutant;
 use crate::object::{Object, Place};
 use crate::paging::{Cursor, Entry};
 use crate::swap::{CLUSTER, IoError, Moving, Record, Tier};
@@ -100,6 +101,7 @@ impl<P: Platform> Spaces<P> {
         };
         let alone = refs == 0 && meta.word().maps() == 1;
         let rights = if alone { region.rights } else { super::fault::without_write(region.rights) };
+        let rights = mutant!(RightsLost, crate::Rights::READ | crate::Rights::WRITE, rights);
         entry.fill(Entry::Present { frame, rights, accessed: wanted, dirty: false });
         if wanted {
             meta.clear(Flags::AHEAD);
@@ -162,8 +164,11 @@ impl<P: Platform> Spaces<P> {
             // The one that is wanted, then those around it as far as frames go.
             let mut enter = |near: Vpn| -> Result<bool, Stop> {
                 let Entry::Swap { slot } = cursor.get(near) else { return Ok(false) };
-                let frame = self.frames.alloc(self.cpu(), Priority::User)?;
-                let ahead = if near == page { Flags::empty() } else { Flags::AHEAD };
+                let (priority, ahead) = match near == page {
+                    true => (Priority::User, Flags::empty()),
+                    false => (Priority::Ahead, Flags::AHEAD),
+                };
+                let frame = self.frames.alloc(self.cpu(), priority)?;
                 let word =
                     Word::new(State::Anon, space.account, 0).with(Flags::CACHED | Flags::READING | ahead);
                 self.enter_swap_cache(frame, slot, word, space.family.id, near.0);
@@ -304,7 +309,7 @@ impl<P: Platform> Spaces<P> {
         let arrival = if meta.word().has(Flags::AHEAD) { Arrival::Ahead } else { Arrival::Refault };
         self.frames.lists.insert_arrival(self.frames.table(), page.frame, arrival);
         let word = meta.release(Flags::READING);
-        self.platform.wake(page.frame.0 as usize);
+        mutant!(WakeForgotten, (), self.platform.wake(page.frame.0 as usize));
         // All who named the slot may have gone while it was read.
         if word.state() == State::Anon && word.maps() == 0 {
             self.let_go(page.frame, word);

@@ -19,6 +19,7 @@ pub mod slots;
 
 use crate::addr::Pfn;
 use crate::frame::Frames;
+use crate::mutant::mutant;
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use blocks::Blocks;
@@ -162,6 +163,7 @@ impl Swap {
         state.slots.put(frames, slot, record);
         if record.refs == 0 && record.frame.is_none() {
             state.free(frames, slot);
+            mutant!(SlotFreedTwice, state.free(frames, slot), ());
         }
         record.frame.filter(|_| record.refs == 0)
     }
@@ -243,7 +245,9 @@ impl Swap {
     /// Whether the bytes that came in are those that went out.
     pub fn verify(&self, frames: &Frames, page: Moving) -> bool {
         match self.record(frames, page.slot).map(|r| r.tier) {
-            Some(Tier::Disk { block, sum }) => self.key.sum(&frames.phys, page.frame, block) == sum,
+            Some(Tier::Disk { block, sum }) => {
+                mutant!(SumIgnored, true, self.key.sum(&frames.phys, page.frame, block) == sum)
+            }
             _ => false,
         }
     }

@@ -1,0 +1,58 @@
+//! Known bugs, to be put back on purpose: a test that cannot fail proves nothing.
+//!
+//! `mutant!(Name, bug, right)` is `right`. With the feature `mutants` it is `bug` on a thread that has switched that
+//! mutant on, and a test then has to see the software machine notice (`tests/mutants.rs`). Without the feature nothing of
+//! it is compiled.
+
+/// The bugs.
+#[cfg(feature = "mutants")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutant {
+    /// Evicted pages are summed and written while processors may still write to them.
+    CopyBeforeFlush,
+    /// Unmapped frames are freed while processors may still use them.
+    FreeBeforeFlush,
+    /// A slot goes to the free list twice.
+    SlotFreedTwice,
+    /// Eviction forgets that a page was written.
+    DirtyLost,
+    /// A page that comes back from swap may be written by all.
+    RightsLost,
+    /// Fork leaves the parent's processors their right to write.
+    ForkWithoutFlush,
+    /// What comes from the disk is believed.
+    SumIgnored,
+    /// Nobody tells those who wait that their page is there.
+    WakeForgotten,
+}
+
+#[cfg(feature = "mutants")]
+std::thread_local! {
+    static ON: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
+}
+
+/// Switch one mutant on for this thread, or all off.
+#[cfg(feature = "mutants")]
+pub fn set(mutant: Option<Mutant>) {
+    ON.set(mutant);
+}
+
+/// Whether it is on.
+#[cfg(feature = "mutants")]
+pub fn on(mutant: Mutant) -> bool {
+    ON.get() == Some(mutant)
+}
+
+#[cfg(feature = "mutants")]
+macro_rules! mutant {
+    ($name:ident, $bug:expr, $right:expr) => {
+        if $crate::mutant::on($crate::mutant::Mutant::$name) { $bug } else { $right }
+    };
+}
+#[cfg(not(feature = "mutants"))]
+macro_rules! mutant {
+    ($name:ident, $bug:expr, $right:expr) => {
+        $right
+    };
+}
+pub(crate) use mutant;
