@@ -7,7 +7,7 @@ use anyhow::Result;
 pub fn run(options: &Options) -> Result<()> {
     sh(cargo().args(["fmt", "--all", "--check"]))?;
     sh(cargo().args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]))?;
-    let sim = ["clippy", "--quiet", "--package", "hafez-mm", "--features", "sim", "--all-targets"];
+    let sim = ["clippy", "--quiet", "--package", "hafez-mm", "--features", "sim,mutants", "--all-targets"];
     sh(cargo().args(sim).args(["--", "-D", "warnings"]))?;
     sh(cargo()
         .args(["doc", "--quiet", "--no-deps", "--document-private-items"])

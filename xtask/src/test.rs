@@ -9,7 +9,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.rest.is_empty() {
         sh(cargo().arg("test"))?;
         // Thousands of machines a second need an optimized build.
-        sh(cargo().args(["test", "--release", "--package", "hafez-mm", "--features", "sim"]))?;
+        sh(cargo().args(["test", "--release", "--package", "hafez-mm", "--features", "sim,mutants"]))?;
     }
     let mut machine = cargo();
     machine.args(["test", "--no-fail-fast", "--package", "hafez-tests", "--"]);

@@ -195,7 +195,13 @@ impl Machine {
     }
 
     /// A store of the processor's, whatever translation it has by now: no look at whether it should have it.
-    pub fn use_translation<R>(&self, cpu: usize, root: Pfn, page: crate::Vpn, f: impl FnOnce(Pfn) -> R) -> Result<R, PageFault> {
+    pub fn use_translation<R>(
+        &self,
+        cpu: usize,
+        root: Pfn,
+        page: crate::Vpn,
+        f: impl FnOnce(Pfn) -> R,
+    ) -> Result<R, PageFault> {
         let mut processor = self.processor(cpu);
         Ok(f(processor.cpu.translate(&self.phys(), &self.random, root, page, true, false)?))
     }

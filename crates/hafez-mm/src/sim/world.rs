@@ -389,7 +389,9 @@ impl World {
                 assert!(process.ending, "no memory for process {number}, but it was not told to go");
             }
             FaultError::Io => {
-                let file = cell.and_then(|c| c.backing).and_then(|(o, _)| state.objects.iter().find(|k| k.number == o)?.file.clone());
+                let file = cell
+                    .and_then(|c| c.backing)
+                    .and_then(|(o, _)| state.objects.iter().find(|k| k.number == o)?.file.clone());
                 let allowed = self.machine.disk.as_ref().is_some_and(|d| d.faults().can_lose())
                     || file.is_some_and(|f| f.can_fail());
                 assert!(allowed, "an I/O error on good disks, page {page:?}");
@@ -415,7 +417,10 @@ impl World {
             FlushPages::List(pages) => pages.contains(&page),
         };
         for (page, frame) in machine.translations(cpu, flush.root) {
-            let free = matches!(self.memory().spaces.frames.meta(frame).word().state(), FrameState::Idle | FrameState::FreeHead | FrameState::Inner);
+            let free = matches!(
+                self.memory().spaces.frames.meta(frame).word().state(),
+                FrameState::Idle | FrameState::FreeHead | FrameState::Inner
+            );
             assert!(!free, "I5: {frame:?} is free, and cpu {cpu} still has page {page:x?} there");
         }
         let Ok(mut state) = self.state.try_borrow_mut() else { return };
@@ -427,14 +432,20 @@ impl World {
         // Another processor runs another space at the same time: it may use any page that it has.
         for _ in 0..self.random.below(3) {
             let cpu = self.random.below(machine.cpus() as u64) as usize;
-            let roots = machine.loaded(cpu).into_iter().filter(|&root| root != flush.root).collect::<Vec<_>>();
+            let roots =
+                machine.loaded(cpu).into_iter().filter(|&root| root != flush.root).collect::<Vec<_>>();
             if roots.is_empty() {
                 continue;
             }
             let root = roots[self.random.below(roots.len() as u64) as usize];
             let Some(process) = state.processes.values().find(|p| p.space.root() == root) else { continue };
             let from = self.random.below(super::ops::MAP_TOP);
-            let page = process.cells.range(from..).next().or_else(|| process.cells.iter().next()).map(|(&page, _)| page);
+            let page = process
+                .cells
+                .range(from..)
+                .next()
+                .or_else(|| process.cells.iter().next())
+                .map(|(&page, _)| page);
             if let Some(page) = page {
                 self.last_store(&mut state, machine, cpu, root, Vpn(page));
             }

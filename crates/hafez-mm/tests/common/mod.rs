@@ -27,7 +27,10 @@ pub fn run(setup: Setup, operations: u64) -> Outcome {
     match result {
         Ok(outcome) => outcome,
         Err(panic) => {
-            eprintln!("failed: {setup:?}\nrepeat with SIM_SEED={} (SIM_TRACE=1 prints every call)", setup.seed);
+            eprintln!(
+                "failed: {setup:?}\nrepeat with SIM_SEED={} (SIM_TRACE=1 prints every call)",
+                setup.seed
+            );
             resume_unwind(panic)
         }
     }
