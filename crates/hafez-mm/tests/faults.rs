@@ -35,7 +35,6 @@ fn flipped_bits_are_seen() {
 
 /// The disk says that it wrote, and did not: the block holds an older page, whose sum is another.
 #[test]
-#[ignore = "open: a page of zeroes was read where there should be data"]
 fn lost_writes_are_seen() {
     let outcomes = run_seeds(with(Faults { lost: 50, ..NONE }), 30..34, 30_000);
     assert!(outcomes.iter().all(|o| o.stats.corrupt > 0));

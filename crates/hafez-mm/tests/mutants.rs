@@ -45,7 +45,6 @@ fn copy_before_flush() {
 }
 
 #[test]
-#[ignore = "open: it is noticed by a panic while another unwinds, which ends the test program"]
 fn free_before_flush() {
     caught(Mutant::FreeBeforeFlush, small());
 }

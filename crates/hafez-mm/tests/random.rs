@@ -31,7 +31,6 @@ fn families_with_clock() {
 
 /// As few frames as it goes with.
 #[test]
-#[ignore = "open: does not end in a minute"]
 fn eight_frames() {
     for policy in [Generations, Clock] {
         run_seeds(Setup { processes: 1, frames: 8, policy, ..Setup::default() }, 30..32, 50_000);
@@ -48,7 +47,6 @@ fn threads() {
 
 /// A disk that is soon full, or none: processes are killed, and the rest is right.
 #[test]
-#[ignore = "open: with next to no swap a task can wait for frames that nobody is going to free"]
 fn little_swap() {
     for swap in [0, 16, 64] {
         let setup = Setup { frames: 16, processes: 5, threads: 2, swap, ..Setup::default() };

@@ -446,7 +446,14 @@ impl World {
                 .next()
                 .or_else(|| process.cells.iter().next())
                 .map(|(&page, _)| page);
-            if let Some(page) = page {
+            let backing = page.and_then(|page| process.cells[&page].backing);
+            // A private copy of this very page may just have been made, which the oracle will hear of later.
+            let flushed = state.processes.values().find(|p| p.space.root() == flush.root);
+            let copied = backing.is_some()
+                && flushed.is_some_and(|p| {
+                    p.cells.iter().any(|(&page, c)| !c.shared && c.backing == backing && named(Vpn(page)))
+                });
+            if let Some(page) = page.filter(|_| !copied) {
                 self.last_store(&mut state, machine, cpu, root, Vpn(page));
             }
         }
