@@ -2,13 +2,13 @@
 //!
 //! It needs a quiet point: no call under way, no request in flight.
 
-use crate::Platform;
 use crate::account::AccountId;
 use crate::addr::{PageRange, Pfn, USER_END, Vpn};
 use crate::frame::meta::{Flags, State};
 use crate::memory::Memory;
 use crate::object::Place;
 use crate::paging::Entry;
+use crate::{Platform, SpaceId};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -40,17 +40,27 @@ impl<P: Platform> Memory<P> {
             number = next;
             let all = PageRange::new(Vpn(0), USER_END);
             let regions = space.regions.read();
-            let mut stray = None;
+            let (mut stray, mut lost) = (None, None);
             spaces.cursor(&space, all).each(all, &mut |page, slot| {
                 if regions.find(page).is_none() {
                     stray = Some(page);
                 }
                 match slot.get() {
-                    Entry::Present { frame, .. } if frame != frames.zero => maps[frame.0 as usize] += 1,
+                    Entry::Present { frame, .. } if frame != frames.zero => {
+                        maps[frame.0 as usize] += 1;
+                        if !self.leads_to(frame, space.id(), page) {
+                            lost = Some((frame, page));
+                        }
+                    }
                     Entry::Swap { slot } => *slot_refs.entry(slot).or_default() += 1,
                     _ => {}
                 }
             });
+            check!(
+                lost.is_none(),
+                "I3: the reverse map misses space {:?}'s entry, (frame, page) {lost:?}",
+                space.id()
+            );
             check!(stray.is_none(), "space {:?} has an entry outside its regions, at {stray:?}", space.id());
         }
 
@@ -132,7 +142,15 @@ impl<P: Platform> Memory<P> {
                     meta.slot()
                 );
             } else {
-                check!(in_map[n] == word.has(Flags::CACHED), "I3: {frame:?} and its page map differ");
+                check!(
+                    in_map[n] == word.has(Flags::CACHED),
+                    "I3: {frame:?} is page {} of object {}, word {:#x}, slot {}, and its page map {} so",
+                    meta.index(),
+                    meta.owner(),
+                    word.0,
+                    meta.slot(),
+                    if in_map[n] { "says" } else { "does not say" }
+                );
             }
             if meta.slot() != 0 {
                 let record = spaces.swap.record(frames, meta.slot());
@@ -175,5 +193,21 @@ impl<P: Platform> Memory<P> {
         charged.remove(&AccountId::KERNEL.0);
         check!(charged.is_empty(), "I6: charged to no account: {charged:?}");
         Ok(())
+    }
+
+    /// Whether the reverse map of the frame leads to this page of this space, so that reclaim finds the entry there.
+    fn leads_to(&self, frame: Pfn, space: SpaceId, page: Vpn) -> bool {
+        let spaces = &self.spaces;
+        let meta = spaces.frames.meta(frame);
+        if meta.word().state() == State::Anon {
+            let Some(family) = spaces.families.get(meta.owner()) else { return false };
+            let mut found = false;
+            family.each_page(Vpn(meta.index()), |at| found |= at == page);
+            return found && family.members.lock().contains(&space);
+        }
+        // Cut off by a truncation and still pinned: it is in no page map, and no entry names it.
+        let Some(object) = spaces.objects.get(meta.owner()) else { return false };
+        let mappings = object.mappings.lock();
+        mappings.iter().any(|m| m.space == space && meta.index().wrapping_add(m.delta) == page.0)
     }
 }

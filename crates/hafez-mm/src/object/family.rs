@@ -11,6 +11,7 @@
 use crate::SpaceId;
 use crate::addr::{PageRange, Vpn};
 use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use spin::Mutex;
 
 /// The spaces that share an ancestor since its exec.
@@ -28,35 +29,37 @@ impl Family {
     /// Shared pages of `from` are from now on at `to` in some member.
     pub fn add_alias(&self, from: PageRange, to: Vpn) {
         let mut aliases = self.aliases.lock();
-        // What had been moved into the range before moves on with it.
-        let mut chained: Vec<(PageRange, Vpn)> = Vec::new();
-        for &(old, new) in aliases.iter() {
-            let landed = PageRange::new(new, new.add(old.len()));
-            let both = landed.intersect(&from);
-            if !both.is_empty() {
-                let origin = old.start.add(both.start.since(new));
-                chained.push((
-                    PageRange::new(origin, origin.add(both.len())),
-                    to.add(both.start.since(from.start)),
-                ));
-            }
-        }
-        chained.push((from, to));
-        for alias in chained {
-            if !aliases.contains(&alias) {
-                aliases.push(alias);
-            }
+        if !aliases.contains(&(from, to)) {
+            aliases.push((from, to));
         }
     }
 
-    /// Each page number at which the page noted as `page` may be found.
+    /// Each page number at which the page noted as `page` may be found. Moves count in both directions: a page that
+    /// comes back from swap notes the number at which it was wanted, in whichever member that was.
     pub fn each_page(&self, page: Vpn, mut f: impl FnMut(Vpn)) {
-        f(page);
-        for &(old, new) in self.aliases.lock().iter() {
-            if old.contains(page) {
-                f(new.add(page.since(old.start)));
+        let aliases = self.aliases.lock();
+        if aliases.is_empty() {
+            return f(page);
+        }
+        // What the moves lead to, and on from there. A page that was moved more often has to stay in RAM.
+        let mut found: ArrayVec<Vpn, 64> = ArrayVec::new();
+        found.push(page);
+        let mut next = 0;
+        while let Some(&at) = found.get(next) {
+            next += 1;
+            for &(old, new) in aliases.iter() {
+                let landed = PageRange::new(new, new.add(old.len()));
+                let there = old.contains(at).then(|| new.add(at.since(old.start)));
+                let back = landed.contains(at).then(|| old.start.add(at.since(new)));
+                for page in there.into_iter().chain(back) {
+                    if !found.contains(&page) && found.try_push(page).is_err() {
+                        break;
+                    }
+                }
             }
         }
+        drop(aliases);
+        found.into_iter().for_each(f);
     }
 }
 
@@ -74,5 +77,9 @@ mod tests {
         family.each_page(Vpn(16), |p| found.push(p.0));
         found.sort();
         assert_eq!(found, [16, 106, 201]);
+        let mut found = vec![];
+        family.each_page(Vpn(201), |p| found.push(p.0));
+        found.sort();
+        assert_eq!(found, [16, 106, 201], "and the same from where it is now");
     }
 }

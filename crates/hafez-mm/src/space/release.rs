@@ -71,8 +71,13 @@ impl<P: Platform> Spaces<P> {
     /// A hold was dropped, and this is the word that it left.
     pub(crate) fn let_go(&self, frame: Pfn, word: Word) {
         if word.is_unheld() {
-            self.free_page(frame);
-        } else if word.state() == State::Anon && word.has(Flags::CACHED) && !word.any(IN_HAND) {
+            return self.free_page(frame);
+        }
+        // Who locked it has gone, or it would be mapped.
+        if word.has(Flags::WIRED) && word.maps() == 0 {
+            self.set_wired(frame, false);
+        }
+        if word.state() == State::Anon && word.has(Flags::CACHED) && !word.any(IN_HAND) {
             self.leave_swap_cache(frame);
         }
     }

@@ -50,7 +50,8 @@ impl<P: Platform> Spaces<P> {
             RemapHow::Fixed(to) | RemapHow::FixedDontUnmap(to) => {
                 let range = PageRange::sized(to.page(), new).filter(|r| to.is_aligned() && r.in_user_half());
                 let range = range.ok_or(MmError::Invalid)?;
-                if !range.intersect(&old_range).is_empty() {
+                // An old range without length still names the region that is to be mapped again.
+                if !range.intersect(&old_range).is_empty() || range.contains(at) {
                     return Err(MmError::Invalid.into());
                 }
                 Some(range)
@@ -154,10 +155,11 @@ impl<P: Platform> Spaces<P> {
                     }
                 }
                 Entry::Swap { slot } => match self.swap.record(&self.frames, slot) {
-                    Some(Record { refs: 1, frame, .. }) => {
-                        if let Some(frame) = frame {
-                            self.frames.meta(frame).set_index(target.0);
-                        }
+                    Some(Record { refs: 1, frame: None, .. }) => {}
+                    Some(Record { refs: 1, frame: Some(frame), .. })
+                        if self.frames.meta(frame).word().maps() == 0 =>
+                    {
+                        self.frames.meta(frame).set_index(target.0);
                     }
                     _ => shared = true,
                 },
