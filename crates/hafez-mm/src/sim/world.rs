@@ -540,6 +540,11 @@ impl World {
     fn check_empty(&self) {
         let state = self.state.borrow();
         assert!(state.processes.is_empty());
+        assert_eq!(
+            self.memory().stats().wired,
+            0,
+            "pages are locked in memory, and nobody is there who locked them"
+        );
         for known in &state.objects {
             if let Some(file) = &known.file {
                 file.set_odds(0, 0);

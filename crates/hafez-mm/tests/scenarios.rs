@@ -1,0 +1,233 @@
+//! What has a definite outcome: who goes when memory runs out, what stays when it is locked.
+#![cfg(feature = "sim")]
+
+use hafez_mm::sim::machine::{Host, current_cpu};
+use hafez_mm::sim::{Build, Disk, Faults, Hooks, Machine, SimFile, tasks};
+use hafez_mm::{
+    Access, AccountId, Backing, FaultError, MapRequest, Memory, OomReport, PageRange, PolicyKind, Rights,
+    Space, VirtAddr, Where,
+};
+use std::sync::{Arc, Mutex};
+
+/// Who lives, and who was told to go.
+#[derive(Default)]
+struct Town {
+    living: Vec<Arc<Space>>,
+    killed: Vec<(AccountId, OomReport)>,
+}
+
+struct Plain {
+    disk: Option<Disk>,
+    town: Arc<Mutex<Town>>,
+}
+
+impl Hooks for Plain {
+    fn wait(&self, machine: &Machine, key: usize, ready: &dyn Fn() -> bool) {
+        // Whoever was told to go and is not waiting itself goes now.
+        while !ready() {
+            let gone = {
+                let mut town = self.town.lock().unwrap();
+                let at = town.living.iter().position(|s| town.killed.iter().any(|(a, _)| *a == s.account()));
+                at.map(|at| town.living.remove(at))
+            };
+            let Some(space) = gone else { break };
+            leave(machine, &space);
+        }
+        tasks::wait(self.disk.as_ref(), key, ready);
+    }
+    fn wake(&self, _: usize) {}
+    fn kill(&self, account: AccountId, why: &OomReport) {
+        self.town.lock().unwrap().killed.push((account, why.clone()));
+    }
+}
+
+fn leave(machine: &Machine, space: &Arc<Space>) {
+    machine.unload(space);
+    machine.memory().destroy_space(space);
+    machine.memory().close_account(space.account());
+}
+
+struct Bench {
+    machine: Arc<Machine>,
+    town: Arc<Mutex<Town>>,
+}
+
+impl Bench {
+    fn new(frames: u32, swap: u32) -> Bench {
+        let disk = (swap > 0).then(|| Disk::new(swap, 0, Faults::default(), 1));
+        let town = Arc::new(Mutex::new(Town::default()));
+        let hooks = Box::new(Plain { disk: disk.clone(), town: town.clone() });
+        let policy = PolicyKind::Generations;
+        Bench { machine: Machine::new(Build { frames, cpus: 1, policy, disk, seed: 7, hooks }), town }
+    }
+
+    fn memory(&self) -> &Memory<Host> {
+        self.machine.memory()
+    }
+
+    fn space(&self) -> Arc<Space> {
+        let space = self.memory().new_space(self.memory().open_account().unwrap()).unwrap();
+        self.town.lock().unwrap().living.push(space.clone());
+        space
+    }
+
+    fn map(&self, space: &Arc<Space>, at: u64, pages: u64, backing: Backing, shared: bool) {
+        let request = MapRequest {
+            at: Where::Fixed(VirtAddr(at)),
+            pages,
+            rights: Rights::READ | Rights::WRITE,
+            max_rights: Rights::all(),
+            backing,
+            shared,
+            label: None,
+            grows_down: None,
+            noreserve: false,
+            wired: false,
+        };
+        self.memory().map(space, request).unwrap();
+    }
+
+    /// Use a word as a program does; `None` loads it.
+    fn touch(&self, space: &Arc<Space>, at: u64, store: Option<u64>) -> Result<u64, FaultError> {
+        let access = Access { write: store.is_some(), exec: false };
+        loop {
+            self.machine.load(current_cpu(), space);
+            let phys = self.machine.phys();
+            let done =
+                self.machine.access(current_cpu(), space.root(), VirtAddr(at), access, |frame, offset| {
+                    let mut bytes = [0; 8];
+                    if let Some(word) = store {
+                        phys.write(frame, offset, &word.to_le_bytes());
+                    }
+                    phys.read(frame, offset, &mut bytes);
+                    u64::from_le_bytes(bytes)
+                });
+            match done {
+                Ok(word) => return Ok(word),
+                Err(_) => self.memory().fault(space, VirtAddr(at), access)?,
+            }
+        }
+    }
+}
+
+const BASE: u64 = 0x10_0000;
+
+fn page(n: u64) -> u64 {
+    BASE + n * 4096
+}
+
+fn word(space: &Space, n: u64) -> u64 {
+    (space.id().0 as u64) << 32 | n
+}
+
+/// Memory runs out: the one that holds most goes, the one that asked goes on, and nobody's bytes change.
+#[test]
+fn the_largest_goes() {
+    let bench = Bench::new(160, 0);
+    let [small, large, asking] = [(); 3].map(|_| bench.space());
+    for (space, pages) in [(&small, 10), (&large, 60), (&asking, 120)] {
+        bench.map(space, BASE, 200, Backing::Anonymous, false);
+        for n in 0..pages {
+            bench.touch(space, page(n), Some(word(space, n))).expect("the asking one is not the largest");
+            if bench.town.lock().unwrap().killed.len() == 1 {
+                break;
+            }
+        }
+    }
+    let killed: Vec<AccountId> =
+        bench.town.lock().unwrap().killed.iter().map(|(account, _)| *account).collect();
+    assert_eq!(killed, [large.account()]);
+    for n in 0..10 {
+        assert_eq!(bench.touch(&small, page(n), None), Ok(word(&small, n)));
+        assert_eq!(bench.touch(&asking, page(n), None), Ok(word(&asking, n)));
+    }
+    bench.memory().audit().unwrap();
+}
+
+/// If the one that asks is the largest, it is refused, and told to go.
+#[test]
+fn who_asks_may_be_the_largest() {
+    let bench = Bench::new(160, 16);
+    let [small, large] = [(); 2].map(|_| bench.space());
+    bench.map(&small, BASE, 10, Backing::Anonymous, false);
+    (0..10).for_each(|n| _ = bench.touch(&small, page(n), Some(word(&small, n))).unwrap());
+    bench.map(&large, BASE, 400, Backing::Anonymous, false);
+    let refused = (0..400).find_map(|n| bench.touch(&large, page(n), Some(word(&large, n))).err());
+    assert_eq!(refused, Some(FaultError::OutOfMemory));
+    assert_eq!(bench.town.lock().unwrap().killed[0].0, large.account());
+    assert!(
+        bench.town.lock().unwrap().killed[0].1.victim.swapped > 0,
+        "swap was used before anyone was killed"
+    );
+    leave(&bench.machine, &large);
+    (0..10).for_each(|n| assert_eq!(bench.touch(&small, page(n), None), Ok(word(&small, n))));
+    bench.memory().audit().unwrap();
+}
+
+/// Four times the memory, swap on disk: all of it comes back as it was.
+#[test]
+fn four_times_the_memory() {
+    let bench = Bench::new(128, 1024);
+    let space = bench.space();
+    bench.map(&space, BASE, 512, Backing::Anonymous, false);
+    for round in 0..3 {
+        for n in 0..512 {
+            let expected = if round == 0 { 0 } else { word(&space, n) + round - 1 };
+            assert_eq!(bench.touch(&space, page(n), None), Ok(expected));
+            bench.touch(&space, page(n), Some(word(&space, n) + round)).unwrap();
+        }
+    }
+    let stats = bench.memory().stats();
+    assert!(stats.swapped_in > 800 && stats.swapped_out > 800 && stats.oom_kills == 0, "{stats:?}");
+    bench.memory().audit().unwrap();
+}
+
+/// What is locked stays while everything else is swapped; with the mapping goes the lock.
+#[test]
+fn locked_pages_stay_until_they_are_unmapped() {
+    let bench = Bench::new(128, 1024);
+    let space = bench.space();
+    let file = Arc::new(SimFile::new(&bench.machine, 8 * 4096, 3, (0, 0)));
+    let object = bench.memory().new_object_file(file, 8 * 4096).unwrap();
+    bench.map(&space, page(1000), 8, Backing::Object { object: object.clone(), first: 0 }, true);
+    bench.map(&space, BASE, 512, Backing::Anonymous, false);
+    let locked =
+        [PageRange::of_bytes(VirtAddr(BASE), 4 * 4096), PageRange::of_bytes(VirtAddr(page(1000)), 8 * 4096)];
+    let locked = locked.map(|range| range.unwrap());
+    for range in locked {
+        bench.memory().wire(&space, range, true).unwrap();
+    }
+    (0..512).for_each(|n| _ = bench.touch(&space, page(n), Some(n)).unwrap());
+    for range in locked {
+        bench
+            .memory()
+            .residency(&space, range, &mut |page, here| assert!(here, "{page:?} is locked"))
+            .unwrap();
+        bench.memory().unmap(&space, range).unwrap();
+    }
+    assert_eq!(bench.memory().stats().wired, 0);
+    (4..512).for_each(|n| assert_eq!(bench.touch(&space, page(n), None), Ok(n)));
+    assert_eq!(object.resident(), 0, "the file's pages had to go like any other");
+    bench.memory().audit().unwrap();
+}
+
+/// A page that a child shares, moved, swapped and written: each sees its own.
+#[test]
+fn fork_move_swap_write() {
+    let bench = Bench::new(96, 1024);
+    let parent = bench.space();
+    bench.map(&parent, BASE, 64, Backing::Anonymous, false);
+    (0..64).for_each(|n| _ = bench.touch(&parent, page(n), Some(n)).unwrap());
+    let child = bench.memory().fork_space(&parent, bench.memory().open_account().unwrap()).unwrap();
+    let to = VirtAddr(page(2000));
+    let moved =
+        bench.memory().remap(&child, VirtAddr(BASE), 64 * 4096, 64 * 4096, hafez_mm::RemapHow::Fixed(to));
+    assert_eq!(moved, Ok(to));
+    (0..64).for_each(|n| _ = bench.touch(&child, page(2000 + n), Some(1000 + n)).unwrap());
+    (0..64).for_each(|n| assert_eq!(bench.touch(&parent, page(n), None), Ok(n)));
+    (0..64).for_each(|n| assert_eq!(bench.touch(&child, page(2000 + n), None), Ok(1000 + n)));
+    assert_eq!(bench.touch(&child, page(0), None), Err(FaultError::NotMapped));
+    bench.memory().audit().unwrap();
+    leave(&bench.machine, &child);
+    (0..64).for_each(|n| assert_eq!(bench.touch(&parent, page(n), None), Ok(n)));
+}
