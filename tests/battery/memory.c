@@ -4,12 +4,12 @@
 int main(void) {
     catch_();
     char *a, *b, *c;
-    int fd = open("/tmp/hafez-abi", O_RDWR|O_CREAT|O_TRUNC, 0600);
+    int fd = open("file", O_RDWR|O_CREAT|O_TRUNC, 0600);
     T(ftruncate(fd, 3*PG+100));
-    int ro = open("/tmp/hafez-abi", O_RDONLY), wo = open("/tmp/hafez-abi", O_WRONLY), dir = open("/tmp", O_RDONLY);
+    int ro = open("file", O_RDONLY), wo = open("/tmp/hafez-abi", O_WRONLY), dir = open(".", O_RDONLY);
     int pp[2];
     pipe(pp);
-    int opath = open("/tmp/hafez-abi", O_PATH);
+    int opath = open("file", O_PATH);
     int rw = PROT_READ|PROT_WRITE, an = MAP_PRIVATE|MAP_ANONYMOUS;
     P(mmap(0, 0, rw, an, -1, 0));
     P(mmap(0, PG, rw, an, -1, 1));
@@ -365,17 +365,17 @@ int main(void) {
     r.iov_len = 7;
     l.iov_len = 7;
     T(process_vm_readv(p, &l, 1, &r, 1, 0));
-    puts(dst);
+    S(dst);
     l.iov_base = "wrote";
     l.iov_len = 6;
     r.iov_len = 6;
     T(process_vm_writev(p, &l, 1, &r, 1, 0));
     l.iov_base = dst;
     T(process_vm_readv(p, &l, 1, &r, 1, 0));
-    puts(dst);
-    puts(shared_word);
+    S(dst);
+    S(shared_word);
     kill(p, 9);
     waitpid(p, &st, 0);
-    unlink("/tmp/hafez-abi");
+    unlink("file");
     return 0;
 }

@@ -9,7 +9,10 @@ int main(void) {
     catch_();
     for (int i = 0; i < 18; i++) {
         T(getrlimit(i, &l));
-        if (i != 6 && i != 7 && i != 11 && i != 8) printf("%d: %ld %ld\n", i, (long)l.rlim_cur, (long)l.rlim_max);
+        if (i != 6 && i != 7 && i != 11 && i != 8) {
+            N("soft limit", i, l.rlim_cur);
+            N("hard limit", i, l.rlim_max);
+        }
     }
     T(syscall(SYS_getrlimit, 0, 8));
     T(syscall(SYS_setrlimit, 0, 8));
@@ -42,7 +45,7 @@ int main(void) {
         for (;;);
     }
     waitpid(p, &st, 0);
-    printf("%x\n", st & 0x7f);
+    T(st & 0x7f);
     fflush(stdout);
     p = fork();
     if (!p) {
@@ -52,7 +55,7 @@ int main(void) {
         for (;;);
     }
     waitpid(p, &st, 0);
-    printf("%x\n", st & 0x7f);
+    T(st & 0x7f);
     struct rusage u;
     T(getrusage(RUSAGE_SELF, &u));
     T(u.ru_maxrss > 0);
@@ -69,8 +72,8 @@ int main(void) {
     T(syscall(SYS_sysinfo, 8));
     struct utsname un;
     T(uname(&un));
-    puts(un.sysname);
-    puts(un.machine);
+    S(un.sysname);
+    S(un.machine);
     T(syscall(SYS_uname, 8));
     T(sethostname("x", -1));
     T(sethostname("x", 65));

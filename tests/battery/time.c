@@ -19,10 +19,10 @@ int main(void) {
     struct timeval tv;
     int ids[] = {0, 1, 2, 3, 4, 5, 6, 7, 11};
     for (int i = 0; i < 9; i++) {
-        printf("%d: ", ids[i]);
-        T(clock_gettime(ids[i], &a));
-        T(clock_getres(ids[i], &a));
-        printf("%ld %ld\n", a.tv_sec, a.tv_nsec > 1);
+        N("clock_gettime", ids[i], clock_gettime(ids[i], &a));
+        N("clock_getres", ids[i], clock_getres(ids[i], &a));
+        N("resolution in whole seconds", ids[i], a.tv_sec);
+        N("coarse", ids[i], a.tv_nsec > 1);
     }
     T(clock_gettime(10, &a));
     T(clock_gettime(16, &a));
@@ -254,7 +254,7 @@ int main(void) {
     char lk[64] = {0}, pth[32];
     sprintf(pth, "/proc/self/fd/%d", fd);
     readlink(pth, lk, 63);
-    puts(lk);
+    S(lk);
     struct stat sb;
     T(fstat(fd, &sb));
     T(sb.st_mode);

@@ -1,0 +1,73 @@
+//! Linux says the same: programs of checks (`tests/battery/*.c`) print what each system call answers, here and inside.
+//!
+//! The table of calls in `docs/abi.md` is made from the same place. `HAFEZ_BLESS=1` writes it anew.
+
+use hafez_tests::battery::{self, Answers};
+use hafez_tests::calls::{List, State};
+use hafez_tests::{Hafez, Scratch, host};
+use std::path::Path;
+
+/// Runs a program of checks inside and outside, and compares line by line.
+fn same(family: &str) {
+    let scratch = Scratch::new();
+    let program = battery::build(&format!("{family}.c"), &scratch);
+    let outside = host(&[&program], None, Path::new("/")).good().text();
+    let inside = Hafez::memory("64M").run(&[&program]);
+    let text = inside.text();
+    let (outside, answers) = (Answers::read(&outside), Answers::read(&text));
+    let wrong = battery::compare(family, &outside, &answers);
+    let (many, all) = (wrong.len(), outside.order.len());
+    assert!(wrong.is_empty(), "{many} of {all} checks differ:\n{}", wrong.join("\n"));
+    inside.good();
+}
+
+macro_rules! families {
+    ($($family:ident)*) => { $(
+        #[test]
+        fn $family() {
+            same(stringify!($family));
+        }
+    )* };
+}
+families! { memory futex time limits }
+
+/// What the list says of each call is what the machine answers.
+#[test]
+fn calls_answer_as_listed() {
+    let list = List::read();
+    let scratch = Scratch::new();
+    let program = battery::build("tools/answers.c", &scratch);
+    let mut words = vec![program.into_os_string()];
+    words.extend(list.numbers.values().map(|number| number.to_string().into()));
+    let answers = Hafez::memory("64M").run(&words).good().text();
+    let there = |number: u32| answers.lines().any(|line| line == format!("{number} 1"));
+    assert_eq!(answers.lines().count(), list.numbers.len());
+    let mut wrong = vec![];
+    for row in &list.rows {
+        for call in &row.calls {
+            if there(list.numbers[call]) != (row.state != State::No) {
+                wrong.push(format!("{call} is listed as {:?}, which it is not", row.state));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_table_of_calls_is_current() {
+    const BEGIN: &str =
+        "<!-- The tables are made by `cargo xtask test`: HAFEZ_BLESS=1 writes them anew. -->\n";
+    const END: &str = "<!-- End of the tables. -->\n";
+    let list = List::read();
+    assert!(list.checks().0 >= 400, "only {} checks", list.checks().0);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/abi.md");
+    let text = std::fs::read_to_string(&page).expect("the page");
+    let (head, rest) = text.split_once(BEGIN).expect("where the tables begin");
+    let (_, tail) = rest.split_once(END).expect("where the tables end");
+    let now = format!("{head}{BEGIN}\n{}\n{END}{tail}", list.tables());
+    if std::env::var_os("HAFEZ_BLESS").is_some() {
+        std::fs::write(&page, now).expect("the page, written");
+    } else {
+        assert!(text == now, "docs/abi.md is not current: run this test with HAFEZ_BLESS=1");
+    }
+}
