@@ -15,9 +15,9 @@
 //! pool, and run without it.
 #![forbid(unsafe_code)]
 
+use hafez_mm::lock::Mutex;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use spin::Mutex;
 
 const KEY: usize = 32;
 /// Four ChaCha blocks: what the cipher makes in one go.

@@ -6,9 +6,9 @@
 //!
 //! The peak is exact though no fault pays for it: it is brought up to date before anything decreases, and when asked.
 
+use crate::lock::{Mutex, Once};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
-use spin::{Mutex, Once};
 
 /// The number of an account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]

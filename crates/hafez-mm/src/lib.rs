@@ -57,6 +57,7 @@ pub mod account;
 pub mod addr;
 pub mod audit;
 pub mod frame;
+pub mod lock;
 pub mod memory;
 pub mod mutant;
 pub mod object;

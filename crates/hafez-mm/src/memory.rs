@@ -12,6 +12,7 @@ use crate::Platform;
 use crate::account::{AccountId, AccountStat};
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, PfnRange, VirtAddr, Vpn};
 use crate::frame::{Frames, Priority};
+use crate::lock::Mutex;
 use crate::object::{Ghosts, Object, Pager, PagerError, Registry, Source};
 use crate::phys::PhysMap;
 use crate::pressure::{FREED_KEY, WANTED_KEY};
@@ -24,7 +25,6 @@ use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::*;
-use spin::Mutex;
 
 /// What the core starts with.
 pub struct Config<'a> {

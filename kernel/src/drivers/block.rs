@@ -25,8 +25,8 @@ use crate::{mem::memory, sched};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use hafez_mm::lock::Mutex;
 use hafez_mm::{IoError, PAGE_SIZE, Pfn, QueueFull, SwapDevice, SwapOp};
-use spin::Mutex;
 
 /// Request types.
 const READ: u32 = 0;

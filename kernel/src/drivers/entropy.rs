@@ -5,7 +5,7 @@
 
 use super::virtio::{DeviceError, Dma, Queue, Segment, Transport, dma};
 use crate::sched::WaitQueue;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// 256 bits is what the generator's key holds; twice that costs nothing.
 const BYTES: usize = 64;

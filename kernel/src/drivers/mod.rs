@@ -15,7 +15,7 @@ pub mod virtio;
 
 use crate::arch::{self, boot::BootInfo};
 use alloc::{boxed::Box, vec::Vec};
-use spin::Once;
+use hafez_mm::lock::Once;
 use virtio::{DeviceError, Transport, device_id};
 
 /// A device in use.

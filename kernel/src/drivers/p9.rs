@@ -28,8 +28,8 @@ use crate::{
     sched::{WaitQueue, WaitResult},
 };
 use arrayvec::ArrayVec;
+use hafez_mm::lock::Mutex;
 use hafez_mm::{PAGE_SIZE, Pfn};
-use spin::Mutex;
 
 /// Messages in flight. 16 slots are eight frames.
 const SLOTS: usize = 16;

@@ -10,8 +10,8 @@ use super::{
 use crate::errno::{Errno, Result};
 use alloc::{format, sync::Arc};
 use core::any::Any;
+use hafez_mm::lock::LazyLock;
 use linux_raw_sys::general as abi;
-use spin::LazyLock;
 
 struct AnonInode;
 

@@ -20,8 +20,8 @@ use alloc::{
     vec::Vec,
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use hafez_mm::lock::{Mutex, RwLock};
 use hashbrown::HashMap;
-use spin::{Mutex, RwLock};
 
 /// Remembered absences per directory; when there are more, all are forgotten: they are cheap to find out again.
 const MAX_ABSENT: usize = 64;

@@ -22,8 +22,8 @@ use alloc::{
     vec::Vec,
 };
 use core::any::Any;
+use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
-use spin::Mutex;
 
 /// Instances in instances in instances: as deep as Linux allows.
 const MAX_DEPTH: u32 = 5;

@@ -8,7 +8,7 @@ use super::{
 use crate::errno::{Errno, Result};
 use alloc::sync::Arc;
 use core::any::Any;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// The counter stays below this: a write that would reach it waits.
 const FULL: u64 = u64::MAX;

@@ -11,8 +11,8 @@
 use super::{file::File, inode::InodeId, poll::Signal};
 use crate::errno::{Errno, Result};
 use alloc::{sync::Arc, vec::Vec};
+use hafez_mm::lock::{LazyLock, Mutex};
 use hashbrown::HashMap;
-use spin::{LazyLock, Mutex};
 
 /// Locks that one file may have in all: a bound for the kernel's heap.
 const MAX_LOCKS: usize = 4096;

@@ -49,8 +49,8 @@ pub use path::{Location, Walker};
 
 use crate::errno::Result;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use hafez_mm::lock::Once;
 use mount::Mount;
-use spin::Once;
 
 static ROOT: Once<Location> = Once::new();
 

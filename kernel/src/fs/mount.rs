@@ -4,7 +4,7 @@ use super::{dentry::Dentry, inode::Inode, path::Location};
 use crate::errno::{Errno, Result};
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use spin::RwLock;
+use hafez_mm::lock::RwLock;
 
 /// A file system at its place in the tree.
 pub struct Mount {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::errno::{Errno, Result};
 use alloc::{sync::Arc, vec::Vec};
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// The longest name.
 pub const NAME_MAX: usize = 255;

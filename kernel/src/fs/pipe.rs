@@ -26,8 +26,8 @@ use crate::{
 use alloc::{boxed::Box, collections::VecDeque, format, sync::Arc};
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use hafez_mm::lock::{LazyLock, Mutex};
 use linux_raw_sys::{general as abi, ioctl};
-use spin::{LazyLock, Mutex};
 
 /// Bytes that go into a pipe in one piece.
 pub const PIPE_BUF: usize = 4096;

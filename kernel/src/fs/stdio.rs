@@ -30,8 +30,8 @@ use alloc::{format, sync::Arc, vec::Vec};
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use hafez_link::port;
+use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
-use spin::Mutex;
 
 /// What the host says about the three streams.
 #[derive(Clone, Copy, Debug)]

@@ -22,8 +22,8 @@ use super::{
 use crate::errno::{Errno, Result};
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::any::Any;
+use hafez_mm::lock::{LazyLock, Mutex, RwLock};
 use linux_raw_sys::general as abi;
-use spin::{LazyLock, Mutex, RwLock};
 
 type Make<T> = Arc<dyn Fn() -> Result<T> + Send + Sync>;
 type Take = Arc<dyn Fn(&[u8]) -> Result<()> + Send + Sync>;

@@ -25,8 +25,8 @@ use crate::{
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::any::Any;
 use hafez_link::port;
+use hafez_mm::lock::{Mutex, Once};
 use linux_raw_sys::{general as abi, ioctl};
-use spin::{Mutex, Once};
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default)]

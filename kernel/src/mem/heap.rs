@@ -15,8 +15,8 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use hafez_mm::lock::Mutex;
 use hafez_mm::{PAGE_SIZE, Pfn};
-use spin::Mutex;
 use talc::{DefaultBinning, base::Talc, source::Manual};
 
 /// Enough for what the machine layer builds before memory is up.

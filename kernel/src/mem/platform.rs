@@ -1,8 +1,8 @@
 //! What the memory core asks of the kernel. What rooms above this one do is handed in as hooks.
 
 use crate::arch;
+use hafez_mm::lock::Once;
 use hafez_mm::{AccountId, Flush, OomReport, Platform};
-use spin::Once;
 
 /// What rooms above do for the memory core.
 pub struct Hooks {

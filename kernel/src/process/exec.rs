@@ -27,10 +27,10 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use hafez_mm::lock::Mutex;
 use hafez_mm::{Label, PAGE_SIZE, Space, VirtAddr};
 use linux_raw_sys::auxvec as aux;
 use linux_raw_sys::general as abi;
-use spin::Mutex;
 
 /// `personality(2)`: load everything at fixed addresses.
 pub const ADDR_NO_RANDOMIZE: u32 = 0x0040000;

@@ -11,7 +11,7 @@ use crate::{
 };
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// The most descriptors that a table can have, whatever the limits say (`/proc/sys/fs/nr_open`).
 pub const MAX_FILES: usize = 1 << 20;

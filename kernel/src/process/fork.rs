@@ -23,8 +23,8 @@ use crate::sched::{self, WaitResult};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
+use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
-use spin::Mutex;
 
 /// What `clone` and `clone3` are told.
 #[derive(Clone, Copy, Default, Debug)]

@@ -31,9 +31,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use hafez_mm::lock::{Mutex, MutexGuard};
 use hafez_mm::{Space, SpaceId, VirtAddr};
 use linux_raw_sys::general as abi;
-use spin::{Mutex, MutexGuard};
 
 const BUCKETS: usize = 64;
 

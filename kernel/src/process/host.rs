@@ -7,7 +7,7 @@ use crate::clock::{self, SECOND};
 use crate::errno::{Errno, Result};
 use crate::{arch, sched};
 use alloc::vec::Vec;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 pub const SYSTEM: &str = "Linux";
 pub const RELEASE: &str = "6.12.0-hafez";

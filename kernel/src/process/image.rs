@@ -9,8 +9,8 @@ use crate::mem::memory;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicU32;
+use hafez_mm::lock::Once;
 use hafez_mm::{AccountId, MmError, Space};
-use spin::Once;
 
 /// What `exec` knows about the program that it loaded; `/proc` shows it.
 #[derive(Default)]

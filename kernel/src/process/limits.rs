@@ -7,8 +7,8 @@
 
 use crate::errno::{Errno, Result};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
-use spin::Mutex;
 
 /// No limit.
 pub const INFINITY: u64 = u64::MAX;

@@ -15,9 +15,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
+use hafez_mm::lock::Mutex;
 use hafez_mm::{AccountId, OomReport, PAGE_SIZE};
 use linux_raw_sys::general as abi;
-use spin::Mutex;
 
 /// More at one time than there can be threads short of memory before the keeper runs; what does not fit is decided anew.
 const NOTES: usize = 16;

@@ -15,7 +15,7 @@ use crate::sched::WaitQueue;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// One process.
 pub struct Process {

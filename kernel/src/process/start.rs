@@ -37,8 +37,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hafez_link::{Ending, Start, StartError, Summary, ToHost};
 use hafez_mm::PAGE_SIZE;
+use hafez_mm::lock::{Mutex, Once};
 use linux_raw_sys::general as abi;
-use spin::{Mutex, Once};
 
 /// Where paths begin for tasks that have ended.
 static IDLE: Once<Arc<FsContext>> = Once::new();

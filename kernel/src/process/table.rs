@@ -17,7 +17,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// The kernel in the role of `init`.
 pub const INIT: Pid = 1;

@@ -21,7 +21,7 @@ use super::signal::{AltStack, Pending, SigSet};
 use crate::sched::{self, Thread};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// Bits of [`Task::work`].
 pub mod work {

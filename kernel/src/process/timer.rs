@@ -23,7 +23,7 @@ use crate::errno::{Errno, Result};
 use crate::sched::timer::{self as alarm, TimerId};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// How often CPU time is looked at when little of it is left: one millisecond.
 const LOOK: u64 = 1_000_000;

@@ -19,8 +19,8 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
-use spin::Mutex;
 
 /// The timers of one process.
 pub struct Timers {

@@ -17,7 +17,7 @@ use alloc::{collections::VecDeque, sync::Arc, sync::Weak, vec::Vec};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use hafez_mm::Space;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// A slice, in nanoseconds: short enough for a human, and long against the switch.
 const SLICE_NS: u64 = 5_000_000;

@@ -9,7 +9,7 @@
 use crate::{arch, arch::paging, mem};
 use arrayvec::ArrayVec;
 use hafez_mm::PAGE_SIZE;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// Hole and stack.
 const SLOT_BYTES: u64 = 32 << 10;

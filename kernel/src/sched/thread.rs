@@ -6,7 +6,7 @@ use alloc::{boxed::Box, sync::Arc};
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use hafez_mm::Space;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// What a thread belongs to, in the eyes of the room above: it downcasts.
 pub type Owner = Arc<dyn Any + Send + Sync>;

@@ -9,7 +9,7 @@ use super::{NoMemory, run, thread::Thread};
 use alloc::{boxed::Box, collections::BinaryHeap, sync::Arc};
 use core::cmp::Reverse;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// Names a pending timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

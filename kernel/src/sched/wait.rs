@@ -13,7 +13,7 @@ use super::{NoMemory, current, run, thread::State, thread::Thread, timer};
 use crate::arch;
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

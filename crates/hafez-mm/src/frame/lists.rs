@@ -12,8 +12,8 @@
 
 use super::meta::{Flags, FrameMeta, NONE, State};
 use crate::addr::Pfn;
+use crate::lock::Mutex;
 use core::sync::atomic::{AtomicU8, Ordering::*};
-use spin::Mutex;
 
 /// Generations a page can be in. Four: one that is being filled, one being emptied, and two between, so that a page
 /// survives at least two agings before its turn comes.

@@ -17,6 +17,7 @@ pub mod meta;
 
 use crate::account::{AccountId, Accounts, Charge};
 use crate::addr::{Pfn, PfnRange};
+use crate::lock::Mutex;
 use crate::phys::PhysMap;
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
@@ -24,7 +25,6 @@ use buddy::Buddy;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
 use lists::Lists;
 use meta::{FrameMeta, State, Word};
-use spin::Mutex;
 
 /// CPUs that the core keeps magazines for.
 pub const MAX_CPUS: usize = 16;

@@ -10,9 +10,9 @@
 
 use crate::SpaceId;
 use crate::addr::{PageRange, Vpn};
+use crate::lock::Mutex;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use spin::Mutex;
 
 /// The spaces that share an ancestor since its exec.
 pub struct Family {

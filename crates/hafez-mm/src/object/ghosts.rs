@@ -7,9 +7,9 @@
 //! The table has a word for every two frames of RAM, addressed by a hash of object and index; a newer ghost replaces
 //! an older one in its place. It is made when the first page goes: a machine with enough RAM never pays for it. A word is a tag of 12 bits and the eviction clock's low 20.
 
+use crate::lock::Once;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use spin::Once;
 
 pub struct Ghosts {
     count: usize,

@@ -22,6 +22,7 @@ pub mod registry;
 use crate::SpaceId;
 use crate::account::AccountId;
 use crate::addr::{PAGE_SIZE, Pfn, Vpn};
+use crate::lock::Mutex;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
@@ -29,7 +30,6 @@ pub use family::Family;
 pub use ghosts::Ghosts;
 pub use pages::{Pages, Place};
 pub use registry::Registry;
-use spin::Mutex;
 
 /// The file behind an object could not be read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

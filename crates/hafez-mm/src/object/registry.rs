@@ -1,8 +1,8 @@
 //! Numbers for things that frames refer to: a frame's record has room for a number, not for a reference.
 
+use crate::lock::RwLock;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use spin::RwLock;
 
 /// Things by number, from 1 on; numbers are used again.
 pub struct Registry<T> {

@@ -20,8 +20,8 @@ use crate::account::{AccountId, Charge};
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::meta::{FrameMeta, State, Word};
 use crate::frame::{Frames, NoFrames, Priority};
+use crate::lock::{Mutex, MutexGuard};
 use core::sync::atomic::{AtomicU64, Ordering::*};
-use spin::{Mutex, MutexGuard};
 
 /// A space's page tables: the root, behind the lock that a cursor holds.
 pub struct Tables {

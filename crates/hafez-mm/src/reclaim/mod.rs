@@ -14,13 +14,13 @@ pub mod policy;
 
 use crate::Platform;
 use crate::frame::lists::{Arrival, Kind};
+use crate::lock::Mutex;
 use crate::space::Spaces;
 use crate::swap::IoError;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::*};
 pub use evict::{BATCH, Progress};
 pub use policy::{Policy, PolicyKind, Step, View};
-use spin::Mutex;
 
 pub struct Reclaim {
     policy: Mutex<Box<dyn Policy>>,

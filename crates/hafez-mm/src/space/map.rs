@@ -4,10 +4,10 @@
 
 use super::{Backing, Label, MAX_REGIONS, MmError, Region, RegionFlags, Regions, Space, Spaces, Stop};
 use crate::addr::{PageRange, USER_END, USER_START, VirtAddr, Vpn};
+use crate::lock::RwLockWriteGuard;
 use crate::paging::{Entry, Slot};
 use crate::{Platform, Rights};
 use alloc::sync::Arc;
-use spin::RwLockWriteGuard;
 
 /// Where a mapping should go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -31,6 +31,7 @@ pub mod swapin;
 use crate::account::AccountId;
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
 use crate::frame::{Frames, NoFrames};
+use crate::lock::{Mutex, RwLock};
 use crate::object::{Family, Ghosts, Object, Registry};
 use crate::paging::{Cursor, Gather, Tables, Target};
 use crate::swap::Swap;
@@ -39,7 +40,6 @@ use alloc::sync::Arc;
 pub use balance::Balance;
 use core::sync::atomic::{AtomicU64, Ordering::*};
 pub use regions::{Backing, Label, Region, RegionFlags, Regions};
-use spin::{Mutex, RwLock};
 
 /// The number of a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]

@@ -19,6 +19,7 @@ pub mod slots;
 
 use crate::addr::Pfn;
 use crate::frame::Frames;
+use crate::lock::{Mutex, Once};
 use crate::mutant::mutant;
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
@@ -26,7 +27,6 @@ use blocks::Blocks;
 use check::Key;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 pub use slots::{Record, Slots, Tier};
-use spin::{Mutex, Once};
 
 /// Direction of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

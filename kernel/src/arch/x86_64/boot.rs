@@ -10,8 +10,8 @@
 use super::{console, cpu, entry, paging, percpu, time};
 use arrayvec::ArrayVec;
 use core::cell::UnsafeCell;
+use hafez_mm::lock::Once;
 use hafez_mm::{Config, PAGE_SIZE, Pfn, PfnRange};
-use spin::Once;
 
 /// Ranges of RAM that we can remember; QEMU tells three to five.
 const MAX_RANGES: usize = 32;

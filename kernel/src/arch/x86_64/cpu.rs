@@ -3,7 +3,7 @@
 use super::{boot, fpu, percpu, regs, user_copy};
 use alloc::vec::Vec;
 use core::arch::asm;
-use spin::Once;
+use hafez_mm::lock::Once;
 
 /// What the CPU offers, as far as the kernel asks.
 #[derive(Clone, Copy, Debug, Default)]

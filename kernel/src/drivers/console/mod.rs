@@ -21,7 +21,7 @@ use super::virtio::{DeviceError, Dma, Queue, Segment, Transport, dma};
 use crate::sched::WaitQueue;
 use alloc::{boxed::Box, vec::Vec};
 use core::sync::atomic::{AtomicBool, Ordering};
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 const F_MULTIPORT: u64 = 1 << 1;
 

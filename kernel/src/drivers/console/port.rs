@@ -23,7 +23,7 @@ use alloc::collections::VecDeque;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use hafez_mm::PAGE_SIZE;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// Output buffers of a port: one to fill while the other is with the device.
 pub(super) const TX_BUFFERS: usize = 2;

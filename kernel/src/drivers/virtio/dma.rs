@@ -9,7 +9,7 @@
 use crate::mem::memory;
 use core::sync::atomic::{Ordering, compiler_fence};
 use hafez_mm::PAGE_SIZE;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// No wired memory is left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

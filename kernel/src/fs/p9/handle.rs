@@ -12,8 +12,8 @@ use crate::errno::{Errno, Result};
 use crate::mem::memory;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
+use hafez_mm::lock::Mutex;
 use hafez_mm::{PAGE_SIZE, Pager, PagerError, Pfn};
-use spin::Mutex;
 
 /// See the module.
 #[derive(Default)]

@@ -29,8 +29,8 @@ use crate::mem::memory;
 use alloc::{sync::Arc, vec::Vec};
 use core::any::Any;
 use hafez_mm::Object;
+use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
-use spin::Mutex;
 
 /// How long an answer of the server is believed, ns. The host's files seldom change under a running program, and a look
 /// costs tens of microseconds; a second is as long as anyone will wait for a file to show up.

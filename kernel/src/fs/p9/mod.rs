@@ -30,8 +30,8 @@ use crate::drivers;
 use crate::errno::{Errno, Result};
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use client::{Client, Fid};
+use hafez_mm::lock::Mutex;
 use inode::P9Inode;
-use spin::Mutex;
 use table::Table;
 use wire::Qid;
 

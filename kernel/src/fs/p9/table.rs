@@ -7,8 +7,8 @@
 
 use super::inode::P9Inode;
 use alloc::{collections::VecDeque, sync::Arc, sync::Weak, vec::Vec};
+use hafez_mm::lock::Mutex;
 use hashbrown::HashMap;
-use spin::Mutex;
 
 /// Files that are kept after the last user is gone. Each costs about half a KiB, and its pages while nobody needs the RAM.
 const RECENT: usize = 96;

@@ -31,10 +31,10 @@ use alloc::{
     sync::{Arc, Weak},
 };
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use hafez_mm::lock::{Mutex, Once};
 use hafez_mm::{AccountId, Object, PAGE_SIZE};
 use hashbrown::HashMap;
 use linux_raw_sys::general as abi;
-use spin::{Mutex, Once};
 
 /// What a node takes of the kernel's heap, roughly: asked for before one is made.
 const NODE_COST: usize = 2048;

@@ -10,7 +10,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use spin::Once;
+use hafez_mm::lock::Once;
 
 /// The tree.
 pub fn directory() -> Arc<dyn SynthDir> {
