@@ -92,7 +92,12 @@ pub fn choose(choice: Choice, install: Option<Install>) -> Result<Toolchain> {
         }
     }
     if !has_debian() {
-        bail!("Debian's packages {} did not give a compiler for {TARGET}", DEBIAN_PACKAGES.join(" "));
+        let found = minor_version(DEBIAN_RUSTC).map_or("none".into(), |minor| format!("1.{minor}"));
+        bail!(
+            "Debian's packages {} did not give a compiler for {TARGET}: rustc 1.{OLDEST_MINOR} or later is needed, \
+             {DEBIAN_RUSTC} is {found}; the suite that Debian's security updates come from (bookworm-security) has a newer one",
+            DEBIAN_PACKAGES.join(" ")
+        );
     }
     Ok(Toolchain::Debian)
 }
