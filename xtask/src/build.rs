@@ -24,7 +24,7 @@ pub fn all(options: &Options) -> Result<Built> {
     Ok(Built { hafez: target_dir().join("release/hafez"), guests: guests()? })
 }
 
-/// Builds each `guests/NAME.c` into `target/guests/NAME`, if it is newer.
+/// Builds each `guests/NAME.c` into `target/guests/NAME`, if it is newer. A first line `// flags: …` names more compiler flags.
 fn guests() -> Result<PathBuf> {
     let to = target_dir().join("guests");
     std::fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
@@ -39,10 +39,14 @@ fn guests() -> Result<PathBuf> {
         if program.metadata().is_ok_and(|p| source.metadata().is_ok_and(|s| newer(&p, s))) {
             continue;
         }
+        let text =
+            std::fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
+        let flags = text.lines().next().and_then(|line| line.strip_prefix("// flags: ")).unwrap_or_default();
         sh(Command::new("gcc")
             .args(["-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o"])
             .arg(&program)
-            .arg(&source))?;
+            .arg(&source)
+            .args(flags.split_ascii_whitespace()))?;
     }
     Ok(to)
 }

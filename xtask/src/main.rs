@@ -5,6 +5,7 @@
 //!   build     kernel → target/…/hafez-kernel, then the `hafez` command with the kernel embedded in it
 //!   demo      setup, build, and the main job on real input, beside the host's own run
 //!   test      setup, build, every test; --all adds those that take long under emulation
+//!   bench     setup, build, and the table of what the kernel's paths cost; --quick: compare with what is kept
 //!   lint      formatting, clippy and rustdoc, warnings denied
 //!   install   setup, build, and put `hafez` on the PATH
 //! ```
@@ -12,6 +13,7 @@
 //! The one hard question, which compiler builds the kernel, is answered in `toolchain`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod demo;
 mod install;
@@ -31,6 +33,7 @@ usage: cargo xtask COMMAND [OPTION]…
   build      build the kernel and the hafez command
   demo       build, and run the main job on real input
   test       build, and run the tests   [--all: also the long ones] [NAME…: only these machine tests]
+  bench      build, and measure the kernel's paths   [--quick: Hafez alone; fails if a row grew worse] [--keep: keep the figures]
   lint       rustfmt, clippy and rustdoc, warnings denied
   install    build, and put hafez on the PATH
 
@@ -43,14 +46,22 @@ pub struct Options {
     pub toolchain: toolchain::Choice,
     pub setup: bool,
     pub all: bool,
+    pub quick: bool,
+    pub keep: bool,
     pub rest: Vec<String>,
 }
 
 fn parse() -> Result<(String, Options)> {
     let mut args = std::env::args().skip(1);
     let Some(command) = args.next() else { bail!("no command\n\n{USAGE}") };
-    let mut options =
-        Options { toolchain: toolchain::Choice::Auto, setup: true, all: false, rest: Vec::new() };
+    let mut options = Options {
+        toolchain: toolchain::Choice::Auto,
+        setup: true,
+        all: false,
+        quick: false,
+        keep: false,
+        rest: Vec::new(),
+    };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--toolchain" => {
@@ -63,6 +74,8 @@ fn parse() -> Result<(String, Options)> {
             }
             "--no-setup" => options.setup = false,
             "--all" => options.all = true,
+            "--quick" => options.quick = true,
+            "--keep" => options.keep = true,
             _ if arg.starts_with('-') => bail!("unknown option {arg}\n\n{USAGE}"),
             _ => options.rest.push(arg),
         }
@@ -75,6 +88,7 @@ fn main() -> ExitCode {
         "setup" => setup::run(&options),
         "build" => build::all(&options).map(|_| ()),
         "demo" => demo::run(&options),
+        "bench" => bench::run(&options),
         "test" => test::run(&options),
         "lint" => lint::run(&options),
         "install" => install::run(&options),

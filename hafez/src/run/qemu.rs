@@ -220,7 +220,9 @@ impl Line {
         self.add("-smp", args.cpus.to_string());
         self.add("-m", format!("{}k", args.memory.0 >> 20 << 10));
         self.device("isa-debug-exit,iobase=0x501,iosize=2");
-        self.device("virtio-rng-device");
+        // It is asked once, and arms a timer as it answers. On counted time a machine that sleeps leaps to the next timer: let that
+        // be a millisecond away, not QEMU's 65 seconds.
+        self.device("virtio-rng-device,period=1");
     }
 
     /// The console's ports and the early console: our ends, as control, tty, out, err, early.
