@@ -102,8 +102,9 @@ impl<P: Platform> Memory<P> {
         check!(twice.is_none(), "I1: {twice:?} is on a list twice");
 
         let mut charged: BTreeMap<u16, [u64; 3]> = BTreeMap::new();
-        for (n, meta) in frames.table().iter().enumerate() {
-            let (frame, word) = (Pfn(n as u32), meta.word());
+        for frame in frames.known() {
+            let (n, meta) = (frame.0 as usize, frames.meta(frame));
+            let word = meta.word();
             let kind = match word.state() {
                 State::Anon | State::Shared | State::Wired => 0,
                 State::File => 1,

@@ -90,8 +90,8 @@ impl<P: Platform> Memory<P> {
         spaces.note_peak();
         let counters = &spaces.counters;
         let mut stats = Stats { total: spaces.frames.usable as u64, ..Stats::default() };
-        for meta in spaces.frames.table() {
-            let word = meta.word();
+        for frame in spaces.frames.known() {
+            let word = spaces.frames.meta(frame).word();
             match word.state() {
                 State::Wired => stats.kernel += 1,
                 State::Table => stats.tables += 1,

@@ -1,46 +1,91 @@
 //! The buddy allocator: free blocks of 2^order frames, aligned to their size, merged with their buddy when both are free.
 //!
-//! A free block is known by its first frame alone ([`State::FreeHead`], with the order in `index`), so adding 4 MiB of
-//! RAM at start-up touches one record, and so does taking it away. The lists run through the records themselves.
+//! A free block is known by its first frame alone ([`State::FreeHead`], with the order in `index`), so taking or giving
+//! 4 MiB touches one record. The lists run through the records themselves.
+//!
+//! RAM begins *fresh*: in no list, its records never written. A largest block's worth is opened when the lists have
+//! nothing left, and its records are cleared then. So starting costs the same with 16 MiB as with 16 GiB, and the host need
+//! not back RAM, nor records of it, that nobody has used. As blocks of the largest order are never merged, nobody looks
+//! across the border between what is open and what is fresh.
 
 use super::meta::{FrameMeta, NONE, State, Word};
 use crate::account::AccountId;
 use crate::addr::{Pfn, PfnRange};
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// Blocks of 2^0 to 2^10 frames: 4 KiB to 4 MiB.
 pub const ORDERS: usize = 11;
 
+/// Frames of the largest block: what is opened at a time.
+const CHUNK: u32 = 1 << (ORDERS - 1);
+
 pub struct Buddy {
     heads: [u32; ORDERS],
-    /// Frames in all the lists.
+    /// Frames in all the lists, and fresh.
     free: u32,
+    /// RAM whose records have not been written yet, ascending; it is opened from the end.
+    fresh: Vec<PfnRange>,
+    /// A bit for each chunk that is open.
+    open: Vec<u64>,
 }
 
 impl Buddy {
-    pub const fn new() -> Self {
-        Buddy { heads: [NONE; ORDERS], free: 0 }
+    /// Rule over these ranges of RAM, ascending, none of which overlap.
+    pub fn new(ranges: impl Iterator<Item = PfnRange>, table: &[FrameMeta]) -> Self {
+        let chunks = table.len().div_ceil(CHUNK as usize);
+        let fresh: Vec<PfnRange> = ranges.filter(|r| !r.is_empty()).collect();
+        let free = fresh.iter().map(PfnRange::len).sum();
+        Buddy { heads: [NONE; ORDERS], free, fresh, open: vec![0; chunks.div_ceil(64)] }
     }
 
     pub fn free_frames(&self) -> u32 {
         self.free
     }
 
-    /// Give a range of RAM to the allocator, in the largest blocks that fit it.
-    pub fn add(&mut self, table: &[FrameMeta], range: PfnRange) {
-        let mut at = range.start.0;
-        while at < range.end.0 {
-            let fits = (range.end.0 - at).ilog2();
+    /// The ranges of frames whose records mean something.
+    pub fn opened(&self, table: &[FrameMeta]) -> impl Iterator<Item = PfnRange> + use<> {
+        let (open, total) = (self.open.clone(), table.len() as u32);
+        let chunks = (0..total.div_ceil(CHUNK)).filter(move |c| open[*c as usize / 64] >> (c % 64) & 1 == 1);
+        chunks.map(move |c| PfnRange { start: Pfn(c * CHUNK), end: Pfn((c * CHUNK + CHUNK).min(total)) })
+    }
+
+    /// Put the last fresh chunk on the lists, in the largest blocks that fit; `false` where nothing is fresh.
+    #[cold]
+    fn open_chunk(&mut self, table: &[FrameMeta]) -> bool {
+        let Some(last) = self.fresh.last_mut() else { return false };
+        let chunk = (last.end.0 - 1) / CHUNK;
+        let mut at = last.start.0.max(chunk * CHUNK);
+        let end = last.end.0;
+        last.end = Pfn(at);
+        if last.is_empty() {
+            self.fresh.pop();
+        }
+        // A chunk may lie in several ranges.
+        let word = &mut self.open[chunk as usize / 64];
+        if *word >> (chunk % 64) & 1 == 0 {
+            *word |= 1 << (chunk % 64);
+            table[(chunk * CHUNK) as usize..].iter().take(CHUNK as usize).for_each(FrameMeta::clear_all);
+        }
+        while at < end {
+            let fits = (end - at).ilog2();
             let order = at.trailing_zeros().min(fits).min(ORDERS as u32 - 1);
             self.push(table, at, order as usize);
-            self.free += 1 << order;
             at += 1 << order;
         }
+        true
     }
 
     /// A block of 2^order frames, split from a larger one where need be.
     pub fn take(&mut self, table: &[FrameMeta], order: u8) -> Option<Pfn> {
         let order = order as usize;
-        let found = (order..ORDERS).find(|&o| self.heads[o] != NONE)?;
+        let found = loop {
+            match (order..ORDERS).find(|&o| self.heads[o] != NONE) {
+                Some(found) => break found,
+                None if self.open_chunk(table) => {}
+                None => return None,
+            }
+        };
         let block = self.heads[found];
         self.remove(table, block, found);
         for o in (order..found).rev() {

@@ -168,6 +168,10 @@ impl FrameMeta {
         self.slot.store(0, Relaxed);
         self.word.store(word.0, Release);
     }
+    /// Make of whatever is here the record of a frame in no use.
+    pub fn clear_all(&self) {
+        self.begin(Word::new(State::Inner, AccountId::KERNEL, 0), 0, 0);
+    }
     pub fn set_word(&self, word: Word) {
         self.word.store(word.0, Release);
     }

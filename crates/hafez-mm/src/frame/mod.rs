@@ -96,16 +96,11 @@ impl Frames {
     /// table's frames from `meta` on must be RAM that nothing else uses and be outside `usable`.
     pub unsafe fn new(phys: PhysMap, usable: &[PfnRange], meta: Pfn, total: u32) -> Self {
         let records = phys.ptr(meta).cast::<FrameMeta>();
-        // SAFETY: the caller gave the frames at `meta` to this table alone, for good, and all-zero bytes are valid
-        // records (atomics of zero: `State::Inner`, no holds).
-        let table: &'static [FrameMeta] = unsafe {
-            core::ptr::write_bytes(records, 0, total as usize);
-            core::slice::from_raw_parts(records, total as usize)
-        };
-        let mut buddy = Buddy::new();
-        for range in usable {
-            buddy.add(table, PfnRange { start: range.start, end: Pfn(range.end.0.min(total)) });
-        }
+        // SAFETY: the caller gave the frames at `meta` to this table alone, for good, and any bytes are valid records;
+        // what they say counts only once the buddy allocator has opened their chunk, and cleared them.
+        let table: &'static [FrameMeta] = unsafe { core::slice::from_raw_parts(records, total as usize) };
+        let below = |r: &PfnRange| PfnRange { start: r.start, end: Pfn(r.end.0.min(total)) };
+        let mut buddy = Buddy::new(usable.iter().map(below), table);
         let usable = buddy.free_frames();
         // Without even one frame there is nothing to run: the caller has checked the minimum.
         let zero = buddy.take(table, 0).unwrap_or(Pfn(0));
@@ -130,6 +125,12 @@ impl Frames {
 
     pub fn table(&self) -> &'static [FrameMeta] {
         self.table
+    }
+
+    /// Every frame whose record means something: the others have never been handed out.
+    pub fn known(&self) -> impl Iterator<Item = Pfn> + use<> {
+        let opened = self.buddy.lock().opened(self.table);
+        opened.flat_map(|range| (range.start.0..range.end.0).map(Pfn))
     }
 
     #[inline]
