@@ -100,7 +100,7 @@ impl<P: Platform> Memory<P> {
                 Some(progress) if progress.freed > 0 => fruitless = 0,
                 progress => {
                     fruitless += 1;
-                    if progress.is_some_and(|p| p.queued > 0) {
+                    if progress.is_some_and(|p| p.queued > 0 || p.blocked) {
                         fruitless = 0;
                     }
                     if in_flight > 0 {
@@ -181,11 +181,12 @@ impl<P: Platform> Memory<P> {
             let answers = self.spaces.swap.answers();
             let busy = self.spaces.swap.in_flight();
             // What is being written counts as soon free.
-            if busy > 0 && frames.free() + busy * BATCH as u32 / 2 >= frames.marks.high || busy >= 8 {
+            if busy > 0 && frames.free() + busy * BATCH as u32 / 2 >= frames.marks.high {
                 self.spaces.wait_answer(answers);
                 continue;
             }
             match self.reclaim.batch(&self.spaces) {
+                Some(progress) if progress.blocked => self.spaces.wait_answer(answers),
                 Some(progress) if progress.freed + progress.queued > 0 => fruitless = 0,
                 Some(_) => fruitless += 1,
                 None => break,

@@ -39,6 +39,8 @@ pub struct Progress {
     pub freed: u32,
     /// Free when their write is done.
     pub queued: u32,
+    /// Nothing was tried, as the disk has enough to write: come again when it has answered.
+    pub blocked: bool,
 }
 
 /// What the entries that named a frame told.

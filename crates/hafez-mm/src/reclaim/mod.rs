@@ -59,8 +59,14 @@ impl Reclaim {
                 resident: spaces.frames.usable - spaces.frames.free(),
             };
             let step = policy.next(&view);
-            if step == Step::Age {
-                policy.age();
+            match step {
+                Step::Age => policy.age(),
+                // To unmap and sum pages that cannot be written now would be work for nothing.
+                Step::Take { kind: Kind::Swapped, .. } if !spaces.swap.can_write() => {
+                    return Some(Progress { blocked: true, ..Progress::default() });
+                }
+                Step::Take { .. } => policy.took(),
+                Step::Nothing => {}
             }
             step
         };

@@ -178,13 +178,13 @@ pub fn punch(world: &Rc<World>, _: u64) {
         let mut state = world.state.borrow_mut();
         let content = &mut state.oracle.objects[known.number];
         content.dropped += 1;
+        content.unstable = None;
         if let Err(error) = result {
             // Some of it may be gone, some not: nobody can say any more.
-            content.unstable = Some((0, u64::MAX));
+            content.lost = true;
             drop(state);
             return check(world, known, error);
         }
-        content.unstable = None;
         content.zero(from, to);
     });
 }
@@ -202,7 +202,7 @@ pub fn sync(world: &Rc<World>, _: u64) {
         }
         let state = world.state.borrow();
         let content = &state.oracle.objects[known.number];
-        if content.unstable.is_some() {
+        if content.unstable.is_some() || content.lost {
             return;
         }
         for index in 0..content.end() {
@@ -271,7 +271,7 @@ fn hold_page(world: &World, known: &Known) {
     let still = {
         let state = world.state.borrow();
         let content = &state.oracle.objects[known.number];
-        content.dropped == dropped && content.unstable.is_none()
+        content.dropped == dropped && content.unstable.is_none() && !content.lost
     };
     let mut bytes = [0; PAGE_SIZE];
     pin.read(0, &mut bytes);

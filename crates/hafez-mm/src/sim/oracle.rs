@@ -58,6 +58,8 @@ pub struct Content {
     pub written: BTreeMap<u64, u64>,
     /// Pages that a call under way is changing: nothing can be said of them.
     pub unstable: Option<(u64, u64)>,
+    /// A call failed half-way: nothing can be said of any of its bytes from then on.
+    pub lost: bool,
     /// Times that pages were dropped.
     pub dropped: u64,
 }
@@ -67,7 +69,7 @@ impl Content {
         self.size.div_ceil(PAGE_SIZE as u64)
     }
     pub fn is_unstable(&self, index: u64) -> bool {
-        self.unstable.is_some_and(|(from, to)| (from..to).contains(&index))
+        self.lost || self.unstable.is_some_and(|(from, to)| (from..to).contains(&index))
     }
     /// Bytes `[from, to)` read as zero from now on.
     pub fn zero(&mut self, from: u64, to: u64) {

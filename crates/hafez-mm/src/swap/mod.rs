@@ -54,6 +54,9 @@ pub trait SwapDevice: Send + Sync {
 pub const CLUSTER: usize = 64;
 /// Requests in flight at most: enough to keep a disk busy, few enough that completion order does not matter.
 const REQUESTS: usize = 16;
+/// Writes among them: a disk that has four clusters to write is busy, and what more could be queued would stand in the way of
+/// the reads, for which somebody waits.
+const WRITES: usize = 4;
 
 /// A page on its way.
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +141,11 @@ impl Swap {
     pub fn has_room(&self) -> bool {
         let state = self.state.lock();
         state.blocks.free() > 0 && state.slots.has_room()
+    }
+
+    /// Whether a write could begin now. If not, some are under way, and an answer will come.
+    pub fn can_write(&self) -> bool {
+        self.requests[..WRITES].iter().any(|request| !request.lock().live)
     }
 
     /// Requests in flight.
@@ -281,9 +289,10 @@ impl Swap {
     }
 
     fn open(&self, op: SwapOp) -> Option<u32> {
-        // Readers keep a few requests for themselves: a fault waits, a write does not.
-        let count = if op == SwapOp::Write { REQUESTS - 4 } else { REQUESTS };
-        self.requests[..count].iter().enumerate().find_map(|(n, request)| {
+        // Each kind has its own: reads never wait for writes to end.
+        let (first, end) = if op == SwapOp::Write { (0, WRITES) } else { (WRITES, REQUESTS) };
+        let requests = self.requests[..end].iter().enumerate().skip(first);
+        requests.into_iter().find_map(|(n, request)| {
             let mut request = request.lock();
             if request.live {
                 return None;

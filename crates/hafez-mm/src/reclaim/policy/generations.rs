@@ -70,9 +70,11 @@ impl Policy for Generations {
                 None => Step::Age,
             };
         }
+        Step::Take { kind, generation: self.list(age) }
+    }
+    fn took(&mut self) {
         self.walks = 0;
         self.taken += BATCH as u32;
-        Step::Take { kind, generation: self.list(age) }
     }
     fn age(&mut self) {
         self.youngest = self.youngest.wrapping_add(1);

@@ -46,6 +46,8 @@ pub trait Policy: Send {
     fn next(&mut self, view: &View) -> Step;
     /// The walk that [`Step::Age`] asks for begins now.
     fn age(&mut self) {}
+    /// The batch that [`Step::Take`] asks for is taken now. It is not where the disk has enough to write already.
+    fn took(&mut self) {}
 }
 
 /// The policies by name.
