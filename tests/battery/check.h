@@ -60,7 +60,7 @@ static void result_(long value, int error, int pointer) {
         fflush(stdout); } while (0)
 
 /* What a child does; its status is the value. */
-#define CHILD(body) ({ fflush(stdout); pid_t child_ = fork(); if (!child_) { body; fflush(stdout); _exit(0); } \
+#define CHILD(...) ({ fflush(stdout); pid_t child_ = fork(); if (!child_) { __VA_ARGS__; fflush(stdout); _exit(0); } \
         int status_ = -1; while (waitpid(child_, &status_, 0) < 0 && errno == EINTR); errno = 0; status_; })
 
 static char place_[] = "/dev/shm/battery-XXXXXX";

@@ -29,7 +29,29 @@ macro_rules! families {
         }
     )* };
 }
-families! { memory futex time limits }
+families! { memory futex time limits process signals wait identity pipes files directories events }
+
+/// What another user than root is refused. Only root can become that user, and its answers are compared under a name of their own.
+#[test]
+fn identity_of_nobody() {
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+    let scratch = Scratch::new();
+    let program = battery::build("identity.c", &scratch);
+    if !std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0) {
+        return;
+    }
+    let answers = |mut command: std::process::Command| {
+        let done = command.current_dir("/").uid(NOBODY).gid(NOBODY).output().expect("a run");
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
+        Answers::read(&text.replace("identity.", "nobody."))
+    };
+    let outside = answers(std::process::Command::new(&program));
+    let inside = answers(Hafez::memory("64M").command(&[&program]));
+    let wrong = battery::compare("nobody", &outside, &inside);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
 
 /// What the list says of each call is what the machine answers.
 #[test]
