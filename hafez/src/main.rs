@@ -15,6 +15,7 @@
 #![deny(unsafe_code)] // one instruction in `tsc` is the exception
 
 mod accel;
+mod aio;
 mod cli;
 mod doctor;
 mod kernel;

@@ -7,6 +7,7 @@
 use super::plan::{Plan, Verbosity};
 use super::swap::Swap;
 use crate::accel::{self, Accel};
+use crate::aio;
 use crate::cli::{AccelChoice, Policy, RunArgs};
 use anyhow::{Context, Result, bail};
 use hafez_link::{Level, port};
@@ -78,7 +79,7 @@ impl Machine {
             line.add("-fsdev", fsdev);
             line.device(format!("virtio-9p-device,fsdev={0},mount_tag={0}", share.tag));
         }
-        line.swap(&swap)?;
+        line.swap(&swap, aio::best(&qemu))?;
         line.args.extend(args.qemu_arg.iter().cloned());
         line.inherit(&kernel)?;
 
@@ -253,19 +254,21 @@ impl Line {
         Ok(ours.into())
     }
 
-    fn swap(&mut self, swap: &Swap) -> Result<()> {
+    fn swap(&mut self, swap: &Swap, aio: &str) -> Result<()> {
         // Swap need not survive a power cut, so no flush ever reaches the disk below. An error goes to the guest, which knows what
         // to do; QEMU's default would stop the machine.
-        let policy =
-            "if=none,id=swap,format=raw,cache=unsafe,aio=threads,discard=unmap,werror=report,rerror=report";
+        let disk = "if=none,id=swap,format=raw,cache=unsafe,discard=unmap,werror=report,rerror=report";
         match swap {
             Swap::None => return Ok(()),
             Swap::Open { file, offset, size } => {
                 self.inherit(file)?;
-                self.add("-drive", format!("{policy},offset={offset},size={size},file={}", path_of(file)));
+                self.add(
+                    "-drive",
+                    format!("{disk},aio={aio},offset={offset},size={size},file={}", path_of(file)),
+                );
             }
             Swap::Uri(uri) => {
-                let mut drive = OsString::from(format!("{policy},file="));
+                let mut drive = OsString::from(format!("{disk},file="));
                 drive.push(escape(uri));
                 self.add("-drive", drive);
             }
