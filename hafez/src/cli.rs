@@ -120,6 +120,9 @@ fn non_empty(text: &str) -> Result<OsString, String> {
 /// The least RAM that the kernel and a small static program start in, MiB.
 pub const LEAST_MEMORY: Size = Size(8 << 20);
 
+/// The most CPUs that the kernel uses.
+const MOST_CPUS: u32 = 16;
+
 impl RunArgs {
     /// What clap cannot know. `all` is the whole command line.
     fn check(&self, all: &[OsString]) -> Result<(), String> {
@@ -138,7 +141,11 @@ impl RunArgs {
             (self.report.is_some(), "--report: reports are not there yet"),
             (self.port.is_some(), "-p: the machine has no network yet"),
             (self.cpus == 0, "--cpus 0: a machine needs a processor; give 1"),
-            (self.cpus > 1, "--cpus: the kernel runs on one processor for now; give 1"),
+            (self.cpus > MOST_CPUS, "--cpus: 16 processors are the most; give 1 to 16"),
+            (
+                self.icount && self.cpus > 1,
+                "--icount counts the instructions of one processor; it goes with --cpus 1",
+            ),
             (
                 self.icount && self.accel == AccelChoice::Kvm,
                 "--icount counts emulated instructions; it goes with --accel tcg, not kvm",
@@ -246,7 +253,9 @@ mod tests {
         for (args, part) in [
             (&["-m", "12Q", "true"][..], "no unit is called \"Q\""),
             (&["-m", "1M", "true"], "the minimum is 8 MiB"),
-            (&["--cpus", "4", "true"], "one processor for now"),
+            (&["--cpus", "17", "true"], "give 1 to 16"),
+            (&["--cpus", "0", "true"], "give 1"),
+            (&["--cpus", "2", "--icount", "true"], "--cpus 1"),
             (&["--zram", "30", "true"], "not there yet"),
             (&["-p", "80:80", "true"], "no network yet"),
             (&["--policy", "best", "true"], "generations, clock"),

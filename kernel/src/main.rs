@@ -62,6 +62,7 @@ extern "C" fn kernel_main() -> ! {
 fn init() {
     let info = arch::boot::info();
     log::info!("{} KiB of RAM, up {} us after reset", info.ram_frames * 4, arch::time::now_ns() / 1000);
+    sched::start_cpus();
     devices(info);
     process::start::start()
 }

@@ -46,7 +46,7 @@ fn bad_arguments_get_one_line() {
         (&["--swap", "9999T"], &["no room"]),
         (&["--root", "/nowhere"], &["--root /nowhere"]),
         (&["--rw", "/nowhere"], &["--rw /nowhere"]),
-        (&["--cpus", "9"], &["--cpus"]),
+        (&["--cpus", "17"], &["--cpus"]),
     ] {
         let outcome = run(options);
         failed(&outcome, 125, words);

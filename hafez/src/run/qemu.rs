@@ -141,7 +141,8 @@ fn kernel_arguments(args: &RunArgs, verbosity: &Verbosity) -> String {
         Level::Debug => "debug",
         Level::Trace => "trace",
     };
-    format!("hafez.policy={policy} hafez.tsc_hz={hz} hafez.log={log}")
+    let cpus = args.cpus;
+    format!("hafez.policy={policy} hafez.tsc_hz={hz} hafez.log={log} hafez.cpus={cpus}")
 }
 
 /// QEMU reads a comma as the end of an option; two stand for one.
@@ -210,7 +211,7 @@ impl Line {
                 self.add("-cpu", "host");
             }
             Accel::Tcg => {
-                self.add("-accel", "tcg");
+                self.add("-accel", if args.cpus > 1 { "tcg,thread=multi" } else { "tcg" });
                 self.add("-cpu", if args.icount { CPU_COUNTED } else { CPU_EMULATED });
             }
         }

@@ -74,7 +74,7 @@ static LOADS: Mutex<Loads> = Mutex::new(Loads { averages: [0; 3], sampled: 0, id
 /// The samples that have become due since the last look are made up for now, each with the mean of that time. So no
 /// timer wakes an idle machine for it.
 pub fn loads() -> [u64; 3] {
-    let (now, idle) = (clock::monotonic(), sched::idle_time());
+    let (now, idle) = (clock::monotonic(), sched::idle_times());
     let mut loads = LOADS.lock();
     let time = now - loads.sampled;
     let steps = time / PERIOD;

@@ -22,6 +22,7 @@ use crate::sched::{self, Thread};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use hafez_mm::lock::Mutex;
+use linux_raw_sys::general as abi;
 
 /// Bits of [`Task::work`].
 pub mod work {
@@ -196,6 +197,14 @@ impl Task {
     /// The kernel thread that runs this task, if it has started.
     pub fn thread(&self) -> Option<Arc<Thread>> {
         self.thread.lock().clone()
+    }
+
+    /// Have the scheduler heed its nice value and policy.
+    pub fn weigh(&self) {
+        if let Some(thread) = self.thread() {
+            let idle = self.policy.load(Ordering::Relaxed) == abi::SCHED_IDLE;
+            thread.set_nice(self.nice.load(Ordering::Relaxed), idle);
+        }
     }
 
     /// Ask for rare work, and get the task to look soon: an interruptible wait of its ends.

@@ -13,8 +13,17 @@
 //! and in the trap loop on its way back to the program (`preempt_if_needed`). Interrupts come in while a program runs and
 //! while the CPU idles.
 //!
-//! Locks, outermost first: a wait queue's, the timers', the run queue's. None is held across a switch.
+//! Locks, outermost first: a wait queue's, the timers', a run queue's. None is held across a switch.
+//!
+//! | file | what |
+//! |---|---|
+//! | `run.rs` | the CPUs' queues, and the switch |
+//! | `fair.rs` | how much a thread has had, and what its nice level is worth |
+//! | `place.rs` | on which CPU a thread goes on |
+//! | `wait.rs`, `timer.rs` | waiting for something, or for a time |
 
+mod fair;
+mod place;
 mod run;
 mod stack;
 mod thread;
@@ -67,6 +76,10 @@ impl core::ops::Deref for Current {
 pub fn init() {
     run::init();
 }
+/// Start the other CPUs, if there are to be any; returns when they run.
+pub fn start_cpus() {
+    run::start_cpus();
+}
 /// The boot context is done: from now on it only idles.
 pub fn idle() -> ! {
     run::idle()
@@ -87,7 +100,7 @@ pub fn spawn(
     if !run::add_thread(&thread) {
         return Err(NoMemory);
     }
-    run::wake(&thread);
+    run::wake(thread.clone());
     Ok(thread)
 }
 /// Let the others run first, and interrupts in: who yields in a loop may be waiting for one.
@@ -111,17 +124,23 @@ pub fn need_resched() -> bool {
 #[inline(always)]
 pub fn preempt_if_needed() {
     if need_resched() {
-        run::switch();
+        run::preempt();
     }
 }
 /// The current thread has seen why it was interrupted.
 pub fn clear_interrupt() {
     current().clear_interrupt();
 }
-/// Time this CPU had nothing to run, in nanoseconds.
-pub fn idle_time() -> u64 {
-    run::idle_time()
+/// Time the CPU had nothing to run, in nanoseconds.
+pub fn idle_time(cpu: usize) -> u64 {
+    run::idle_time(cpu)
 }
+/// The same, of all CPUs together.
+pub fn idle_times() -> u64 {
+    (0..arch::cpu::count()).map(idle_time).sum()
+}
+/// How long a thread runs while another of the same nice level waits, in nanoseconds.
+pub const SLICE: u64 = fair::SLICE;
 /// Threads that run or want to, and threads in all.
 pub fn counts() -> (usize, usize) {
     run::counts()

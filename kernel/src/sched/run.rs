@@ -1,77 +1,152 @@
-//! Who runs: the run queue of a CPU, switching, and time slices.
+//! Who runs: the run queue of each CPU, switching, and time slices.
 //!
-//! Round robin: a thread runs until it waits, or until its slice is over and another is ready. The timer is set only
-//! while there is something to take turns with, or a timer pending: an idle machine, and one with a single busy
-//! program, take no clock interrupts.
+//! A CPU takes the thread of its queue that has had the least ([`fair`]), and lets it run until it waits, or until its slice
+//! is over and another has had less. The timer is set only while there is something to take turns with, or a timer pending: an
+//! idle CPU, and one with a single busy program, take no clock interrupts.
 //!
-//! The one lock here guards the queue and every change of a thread's state; it is innermost (nothing is locked or freed
-//! under it). Between `Waiting` and the actual switch a wake-up may come: then the thread is still current, is made
-//! `Running` again and does not switch at all.
+//! # Who changes a thread's state
+//!
+//! ```text
+//!   Running → Waiting          the thread itself, before it looks at its condition
+//!   Waiting → Running          whoever wakes it before it has left, or the thread itself
+//!   Waiting → Parked           its CPU, under the queue's lock, when it leaves
+//!   Parked  → Ready            whoever wakes it then: exactly one succeeds, and puts it on a queue
+//!   Ready   → Running          the CPU that takes it from its queue
+//! ```
+//!
+//! Between `Parked` and the moment at which its registers are saved a thread is still `on_cpu`. Woken then, it goes to the queue of
+//! the very CPU that is leaving it, and nobody else takes it from there: so no CPU ever waits for another to finish a switch.
+//!
+//! # Locks
+//!
+//! One for each CPU's queue. It is innermost: nothing is locked, allocated or freed under it. No two are held at once. Another CPU
+//! may add to a queue or take from it; only its own switches.
 //!
 //! A thread cannot free its own stack: who runs next does it, first thing (`after_switch`).
 
-use super::{thread::State, thread::Thread, timer};
+use super::fair::{self, virtual_time};
+use super::{place, thread::State, thread::Thread, timer};
+use crate::arch::cpu::MAX_CPUS;
 use crate::arch::paging::{self, MAX_TAGS};
 use crate::{arch, arch::context, mem};
-use alloc::{collections::VecDeque, sync::Arc, sync::Weak, vec::Vec};
+use alloc::{collections::BinaryHeap, sync::Arc, sync::Weak, vec::Vec};
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Release};
 use hafez_mm::Space;
-use hafez_mm::lock::Mutex;
+use hafez_mm::lock::{Mutex, MutexGuard};
 
-/// A slice, in nanoseconds: short enough for a human, and long against the switch.
-const SLICE_NS: u64 = 5_000_000;
+/// A CPU's threads.
+#[repr(align(64))]
+pub(super) struct Cpu {
+    run: Mutex<Option<Run>>,
+    /// Threads on the queue, and one more while one runs; to be read without the lock.
+    pub load: AtomicUsize,
+    /// The virtual clock, as the lock's holder left it.
+    pub clock: AtomicU64,
+}
+
+/// A thread on a queue: the one that has had the least is the greatest.
+pub(super) struct Entry {
+    virtual_time: u64,
+    pub thread: Arc<Thread>,
+}
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.virtual_time == other.virtual_time
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        other.virtual_time.cmp(&self.virtual_time)
+    }
+}
 
 pub(super) struct Run {
     current: Arc<Thread>,
     idle: Arc<Thread>,
-    ready: VecDeque<Arc<Thread>>,
-    /// Who ran before; let go by who runs now.
-    previous: Option<Arc<Thread>>,
+    ready: BinaryHeap<Entry>,
     /// The spaces whose translations this CPU may hold, by tag. Each is `activate`d in the memory core.
     tagged: ArrayVec<Arc<Space>, MAX_TAGS>,
     /// The tag to take next where none is free.
     next_tag: usize,
-    /// The one that is loaded; null for the kernel's own root. A thread without a space leaves it as it is.
-    loaded: *const Space,
     /// When the current thread took over.
     since: u64,
+    /// When its slice is over, if another waits.
+    turn_end: u64,
     /// For what time the timer's interrupt is set; `u64::MAX` for none.
     timer_set: u64,
 }
 
-// SAFETY: the pointer in it only names; nothing is reached through it.
-unsafe impl Send for Run {}
+static CPUS: [Cpu; MAX_CPUS] =
+    [const { Cpu { run: Mutex::new(None), load: AtomicUsize::new(0), clock: AtomicU64::new(fair::BEGIN) } };
+        MAX_CPUS];
 
-static RUN: Mutex<Option<Run>> = Mutex::new(None);
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Make the boot context the idle thread.
+/// Give a CPU its idle thread, which is taken to run there.
+fn add_cpu(cpu: usize, idle: Arc<Thread>) {
+    *CPUS[cpu].run.lock() = Some(Run {
+        current: idle.clone(),
+        idle,
+        ready: BinaryHeap::new(),
+        tagged: ArrayVec::new(),
+        next_tag: 0,
+        since: arch::time::now_ns(),
+        turn_end: 0,
+        timer_set: u64::MAX,
+    });
+}
+
+/// Make the boot context the idle thread of the first CPU.
 pub(super) fn init() {
     let idle = Arc::new(Thread::boot());
     arch::cpu::current().store(Arc::as_ptr(&idle).cast_mut().cast(), Relaxed);
-    *RUN.lock() = Some(Run {
-        current: idle.clone(),
-        idle,
-        ready: VecDeque::new(),
-        previous: None,
-        tagged: ArrayVec::new(),
-        next_tag: 0,
-        loaded: core::ptr::null(),
-        since: arch::time::now_ns(),
-        timer_set: u64::MAX,
-    });
+    add_cpu(0, idle);
     arch::irq::set_timer_handler(on_timer);
     arch::panic::set_more(tell_threads);
 }
 
+/// Start the other CPUs, if there are to be any. Each begins with its idle thread.
+pub(super) fn start_cpus() {
+    let mut stack = |cpu: usize| {
+        let (idle, top) = Thread::idle(cpu)?;
+        let room = BinaryHeap::with_capacity(THREADS.load(Relaxed) + 1);
+        add_cpu(cpu, Arc::new(idle));
+        with(cpu, |run| run.ready = room);
+        Some(top)
+    };
+    arch::smp::start_others(&mut stack, begin_idle);
+}
+
+/// The first of `sched` on another CPU.
+fn begin_idle() -> ! {
+    let here = arch::cpu::id();
+    with(here, |run| {
+        arch::cpu::current().store(Arc::as_ptr(&run.idle).cast_mut().cast(), Relaxed);
+        run.since = arch::time::now_ns();
+    });
+    place::is_idle(here);
+    idle()
+}
+
+/// What may be known of a CPU without its lock.
+pub(super) fn cpu(cpu: usize) -> &'static Cpu {
+    &CPUS[cpu]
+}
+
 #[inline(always)]
-fn with<R>(f: impl FnOnce(&mut Run) -> R) -> R {
-    f(RUN.lock().as_mut().expect("sched::init comes first"))
+pub(super) fn with<R>(cpu: usize, f: impl FnOnce(&mut Run) -> R) -> R {
+    f(CPUS[cpu].run.lock().as_mut().expect("the CPU has its idle thread"))
 }
 
 impl Run {
-    /// Let the timer interrupt at `at`, if it would not come earlier anyhow.
+    /// Let the timer interrupt at `at`, if it would not come earlier anyhow. On the CPU itself only.
     fn arm(&mut self, at: u64) {
         if at < self.timer_set {
             self.timer_set = at;
@@ -79,60 +154,138 @@ impl Run {
         }
     }
 
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         Arc::ptr_eq(&self.current, &self.idle)
     }
 
-    /// Wake a waiting thread; whether it was waiting.
-    fn wake(&mut self, thread: &Arc<Thread>) -> bool {
-        if thread.state() != State::Waiting {
-            return false;
-        }
-        if Arc::ptr_eq(thread, &self.current) {
-            thread.set_state(State::Running);
+    fn note_load(&self, cpu: &Cpu) {
+        cpu.load.store(self.ready.len() + !self.is_idle() as usize, Relaxed);
+    }
+
+    /// Put a thread on the queue of `cpu`. Whether the CPU should look at its queue soon, for want of something to do or
+    /// because this one comes first.
+    #[inline]
+    pub(super) fn add(&mut self, cpu: &Cpu, here: bool, thread: Arc<Thread>) -> bool {
+        let virtual_time = thread.virtual_time.load(Relaxed);
+        // Room was reserved when the thread was made.
+        self.ready.push(Entry { virtual_time, thread });
+        self.note_load(cpu);
+        if self.is_idle() {
             return true;
         }
-        thread.set_state(State::Ready);
-        // Room was reserved when the thread was made.
-        self.ready.push_back(thread.clone());
-        if self.is_idle() {
-            arch::cpu::need_resched().set(true);
-        } else if self.ready.len() == 1 {
-            let end = self.since + SLICE_NS;
-            self.arm(end.max(arch::time::now_ns()));
+        // What the current thread has had since it took over is not looked at: that is a slice at most.
+        let first = self.current.virtual_time.load(Relaxed) > virtual_time + fair::WAKE;
+        if !here {
+            // A single thread that runs has set no timer for its slice.
+            return first || self.ready.len() == 1;
         }
-        true
+        self.arm(if first { self.turn_end.min(arch::time::now_ns() + fair::WAKE) } else { self.turn_end });
+        first
+    }
+
+    /// The current thread's virtual time.
+    #[inline]
+    fn virtual_now(&self, now: u64) -> u64 {
+        let rate = self.current.rate.load(Relaxed);
+        self.current.virtual_time.load(Relaxed) + virtual_time(now.saturating_sub(self.since), rate)
     }
 
     /// Take the next thread, if it is another than the current: from whom, to whom.
     #[inline(always)]
-    fn choose(&mut self) -> Option<(*const Thread, *const Thread)> {
-        let next = match self.ready.pop_front() {
-            Some(next) => next,
-            None if self.current.state() == State::Running => return None,
-            None => self.idle.clone(),
+    fn choose(&mut self, here: usize) -> Option<(*const Thread, *const Thread)> {
+        let stays = match self.current.state() {
+            State::Running if self.ready.is_empty() => return None,
+            State::Running => !self.is_idle(),
+            State::Waiting if !self.current.park() => return None,
+            _ => false,
         };
         arch::cpu::need_resched().set(false);
-        next.set_state(State::Running);
+        let cpu = &CPUS[here];
         let now = arch::time::now_ns();
-        self.current.cpu_ns.fetch_add(now - self.since, Relaxed);
+        let ran = now.saturating_sub(self.since);
         self.since = now;
+        self.turn_end = now + fair::SLICE;
+        self.current.cpu_ns.store(self.current.cpu_ns.load(Relaxed) + ran, Relaxed);
+        let had = self.current.virtual_time.load(Relaxed);
+        let had = had + virtual_time(ran, self.current.rate.load(Relaxed));
+        self.current.virtual_time.store(had, Relaxed);
+        let next = match self.ready.pop() {
+            Some(entry) => {
+                if entry.virtual_time > cpu.clock.load(Relaxed) {
+                    cpu.clock.store(entry.virtual_time, Relaxed);
+                }
+                if self.is_idle() {
+                    place::is_busy(here);
+                }
+                entry.thread
+            }
+            None => {
+                place::is_idle(here);
+                self.idle.clone()
+            }
+        };
+        next.set_state(State::Running);
+        next.on_cpu.store(true, Relaxed);
+        next.cpu.store(here, Relaxed);
         let to = Arc::as_ptr(&next);
         arch::cpu::current().store(to.cast_mut().cast(), Relaxed);
         let from = core::mem::replace(&mut self.current, next);
         let from_at = Arc::as_ptr(&from);
-        // A waiting thread is kept by the queue that it waits on; a dead one by `previous`, for its stack; the idle thread
-        // by `idle`. Only until the switch is done must `previous` keep the others too.
-        if from.state() == State::Running && !Arc::ptr_eq(&from, &self.idle) {
+        self.current.before.store(from_at.cast_mut(), Relaxed);
+        if stays {
             from.set_state(State::Ready);
-            self.ready.push_back(from);
-        } else {
-            self.previous = Some(from);
+            self.ready.push(Entry { virtual_time: had, thread: from });
+        } else if from.state() >= State::Moving {
+            // Nobody else may hold it: `after_switch` takes this reference over.
+            core::mem::forget(from);
         }
-        if !self.ready.is_empty() && !self.is_idle() {
-            self.arm(now + SLICE_NS);
+        // A thread that waits holds itself, by its own stack; the idle thread is held by `idle`.
+        if !self.ready.is_empty() {
+            self.arm(self.turn_end);
         }
+        self.note_load(cpu);
         Some((from_at, to))
+    }
+
+    /// Whether the current thread goes on, though it was asked to look: it does while no other comes first.
+    fn goes_on(&mut self, here: usize) -> bool {
+        arch::cpu::need_resched().set(false);
+        if !self.current.may_run_on(here) && !self.is_idle() {
+            self.current.set_state(State::Moving);
+            return false;
+        }
+        let Some(first) = self.ready.peek() else { return true };
+        if self.is_idle() {
+            return false;
+        }
+        let now = arch::time::now_ns();
+        let had = self.virtual_now(now);
+        let over = now >= self.turn_end;
+        if had > first.virtual_time + if over { 0 } else { fair::WAKE } {
+            return false;
+        }
+        if over {
+            self.turn_end = now + fair::SLICE;
+        }
+        self.arm(self.turn_end);
+        true
+    }
+
+    /// Take a thread that may run on `to` off the queue, the last to come first: it would wait longest.
+    pub(super) fn give(&mut self, cpu: &Cpu, to: usize) -> Option<Arc<Thread>> {
+        let wanted = |entry: &&Entry| entry.thread.may_move() && entry.thread.may_run_on(to);
+        let which = Arc::as_ptr(&self.ready.iter().filter(wanted).min()?.thread);
+        self.take(cpu, which)
+    }
+
+    /// Take this thread off the queue, if it is there.
+    pub(super) fn take(&mut self, cpu: &Cpu, which: *const Thread) -> Option<Arc<Thread>> {
+        let mut entries = core::mem::take(&mut self.ready).into_vec();
+        let at = entries.iter().position(|entry| Arc::as_ptr(&entry.thread) == which);
+        let taken = at.map(|at| entries.swap_remove(at).thread);
+        self.ready = entries.into();
+        self.note_load(cpu);
+        taken
     }
 
     /// Load a space that is tagged; whether it was.
@@ -140,8 +293,7 @@ impl Run {
     fn load_tagged(&mut self, at: *const Space) -> bool {
         let Some(tag) = self.tagged.iter().position(|tagged| Arc::as_ptr(tagged) == at) else { return false };
         let space = &self.tagged[tag];
-        self.loaded = at;
-        paging::load_space(space.root(), space.id(), tag);
+        paging::load_space(space.root(), space.id(), tag, at.cast());
         true
     }
 
@@ -178,50 +330,80 @@ fn tell_threads() {
     let Some(all) = ALL.try_lock() else { return };
     for thread in all.iter().filter_map(Weak::upgrade) {
         crate::early_println!("thread {} \"{}\" {:?}", thread.id(), thread.name(), thread.state());
-        if thread.state() == State::Waiting || thread.state() == State::Ready {
+        if thread.is_off_cpu() {
             thread.context.trace();
         }
     }
 }
 
-/// Room for one more thread on the queue; it is counted.
+/// Room for one more thread on every queue; it is counted.
 pub(super) fn add_thread(thread: &Arc<Thread>) -> bool {
-    {
+    let count = THREADS.fetch_add(1, Relaxed) + 1;
+    let listed = {
         let mut all = ALL.lock();
         all.retain(|thread| thread.strong_count() != 0);
-        if all.try_reserve(1).is_err() {
-            return false;
-        }
-        all.push(Arc::downgrade(thread));
+        all.try_reserve(1).map(|()| all.push(Arc::downgrade(thread))).is_ok()
+    };
+    let roomy = listed && (0..arch::cpu::count()).all(|cpu| make_room(cpu, count)) && timer::reserve(count);
+    if !roomy {
+        THREADS.fetch_sub(1, Relaxed);
     }
-    let count = THREADS.load(Relaxed) + 1;
-    let roomy = with(|run| {
-        let missing = count.saturating_sub(run.ready.len());
-        run.ready.try_reserve(missing).is_ok()
-    });
-    if roomy && timer::reserve(count) {
-        THREADS.store(count, Relaxed);
+    roomy
+}
+
+/// Room for `count` threads on a CPU's queue. The memory is asked for without the lock.
+fn make_room(cpu: usize, count: usize) -> bool {
+    if with(cpu, |run| run.ready.capacity() >= count) {
         return true;
     }
-    false
+    let mut larger: BinaryHeap<Entry> = BinaryHeap::new();
+    if larger.try_reserve(count.next_power_of_two()).is_err() {
+        return false;
+    }
+    let mut larger = larger.into_vec();
+    let _old = with(cpu, |run| {
+        // What another CPU has made meanwhile may be larger still.
+        if run.ready.capacity() >= larger.capacity() {
+            return Vec::new();
+        }
+        let mut old = core::mem::take(&mut run.ready).into_vec();
+        larger.append(&mut old);
+        run.ready = core::mem::take(&mut larger).into();
+        old
+    });
+    true
 }
 
 /// Wake a waiting thread; whether it was waiting. Interrupt handlers may call it.
-pub(super) fn wake(thread: &Arc<Thread>) -> bool {
-    with(|run| run.wake(thread))
+#[inline]
+pub(super) fn wake(thread: Arc<Thread>) -> bool {
+    loop {
+        if thread.unpark() {
+            place::enqueue(thread);
+            return true;
+        }
+        if thread.stay() {
+            return true;
+        }
+        if !matches!(thread.state(), State::Parked | State::Waiting) {
+            return false;
+        }
+    }
 }
 
 /// Give up the CPU; returns when the thread runs again. If it is `Running` it stays on the queue; if `Waiting`, until
 /// somebody wakes it (at once if somebody has already).
 pub(super) fn switch() {
+    let here = arch::cpu::id();
     let (from, to, ready) = {
-        let mut guard = RUN.lock();
-        let run = guard.as_mut().expect("sched::init comes first");
-        let Some((from, to)) = run.choose() else { return };
-        // SAFETY: both are alive: `current` holds one; `previous` or the queue the other.
+        let mut guard: MutexGuard<'_, Option<Run>> = CPUS[here].run.lock();
+        let run = guard.as_mut().expect("the CPU has its idle thread");
+        let Some((from, to)) = run.choose(here) else { return };
+        // SAFETY: both are alive: `current` holds one; its own stack, the queue, `idle` or `before` the other.
         let (from, to) = unsafe { (&*from, &*to) };
         let space = to.space_at.load(Relaxed).cast_const();
-        (from, to, space.is_null() || space == run.loaded || run.load_tagged(space))
+        paging::set_lazy(space.is_null());
+        (from, to, space.is_null() || space.cast() == paging::loaded() || run.load_tagged(space))
     };
     if !ready {
         load_space_of(to);
@@ -231,19 +413,28 @@ pub(super) fn switch() {
     after_switch();
 }
 
-/// First thing on the new thread: let go of the one before.
+/// First thing on the new thread: the one before has left this CPU.
 #[inline]
 pub(super) fn after_switch() {
-    let previous = with(|run| run.previous.take());
-    if let Some(thread) = previous
-        && thread.state() == State::Dead
-    {
-        bury(&thread);
+    let before = super::current().before.load(Relaxed).cast_const();
+    // SAFETY: `choose` stored it, and it lives at least until it is no longer `on_cpu`: see there.
+    let thread = unsafe { &*before };
+    if thread.state() >= State::Moving {
+        return leave_behind(before);
     }
+    thread.on_cpu.store(false, Release);
 }
 
+/// A thread that is dead, or must go on elsewhere.
 #[cold]
-fn bury(thread: &Thread) {
+fn leave_behind(thread: *const Thread) {
+    // SAFETY: `choose` gave up its reference for this one.
+    let thread = unsafe { Arc::from_raw(thread) };
+    thread.on_cpu.store(false, Release);
+    if thread.state() == State::Moving {
+        thread.set_state(State::Ready);
+        return place::enqueue(thread);
+    }
     let stack = thread.stack.lock().take();
     if let Some(stack) = stack {
         stack.give_back();
@@ -253,84 +444,94 @@ fn bury(thread: &Thread) {
 
 #[cold]
 fn load_space_of(thread: &Thread) {
-    let evicted = thread.with_space(|space| with(|run| space.and_then(|space| run.load(space))));
+    let here = arch::cpu::id();
+    let evicted = thread.with_space(|space| with(here, |run| space.and_then(|space| run.load(space))));
     if let Some(old) = evicted {
-        mem::memory().deactivate(&old, arch::cpu::id());
+        mem::memory().deactivate(&old, here);
     }
 }
 
 /// The current thread has another space than before, or none: then nothing of the old one stays on this CPU.
 pub(super) fn load_own_space() {
     let thread = super::current();
-    if !thread.space_at.load(Relaxed).is_null() {
+    let none = thread.space_at.load(Relaxed).is_null();
+    paging::set_lazy(none);
+    if !none {
         return load_space_of(&thread);
     }
     // The space stays tagged, as others may run in it. When it is destroyed, the memory core flushes it, and what the tag
     // keeps is not used again.
-    with(|run| {
-        if !core::mem::replace(&mut run.loaded, core::ptr::null()).is_null() {
-            paging::load_kernel_space();
-        }
-    });
+    if !paging::loaded().is_null() {
+        paging::load_kernel_space();
+    }
+}
+
+/// The trap loop, on its way back to a program, after something asked for a look.
+pub(super) fn preempt() {
+    let here = arch::cpu::id();
+    if !with(here, |run| run.goes_on(here)) {
+        switch();
+    }
 }
 
 /// The timer's interrupt: something is due, or the slice is over.
 fn on_timer() {
+    let here = arch::cpu::id();
     let now = arch::time::now_ns();
-    with(|run| run.timer_set = u64::MAX);
+    with(here, |run| run.timer_set = u64::MAX);
     let next = timer::expire(now);
-    with(|run| {
-        let mut at = next.unwrap_or(u64::MAX);
-        if !run.ready.is_empty() {
-            let end = run.since + SLICE_NS;
-            if end <= now {
-                arch::cpu::need_resched().set(true);
-            } else {
-                at = at.min(end);
-            }
-        }
-        if at != u64::MAX {
+    let crowded = with(here, |run| {
+        let at = next.unwrap_or(u64::MAX);
+        let crowded = !run.ready.is_empty() && !run.is_idle();
+        if crowded {
+            // The look that follows sets the timer for the rest of the slice.
+            arch::cpu::need_resched().set(true);
+            run.arm(at.min(run.turn_end.max(now + fair::WAKE)));
+        } else if at != u64::MAX {
             run.arm(at);
         }
+        crowded
     });
+    if crowded {
+        place::even_out(here);
+    }
 }
 
 /// A timer was added: let the interrupt come for it.
 pub(super) fn arm(at: u64) {
-    with(|run| run.arm(at));
+    with(arch::cpu::id(), |run| run.arm(at));
 }
 
-/// How long the thread has run since it last took over; 0 if it does not run.
-pub(super) fn time_since_switch(thread: &Thread) -> u64 {
-    with(
-        |run| {
-            if core::ptr::eq(Arc::as_ptr(&run.current), thread) {
-                arch::time::now_ns() - run.since
-            } else {
-                0
-            }
-        },
-    )
+/// Nanoseconds the thread has run, up to now.
+pub(super) fn cpu_time(thread: &Thread) -> u64 {
+    with(thread.cpu.load(Relaxed), |run| {
+        let done = thread.cpu_ns.load(Relaxed);
+        if !core::ptr::eq(Arc::as_ptr(&run.current), thread) {
+            return done;
+        }
+        done + arch::time::now_ns().saturating_sub(run.since)
+    })
 }
 
-/// The boot context ends here: run others, or wait for an interrupt.
+/// A CPU without a thread: run what comes, take from those who have too much, or wait for an interrupt.
 pub(super) fn idle() -> ! {
+    let here = arch::cpu::id();
     loop {
         switch();
-        if with(|run| run.ready.is_empty()) {
+        if with(here, |run| run.ready.is_empty()) && !place::find_work(here) {
             arch::cpu::halt_with_interrupts();
         }
     }
 }
 
-/// Nanoseconds with nothing to run.
-pub(super) fn idle_time() -> u64 {
-    let idle = with(|run| run.idle.clone());
+/// Nanoseconds that a CPU had nothing to run.
+pub(super) fn idle_time(cpu: usize) -> u64 {
+    let idle = with(cpu, |run| run.idle.clone());
     idle.cpu_time()
 }
 
 /// Threads that run or want to, and threads in all.
 pub(super) fn counts() -> (usize, usize) {
-    let running = with(|run| run.ready.len() + !run.is_idle() as usize);
+    let running = CPUS.iter().map(|cpu| cpu.load.load(Relaxed)).sum();
     (running, THREADS.load(Relaxed))
 }

@@ -80,11 +80,9 @@ impl Stack {
     }
 
     fn unmap(self) {
-        for page in 0..arch::STACK_BYTES / PAGE_SIZE {
-            if let Some(frame) = paging::unmap_stack_page(self.bottom() + (page * PAGE_SIZE) as u64) {
-                mem::free_wired(frame, 0);
-            }
-        }
+        paging::unmap_stack_pages(self.bottom(), arch::STACK_BYTES / PAGE_SIZE, &mut |frame| {
+            mem::free_wired(frame, 0);
+        });
         let mut slots = SLOTS_IN_USE.lock();
         slots.used[self.slot / 64] &= !(1 << (self.slot % 64));
         slots.search_from = slots.search_from.min(self.slot / 64);

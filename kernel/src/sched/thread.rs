@@ -1,10 +1,13 @@
 //! A thread of the kernel: a stack, a place in it, and the space whose lower half it sees.
 
-use super::{NoMemory, run, stack::Stack};
+use super::{NoMemory, fair, place, run, stack::Stack};
 use crate::{arch::context::Context, mem};
 use alloc::{boxed::Box, sync::Arc};
 use core::any::Any;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed,
+    Ordering::SeqCst,
+};
 use hafez_mm::Space;
 use hafez_mm::lock::Mutex;
 
@@ -13,17 +16,20 @@ pub type Owner = Arc<dyn Any + Send + Sync>;
 
 type Body = Box<dyn FnOnce() + Send>;
 
-/// Where a thread stands. Changed under the run queue's lock only, but for `Running → Waiting`, which the thread itself
-/// does before it looks at its condition.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Where a thread stands; `run` says who may change it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub(super) enum State {
-    /// On the CPU.
+    /// On a CPU.
     Running,
-    /// On the run queue.
+    /// On a run queue, or on its way to one.
     Ready,
-    /// About to give up the CPU, or has; whoever wakes it makes it `Ready` (or `Running`, if it had not left yet).
+    /// About to give up the CPU; whoever wakes it makes it `Running` again.
     Waiting,
+    /// Has given up the CPU; whoever wakes it makes it `Ready`.
+    Parked,
+    /// Must not run on this CPU any more: leaves it, for another.
+    Moving,
     /// Never runs again.
     Dead,
 }
@@ -44,6 +50,17 @@ pub struct Thread {
     pub(super) interruptible: AtomicBool,
     interrupted: AtomicBool,
     pub(super) cpu_ns: AtomicU64,
+    /// A CPU runs on its stack, or has not yet left it.
+    pub(super) on_cpu: AtomicBool,
+    /// The CPU that it runs on, or ran on last; or whose queue it is on.
+    pub(super) cpu: AtomicUsize,
+    /// The CPUs that it may run on, a bit each.
+    pub(super) affinity: AtomicU64,
+    /// What it has had, and how fast that grows while it runs (see `fair`).
+    pub(super) virtual_time: AtomicU64,
+    pub(super) rate: AtomicU64,
+    /// Whom this thread's CPU left for it.
+    pub(super) before: AtomicPtr<Thread>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -52,6 +69,18 @@ impl Thread {
     /// The thread that runs already, on the boot stack: it becomes the idle thread.
     pub(super) fn boot() -> Self {
         Self::with(0, "idle", None, Context::running(), None, None, State::Running)
+    }
+
+    /// The idle thread of another CPU, which starts on its stack; and where that ends.
+    pub(super) fn idle(cpu: usize) -> Option<(Self, u64)> {
+        if !mem::headroom(size_of::<Self>() + 256) {
+            return None;
+        }
+        let stack = Stack::take()?;
+        let top = stack.top();
+        let idle = Self::with(0, "idle", None, Context::running(), Some(stack), None, State::Running);
+        idle.cpu.store(cpu, Relaxed);
+        Some((idle, top))
     }
 
     /// A thread that will run `body` when it is first scheduled.
@@ -63,7 +92,13 @@ impl Thread {
         // SAFETY: the stack was just taken and is kept until the thread is dead.
         let context = unsafe { Context::new(stack.top(), begin, 0) };
         let id = NEXT_ID.fetch_add(1, Relaxed);
-        Ok(Arc::new(Self::with(id, name, owner, context, Some(stack), Some(body), State::Waiting)))
+        let thread = Self::with(id, name, owner, context, Some(stack), Some(body), State::Parked);
+        let maker = super::current();
+        thread.affinity.store(maker.affinity.load(Relaxed), Relaxed);
+        thread.rate.store(maker.rate.load(Relaxed), Relaxed);
+        thread.cpu.store(maker.cpu.load(Relaxed), Relaxed);
+        thread.virtual_time.store(run::cpu(maker.cpu()).clock.load(Relaxed), Relaxed);
+        Ok(Arc::new(thread))
     }
 
     fn with(
@@ -88,6 +123,12 @@ impl Thread {
             interruptible: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
             cpu_ns: AtomicU64::new(0),
+            on_cpu: AtomicBool::new(state as u8 == State::Running as u8),
+            cpu: AtomicUsize::new(0),
+            affinity: AtomicU64::new(u64::MAX),
+            virtual_time: AtomicU64::new(fair::BEGIN),
+            rate: AtomicU64::new(fair::RATE),
+            before: AtomicPtr::new(core::ptr::null_mut()),
         }
     }
 
@@ -121,7 +162,7 @@ impl Thread {
     pub fn interrupt(self: &Arc<Self>) {
         self.set_interrupted();
         if self.interruptible.load(SeqCst) {
-            run::wake(self);
+            run::wake(self.clone());
         }
     }
     pub(super) fn set_interrupted(&self) {
@@ -137,12 +178,44 @@ impl Thread {
     }
     /// Nanoseconds it has run, up to now.
     pub fn cpu_time(&self) -> u64 {
-        self.cpu_ns.load(Relaxed) + run::time_since_switch(self)
+        run::cpu_time(self)
     }
 
     /// Whether it runs, or would if it had the CPU.
     pub fn is_runnable(&self) -> bool {
-        matches!(self.state(), State::Running | State::Ready)
+        matches!(self.state(), State::Running | State::Ready | State::Moving)
+    }
+    /// Whether its registers are on its stack.
+    pub(super) fn is_off_cpu(&self) -> bool {
+        !self.on_cpu.load(SeqCst) && self.state() != State::Dead
+    }
+
+    /// The CPU that it runs on, or ran on last.
+    pub fn cpu(&self) -> usize {
+        self.cpu.load(Relaxed)
+    }
+    /// The CPUs that it may run on, a bit each, of those that there are.
+    pub fn affinity(&self) -> u64 {
+        self.affinity.load(Relaxed) & place::online()
+    }
+    /// Let it run on these CPUs only. `false`: none of them is there.
+    pub fn set_affinity(self: &Arc<Self>, allowed: u64) -> bool {
+        if allowed & place::online() == 0 {
+            return false;
+        }
+        place::set_affinity(self, allowed);
+        true
+    }
+    /// Its nice level from now on; `idle`: it gets what nobody else wants.
+    pub fn set_nice(&self, nice: i32, idle: bool) {
+        self.rate.store(fair::rate(nice, idle), Relaxed);
+    }
+    pub(super) fn may_run_on(&self, cpu: usize) -> bool {
+        self.affinity.load(Relaxed) >> cpu & 1 != 0
+    }
+    /// Whether another CPU may take it from its queue: not while the one it ran on has not left it.
+    pub(super) fn may_move(&self) -> bool {
+        !self.on_cpu.load(Acquire)
     }
 
     pub(super) fn state(&self) -> State {
@@ -150,8 +223,25 @@ impl Thread {
             0 => State::Running,
             1 => State::Ready,
             2 => State::Waiting,
+            3 => State::Parked,
+            4 => State::Moving,
             _ => State::Dead,
         }
+    }
+    fn change(&self, from: State, to: State) -> bool {
+        self.state.compare_exchange(from as u8, to as u8, SeqCst, SeqCst).is_ok()
+    }
+    /// It leaves its CPU, as nobody has woken it yet.
+    pub(super) fn park(&self) -> bool {
+        self.change(State::Waiting, State::Parked)
+    }
+    /// Wake it: it had left its CPU, and the caller puts it on a queue.
+    pub(super) fn unpark(&self) -> bool {
+        self.change(State::Parked, State::Ready)
+    }
+    /// Wake it: it had not left its CPU yet, and stays.
+    pub(super) fn stay(&self) -> bool {
+        self.change(State::Waiting, State::Running)
     }
     pub(super) fn set_state(&self, state: State) {
         self.state.store(state as u8, SeqCst);

@@ -115,7 +115,7 @@ pub(super) fn expire(now: u64) -> Option<u64> {
         };
         match due {
             Some(Reverse(Entry { action: Action::Wake(thread), .. })) => {
-                run::wake(&thread);
+                run::wake(thread);
             }
             Some(Reverse(Entry { action: Action::Call(callback), .. })) => callback(),
             None => return None,

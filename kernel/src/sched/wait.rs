@@ -46,14 +46,19 @@ pub struct WaitQueue {
 }
 
 impl Waiters {
-    fn add(&mut self, waiter: Waiter) -> Result<(), NoMemory> {
+    /// Whether there is room for one more.
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.first.is_none() && self.more.is_empty() || self.more.len() < self.more.capacity()
+    }
+    /// Where there is room.
+    #[inline]
+    fn add(&mut self, waiter: Waiter) {
         if self.first.is_none() && self.more.is_empty() {
             self.first = Some(waiter);
-            return Ok(());
+        } else {
+            self.more.push(waiter);
         }
-        self.more.try_reserve(1).map_err(|_| NoMemory)?;
-        self.more.push(waiter);
-        Ok(())
     }
     /// Take out the first that `f` wants.
     fn take(&mut self, mut f: impl FnMut(&Waiter) -> bool) -> Option<Waiter> {
@@ -76,7 +81,7 @@ impl WaitQueue {
     #[inline]
     pub fn wait(&self, mut ready: impl FnMut() -> bool) {
         if !ready() {
-            wait_on(&[self], 0, &mut ready, None, false);
+            wait_on(&[self], NO_KEY, &mut ready, None, false);
         }
     }
     /// As `wait`, with a deadline (nanoseconds of the monotonic clock) and, if `interruptible`, an end by `Thread::interrupt`.
@@ -90,7 +95,7 @@ impl WaitQueue {
         if ready() {
             return WaitResult::Ready;
         }
-        wait_on(&[self], 0, &mut ready, deadline, interruptible)
+        wait_on(&[self], NO_KEY, &mut ready, deadline, interruptible)
     }
     /// Wake the one that has waited longest; whether there was one.
     #[inline]
@@ -118,7 +123,7 @@ impl WaitQueue {
             let Some(waiter) = self.waiters.lock().take(|_| true) else { return false };
             self.count.fetch_sub(1, SeqCst);
             // One that something else has just woken does not count: it may have given up.
-            if run::wake(&waiter.thread) {
+            if run::wake(waiter.thread) {
                 return true;
             }
         }
@@ -129,25 +134,50 @@ impl WaitQueue {
         loop {
             let Some(waiter) = self.waiters.lock().take(&mut wanted) else { return };
             self.count.fetch_sub(1, SeqCst);
-            run::wake(&waiter.thread);
+            run::wake(waiter.thread);
         }
     }
 
+    #[inline]
     fn add(&self, thread: &Arc<Thread>, key: usize) -> Result<(), NoMemory> {
-        self.waiters.lock().add(Waiter { thread: thread.clone(), key })?;
+        let waiter = Waiter { thread: thread.clone(), key };
+        let mut waiters = self.waiters.lock();
+        while !waiters.has_room() {
+            let needed = waiters.more.len() + 1;
+            drop(waiters);
+            self.make_room(needed)?;
+            waiters = self.waiters.lock();
+        }
+        waiters.add(waiter);
         self.count.fetch_add(1, SeqCst);
         Ok(())
     }
 
-    fn remove(&self, thread: &Arc<Thread>) {
-        // Who woke us has taken us out; only where we gave up by ourselves are we still here.
+    /// Room for `needed` besides the first. The memory is asked for without the lock: that may wake the thread that reclaims.
+    #[cold]
+    fn make_room(&self, needed: usize) -> Result<(), NoMemory> {
+        let mut larger = Vec::new();
+        larger.try_reserve(needed.next_power_of_two().max(4)).map_err(|_| NoMemory)?;
+        let mut waiters = self.waiters.lock();
+        if waiters.more.len() < larger.capacity() {
+            larger.append(&mut waiters.more);
+            core::mem::swap(&mut waiters.more, &mut larger);
+        }
+        drop(waiters);
+        Ok(())
+    }
+
+    /// Who woke us has taken us out; only where we gave up by ourselves are we still here, and the answer is `true`.
+    #[inline]
+    fn remove(&self, thread: &Arc<Thread>) -> bool {
         if self.count.load(SeqCst) == 0 {
-            return;
+            return false;
         }
         let gone = self.waiters.lock().take(|waiter| Arc::ptr_eq(&waiter.thread, thread));
         if gone.is_some() {
             self.count.fetch_sub(1, SeqCst);
         }
+        gone.is_some()
     }
 }
 
@@ -167,7 +197,7 @@ pub fn multi_wait(
     if ready() {
         return Ok(WaitResult::Ready);
     }
-    Ok(wait_on(queues, 0, &mut ready, deadline, interruptible))
+    Ok(wait_on(queues, NO_KEY, &mut ready, deadline, interruptible))
 }
 
 fn wait_on(
@@ -179,11 +209,8 @@ fn wait_on(
 ) -> WaitResult {
     let me = current().arc();
     let timer = deadline.map(|at| timer::wake_at(at, &me));
-    let result = loop {
-        me.interruptible.store(interruptible, SeqCst);
-        me.set_state(State::Waiting);
-        let queued = queues.iter().filter(|queue| queue.add(&me, key).is_ok()).count();
-        let answer = if ready() {
+    let mut look = || {
+        if ready() {
             Some(WaitResult::Ready)
         } else if interruptible && me.interrupted() {
             Some(WaitResult::Interrupted)
@@ -191,15 +218,27 @@ fn wait_on(
             Some(WaitResult::TimedOut)
         } else {
             None
-        };
+        }
+    };
+    me.interruptible.store(interruptible, SeqCst);
+    let result = loop {
+        me.set_state(State::Waiting);
+        let queued = queues.iter().filter(|queue| queue.add(&me, key).is_ok()).count();
+        let mut answer = look();
         if answer.is_some() || queued < queues.len() {
             me.set_state(State::Running);
         }
         if answer.is_none() {
             run::switch();
+            answer = look();
         }
         for queue in queues {
-            queue.remove(&me);
+            let woken = !queue.remove(&me);
+            // The one wake-up for several came to a thread that gives up for another reason: the next one shall have it.
+            let gives_up = matches!(answer, Some(WaitResult::TimedOut | WaitResult::Interrupted));
+            if gives_up && woken && key == NO_KEY {
+                queue.wake_one();
+            }
         }
         if let Some(answer) = answer {
             break answer;
@@ -211,6 +250,9 @@ fn wait_on(
     me.interruptible.store(false, SeqCst);
     result
 }
+
+/// Of waiters on a queue that is for one thing.
+const NO_KEY: usize = 0;
 
 /// Queues for things that have a number and no queue of their own.
 const KEYED: usize = 64;

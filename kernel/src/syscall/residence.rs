@@ -251,14 +251,11 @@ fn regions(caller: &Caller) -> alloc::vec::Vec<PageRange> {
     ranges
 }
 
-/// While one CPU runs, whoever asks is the only one running, and a context switch has been a full barrier for all
-/// others: there is nothing left to do. With more CPUs it will need an interrupt to each.
+/// A context switch is a full barrier for who leaves a CPU; those that run pass through one by an interrupt. With one CPU
+/// whoever asks is the only one running, and there is nothing left to do.
 fn membarrier(caller: &mut Caller) -> Result<u64> {
     use abi::membarrier_cmd as cmd;
     let [command, flags, ..] = caller.args();
-    if arch::cpu::count() > 1 {
-        return Err(Errno::ENOSYS);
-    }
     if flags != 0 {
         return Err(Errno::EINVAL);
     }
@@ -269,13 +266,20 @@ fn membarrier(caller: &mut Caller) -> Result<u64> {
     const JOIN_PRIVATE: u64 = cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED as u64;
     match command {
         0 => Ok(GLOBAL | GLOBAL_EXPEDITED | JOIN_GLOBAL | PRIVATE | JOIN_PRIVATE),
-        GLOBAL | GLOBAL_EXPEDITED | JOIN_GLOBAL => Ok(0),
+        JOIN_GLOBAL => Ok(0),
+        GLOBAL | GLOBAL_EXPEDITED => {
+            arch::smp::barrier();
+            Ok(0)
+        }
         JOIN_PRIVATE => {
             caller.image.flags.fetch_or(MEMBARRIER, Relaxed);
             Ok(0)
         }
         PRIVATE if caller.image.flags.load(Relaxed) & MEMBARRIER == 0 => Err(Errno::EPERM),
-        PRIVATE => Ok(0),
+        PRIVATE => {
+            arch::smp::barrier();
+            Ok(0)
+        }
         _ => Err(Errno::EINVAL),
     }
 }

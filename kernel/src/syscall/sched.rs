@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Calls, words};
-use crate::arch::{self, user};
+use crate::arch::user;
 use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
 use crate::process::table;
@@ -48,33 +48,28 @@ fn owns(caller: &Caller, task: &Task) -> bool {
     mine.euid == 0 || mine.euid == theirs.euid || mine.euid == theirs.uid
 }
 
-/// Bit `n` for CPU `n`.
-fn online() -> u64 {
-    u64::MAX >> (64 - arch::cpu::count().clamp(1, 64))
-}
-
 fn getaffinity(caller: &mut Caller) -> Result<u64> {
     let [pid, len, to, ..] = caller.args();
     // The kernel's own set of CPUs is one word; it must fit, and what it is copied to must be of whole words.
     if len & 7 != 0 || len == 0 {
         return Err(Errno::EINVAL);
     }
-    target(caller, pid)?;
-    words::put(to, [online()])?;
+    let thread = target(caller, pid)?.thread().ok_or(Errno::ESRCH)?;
+    words::put(to, [thread.affinity()])?;
     Ok(8)
 }
 
-/// A thread may run on every CPU. To leave some out is not supported; asking for at least those that are there changes nothing.
 fn setaffinity(caller: &mut Caller) -> Result<u64> {
     let [pid, len, from, ..] = caller.args();
     let mut raw = [0; 8];
-    let len = (len as usize).min(8);
+    let len = (len as u32 as usize).min(8);
     user::copy_from(&mut raw[..len], from)?;
     let task = target(caller, pid)?;
     if !owns(caller, &task) {
         return Err(Errno::EPERM);
     }
-    if u64::from_le_bytes(raw) & online() == online() { Ok(0) } else { Err(Errno::EINVAL) }
+    let thread = task.thread().ok_or(Errno::ESRCH)?;
+    if thread.set_affinity(u64::from_le_bytes(raw)) { Ok(0) } else { Err(Errno::EINVAL) }
 }
 
 fn getscheduler(caller: &mut Caller) -> Result<u64> {
@@ -97,6 +92,7 @@ fn set_policy(caller: &Caller, task: &Task, policy: u32, priority: u32) -> Resul
         abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE if priority != 0 => Err(Errno::EINVAL),
         abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE if owns(caller, task) => {
             task.policy.store(policy, Relaxed);
+            task.weigh();
             Ok(0)
         }
         abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE => Err(Errno::EPERM),
@@ -186,6 +182,7 @@ fn setattr(caller: &mut Caller) -> Result<u64> {
     set_policy(caller, &task, int(&raw, 4), int(&raw, 20))?;
     if sets_nice {
         task.nice.store(nice, Relaxed);
+        task.weigh();
     }
     Ok(0)
 }
@@ -216,12 +213,9 @@ fn priority_bound(policy: u32, real_time: u32) -> Result<u64> {
 fn rr_get_interval(caller: &mut Caller) -> Result<u64> {
     let [pid, to, ..] = caller.args();
     target(caller, pid)?;
-    words::put(to, words::timespec(SLICE))?;
+    words::put(to, words::timespec(crate::sched::SLICE))?;
     Ok(0)
 }
-
-/// What a thread that does not sleep gets before another runs: what Linux tells of its fair policy.
-const SLICE: u64 = 4_000_000;
 
 /// The threads that `which` and `who` name.
 fn targets(caller: &Caller, which: u64, who: u64) -> Result<Vec<Arc<Task>>> {
@@ -262,6 +256,7 @@ fn setpriority(caller: &mut Caller) -> Result<u64> {
             result = Err(Errno::EACCES);
         } else {
             task.nice.store(nice, Relaxed);
+            task.weigh();
         }
     }
     result

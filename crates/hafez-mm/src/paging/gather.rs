@@ -11,7 +11,7 @@ use crate::frame::Frames;
 use crate::mutant::mutant;
 use crate::{CpuSet, SpaceId};
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicU64, Ordering::*, fence};
 
 /// Proof that no CPU holds a translation to what was gathered. Only [`Gather`] makes one.
 pub struct Flushed(());
@@ -115,6 +115,8 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     pub fn flush(&mut self) {
         mutant!(FreeBeforeFlush, self.let_go(), ());
         if self.all || !self.pages.is_empty() {
+            // The entries are gone before the set is looked at: a CPU that enters it later sees them gone.
+            fence(SeqCst);
             let cpus = CpuSet(self.target.cpus.load(Acquire));
             if cpus.0 != 0 {
                 let pages = if self.all { FlushPages::All } else { FlushPages::List(&self.pages) };
@@ -170,6 +172,7 @@ impl<'a, S: Shootdown + ?Sized> Sweep<'a, S> {
             self.flush();
             self.current = Some((target.space, target.root));
         }
+        fence(SeqCst);
         self.cpus |= target.cpus.load(Acquire);
         if !self.all && self.pages.try_push(page).is_err() {
             self.all = true;

@@ -33,9 +33,9 @@ use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
 use crate::frame::{Frames, NoFrames};
 use crate::lock::{Mutex, RwLock};
 use crate::object::{Family, Ghosts, Object, Registry};
-use crate::paging::{Cursor, Gather, Tables, Target};
+use crate::paging::{Cursor, Flush, FlushPages, Gather, Tables, Target};
 use crate::swap::Swap;
-use crate::{Platform, Rights};
+use crate::{CpuSet, Platform, Rights};
 use alloc::sync::Arc;
 pub use balance::Balance;
 use core::sync::atomic::{AtomicU64, Ordering::*};
@@ -290,10 +290,15 @@ impl<P: Platform> Spaces<P> {
         Ok(space)
     }
 
-    /// Unmap everything and give the page tables back. No CPU may run the space any more, nor load it again.
+    /// Unmap everything and give the page tables back. No thread may run in the space any more, nor enter it again.
     pub fn destroy_space(&self, space: &Space) {
-        debug_assert_eq!(space.cpus.load(Acquire), 0, "a space is destroyed while a CPU runs it");
         self.unmap_all(space);
+        // Its translations may still be kept, and its root loaded where nothing uses it: not beyond this point.
+        let cpus = CpuSet(space.cpus.load(SeqCst));
+        if cpus.0 != 0 {
+            let (id, root) = (space.id, space.root());
+            self.platform.flush(&Flush { space: id, root, pages: FlushPages::All, cpus });
+        }
         if self.spaces.remove(space.id.0).is_none() {
             return;
         }

@@ -14,6 +14,8 @@ const IO_STRIDE: u64 = 0x1_0000;
 
 const EOI: u32 = 0xB;
 const SPURIOUS_VECTOR: u32 = 0xF;
+const COMMAND: u32 = 0x30;
+const COMMAND_HIGH: u32 = 0x31;
 const LVT_TIMER: u32 = 0x32;
 const LVT_LINT0: u32 = 0x35;
 const LVT_LINT1: u32 = 0x36;
@@ -21,6 +23,13 @@ const LVT_ERROR: u32 = 0x37;
 const INITIAL_COUNT: u32 = 0x38;
 const CURRENT_COUNT: u32 = 0x39;
 const DIVIDE: u32 = 0x3E;
+
+/// Of the command register: to all CPUs but this, and the level that everything but a de-assertion has.
+const ALL_OTHERS: u32 = 3 << 18;
+const ASSERT: u32 = 1 << 14;
+const SENDING: u32 = 1 << 12;
+const INIT: u32 = 5 << 8;
+const START_UP: u32 = 6 << 8;
 
 const MASKED: u32 = 1 << 16;
 const NMI: u32 = 4 << 8;
@@ -88,6 +97,46 @@ pub fn mask_timer(masked: bool) {
     write(LVT_TIMER, trap::TIMER as u32 | if masked { MASKED } else { 0 });
 }
 
+/// This CPU's number among the interrupt controllers.
+pub fn id() -> u32 {
+    let id = read(2);
+    if X2APIC.load(Ordering::Relaxed) { id } else { id >> 24 }
+}
+
+fn command(target: u32, what: u32) {
+    // SAFETY: an interrupt to another CPU, which expects it.
+    unsafe {
+        if X2APIC.load(Ordering::Relaxed) {
+            // Not ordered after earlier stores by itself, as a store to device memory would be.
+            core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags));
+            regs::write_msr(0x800 + COMMAND, (target as u64) << 32 | what as u64);
+        } else {
+            while read(COMMAND) & SENDING != 0 {
+                core::hint::spin_loop();
+            }
+            write(COMMAND_HIGH, target << 24);
+            write(COMMAND, what);
+        }
+    }
+}
+
+/// Interrupt the CPU whose controller has this number.
+pub fn send(target: u32, vector: u8) {
+    command(target, ASSERT | vector as u32);
+}
+/// Stop all other CPUs with what they cannot mask.
+pub fn send_stop() {
+    command(0, ALL_OTHERS | ASSERT | NMI);
+}
+/// Reset all other CPUs: they wait for a start.
+pub fn send_init() {
+    command(0, ALL_OTHERS | ASSERT | INIT);
+}
+/// Start all other CPUs that wait for it at `page` (a frame below 1 MiB), in real mode.
+pub fn send_start(page: u8) {
+    command(0, ALL_OTHERS | ASSERT | START_UP | page as u32);
+}
+
 /// Send line `gsi` to this CPU as `vector`: active high, level-triggered, so that a device that raises its line again
 /// before the end of the interrupt is heard again.
 pub fn route(gsi: u8, vector: u8) {
@@ -100,9 +149,7 @@ pub fn route(gsi: u8, vector: u8) {
             ((base + 0x10) as *mut u32).write_volatile(value);
         }
     };
-    let id = read(2);
-    let id = if X2APIC.load(Ordering::Relaxed) { id } else { id >> 24 };
     set(index, MASKED);
-    set(index + 1, id << 24);
+    set(index + 1, id() << 24);
     set(index, vector as u32 | 1 << 15);
 }

@@ -7,7 +7,7 @@
 //!   | image ........ | page tables of the kernel half | frame table (hafez-mm) | usable …
 //! ```
 
-use super::{console, cpu, entry, paging, percpu, time};
+use super::{console, cpu, entry, paging, percpu, smp, time};
 use arrayvec::ArrayVec;
 use core::cell::UnsafeCell;
 use hafez_mm::lock::Once;
@@ -58,8 +58,13 @@ static COMMAND_LINE: CommandLine = CommandLine(UnsafeCell::new([0; MAX_COMMAND_L
 impl BootInfo {
     /// The value of `key=value` on the command line.
     pub fn option(&self, key: &str) -> Option<&'static str> {
-        self.command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        option_of(self.command_line, key)
     }
+}
+
+/// The value of `key=value` in the text.
+pub(super) fn option_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.split_ascii_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// The one that this kernel was started with.
@@ -101,7 +106,7 @@ unsafe extern "C" {
 
 /// The first Rust: on the boot stack, with the first page tables.
 pub(super) extern "C" fn start(start_info: u64) -> ! {
-    percpu::init_boot_cpu();
+    percpu::enter(0);
     let raw = read_start_info(start_info);
     cpu::init();
     let image = entry::image();
@@ -112,6 +117,11 @@ pub(super) extern "C" fn start(start_info: u64) -> ! {
     let guard = Pfn(((image.stack_guard - entry::BASE) / PAGE_SIZE as u64) as u32);
     let tables = image.boot_tables;
     let tables = [tables.0, tables.1].map(|at| Pfn(((at - entry::BASE) / PAGE_SIZE as u64) as u32));
+    // With several CPUs the first page tables and a frame below 1 MiB are kept, to start the others with.
+    let others = smp::wanted(raw.command_line) > 1;
+    let keep = |(start, end): (Pfn, Pfn)| if others { (start, start) } else { (start, end) };
+    let spare_tables = keep((tables[0], tables[1]));
+    let start_page = if others { (smp::START_PAGE, Pfn(smp::START_PAGE.0 + 1)) } else { (Pfn(1), Pfn(1)) };
     let mut usable = ArrayVec::new();
     let mut ram_frames = 0;
     for range in &raw.ram {
@@ -119,8 +129,9 @@ pub(super) extern "C" fn start(start_info: u64) -> ! {
         // Frame 0 stays out, so that no frame has address 0.
         let holes = [
             (Pfn(0), Pfn(1)),
-            (Pfn(((image.start - entry::BASE) / PAGE_SIZE as u64) as u32), tables[0]),
-            (tables[1], guard),
+            start_page,
+            (Pfn(((image.start - entry::BASE) / PAGE_SIZE as u64) as u32), spare_tables.0),
+            (spare_tables.1, guard),
             (Pfn(guard.0 + 1), meta_end),
         ];
         let mut from = range.start;
@@ -148,6 +159,7 @@ pub(super) extern "C" fn start(start_info: u64) -> ! {
     super::apic::init();
     time::init(info().option("hafez.tsc_hz").and_then(|hz| hz.parse().ok()));
     super::user::init();
+    smp::init();
     // SAFETY: defined in main.rs with this signature.
     unsafe { kernel_main() }
 }

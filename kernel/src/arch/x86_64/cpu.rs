@@ -1,6 +1,8 @@
 //! This CPU: its number, what it can do, and waiting for an interrupt.
 
-use super::{boot, fpu, percpu, regs, user_copy};
+use super::{boot, fpu, percpu, regs, smp, user_copy};
+pub use percpu::MAX_CPUS;
+
 use alloc::vec::Vec;
 use core::arch::asm;
 use hafez_mm::lock::Once;
@@ -42,7 +44,7 @@ pub struct Identity {
 
 static FEATURES: Once<Features> = Once::new();
 
-/// Read the features and turn on those that protect.
+/// Read the features, and turn on those that protect on the CPU that boots.
 pub(super) fn init() {
     let [max, ..] = regs::cpuid(0, 0);
     let [_, _, c1, d1] = regs::cpuid(1, 0);
@@ -76,6 +78,15 @@ pub(super) fn init() {
     if !features.nx {
         boot::cannot_start("this CPU cannot forbid execution of data (NX)");
     }
+    if features.smap {
+        user_copy::enable_smap_gates();
+    }
+    enable();
+}
+
+/// Turn on, on this CPU, what all offer.
+pub(super) fn enable() {
+    let features = features();
     const FXSR: u64 = 1 << 9;
     const SSE_EXCEPTIONS: u64 = 1 << 10;
     let mut cr4 = regs::cr4() | FXSR | SSE_EXCEPTIONS;
@@ -87,9 +98,6 @@ pub(super) fn init() {
         (features.smap, 21),
     ] {
         cr4 |= (has as u64) << bit;
-    }
-    if features.smap {
-        user_copy::enable_smap_gates();
     }
     // SAFETY: bits that CPUID offers; text and data of the kernel are in its own half, so SMEP and SMAP do not touch it.
     // CR0: MP on, EM and TS off (the FPU is always usable), WP on.
@@ -117,8 +125,9 @@ pub fn id() -> usize {
     percpu::this().id.get() as usize
 }
 /// How many CPUs run.
+#[inline(always)]
 pub fn count() -> usize {
-    1
+    smp::count()
 }
 /// What all CPUs offer.
 pub fn features() -> &'static Features {

@@ -88,32 +88,40 @@ struct Pointer {
 /// Exceptions on a stack of their own: NMI, double fault, machine check.
 const IST: [u8; 3] = [2, 8, 18];
 
+/// The gates, the same for all CPUs.
+fn fill_gates() {
+    // SAFETY: only the CPU that boots does this, before any other runs.
+    let idt = unsafe { &mut *IDT.0.get() };
+    for (vector, gate) in idt.iter_mut().enumerate() {
+        let handler = trap::stub(vector);
+        let ist = IST.iter().position(|&v| v as usize == vector).map_or(0, |i| i as u64 + 1);
+        // Programs may use `int3` and `into`; any other `int n` is a protection fault.
+        let dpl = if vector == 3 || vector == 4 { 3 } else { 0 };
+        gate.low = (handler & 0xFFFF)
+            | (KERNEL_CODE as u64) << 16
+            | ist << 32
+            | 0x8E << 40
+            | dpl << 45
+            | (handler >> 16 & 0xFFFF) << 48;
+        gate.high = handler >> 32;
+    }
+}
+
 /// Fill and load this CPU's tables.
 pub fn init(area: &'static PerCpu) {
     let tss = area.tss.get();
     let base = tss as u64;
     let ist = core::array::from_fn(|i| if i < IST.len() { area.ist_top(i) } else { 0 });
-    // SAFETY: nobody else sees this CPU's tables; they are static. The IDT is written with the same values by each CPU.
+    if area.id.get() == 0 {
+        fill_gates();
+    }
+    // SAFETY: nobody else sees this CPU's tables, and they live for ever.
     unsafe {
         (*tss).ist = ist;
         let gdt = &mut (*area.gdt.get()).0;
         gdt[8] =
             (size_of::<Tss>() as u64 - 1) | (base & 0xFF_FFFF) << 16 | 0x89 << 40 | (base >> 24 & 0xFF) << 56;
         gdt[9] = base >> 32;
-        let idt = &mut *IDT.0.get();
-        for (vector, gate) in idt.iter_mut().enumerate() {
-            let handler = trap::stub(vector);
-            let ist = IST.iter().position(|&v| v as usize == vector).map_or(0, |i| i as u64 + 1);
-            // Programs may use `int3` and `into`; any other `int n` is a protection fault.
-            let dpl = if vector == 3 || vector == 4 { 3 } else { 0 };
-            gate.low = (handler & 0xFFFF)
-                | (KERNEL_CODE as u64) << 16
-                | ist << 32
-                | 0x8E << 40
-                | dpl << 45
-                | (handler >> 16 & 0xFFFF) << 48;
-            gate.high = handler >> 32;
-        }
         let gdtr = Pointer { limit: size_of::<Gdt>() as u16 - 1, base: area.gdt.get() as u64 };
         let idtr = Pointer { limit: size_of::<Idt>() as u16 - 1, base: IDT.0.get() as u64 };
         let gs = regs::read_msr(regs::GS_BASE);

@@ -1,9 +1,9 @@
-//! Interrupts: handlers for the timer and for the lines of the IOAPIC.
+//! Interrupts: handlers for the timer, for other CPUs' requests, and for the lines of the IOAPIC.
 //!
 //! The kernel runs with interrupts off. They come in while a program runs, and in the idle loop. Handlers run with
 //! interrupts off, do not block, and wake whoever waits.
 
-use super::{apic, trap};
+use super::{apic, percpu, shootdown, trap};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Lines of two IOAPICs.
@@ -53,6 +53,10 @@ pub(super) fn dispatch(vector: u8) {
             let handler: fn() = unsafe { core::mem::transmute(handler) };
             handler();
         }
+    } else if vector == trap::RESCHEDULE {
+        percpu::this().need_resched.set(true);
+    } else if vector == trap::REQUEST {
+        shootdown::serve();
     } else if let Some(line) = vector.checked_sub(trap::FIRST_LINE).and_then(|n| HANDLERS.get(n as usize)) {
         for entry in line {
             let function = entry.function.load(Ordering::Acquire);

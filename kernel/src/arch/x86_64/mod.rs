@@ -14,6 +14,8 @@ pub mod panic;
 mod percpu;
 pub mod random;
 mod regs;
+mod shootdown;
+pub mod smp;
 pub mod time;
 mod trap;
 pub mod user;

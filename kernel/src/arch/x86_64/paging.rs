@@ -13,10 +13,10 @@
 //! All kernel entries are global: they outlive a change of space in the translation buffer. They are never removed,
 //! except those of stacks, which `unmap_stack_page` flushes.
 
-use super::{boot::VirtioMmio, cpu, entry, percpu, regs};
-use core::cell::Cell;
-use core::sync::atomic::{AtomicU32, Ordering};
-use hafez_mm::{Flush, FlushPages, PAGE_SIZE, Pfn, PfnRange, PhysMap, SpaceId};
+use super::{boot::VirtioMmio, cpu, entry, percpu, regs, shootdown};
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use hafez_mm::{Flush, FlushPages, PAGE_SIZE, Pfn, PfnRange, PhysMap, SpaceId, VirtAddr, Vpn, lock::Mutex};
 
 /// Where frame 0 is seen.
 pub const DIRECT_MAP: u64 = 0xFFFF_8000_0000_0000;
@@ -51,6 +51,9 @@ const GIB: u64 = 1 << 30;
 const FLUSH_ONE_BY_ONE: usize = 32;
 
 static KERNEL_ROOT: AtomicU32 = AtomicU32::new(0);
+
+/// For whoever changes the kernel's own tables.
+static KERNEL_TABLES: Mutex<()> = Mutex::new(());
 
 /// All of RAM, and the device registers below 4 GiB (uncached).
 #[inline(always)]
@@ -156,6 +159,11 @@ pub(super) fn init(ram: &[PfnRange], virtio: &[VirtioMmio], next: &mut Pfn) {
         map_device(device.base, device.size, source);
     }
     load_kernel_space();
+    enable();
+}
+
+/// With the kernel's tables in use: global pages, and tags where the CPU has them.
+pub(super) fn enable() {
     // SAFETY: the new tables map all that the kernel uses; global pages are now allowed.
     unsafe { regs::set_cr4(regs::cr4() | 1 << 7 | (cpu::features().pcid as u64) << 17) };
 }
@@ -172,17 +180,30 @@ fn map_device(base: u64, size: u64, source: Source<'_>) {
 /// Map one page of a kernel stack. `false` where a table was needed and `source` had no frame.
 pub fn map_stack_page(at: u64, frame: Pfn, source: &mut dyn FnMut() -> Option<Pfn>) -> bool {
     assert!((STACKS..STACKS + GIB).contains(&at));
+    let _tables = KERNEL_TABLES.lock();
     put(at, 1, frame.addr().0 | DATA, source).is_some()
 }
 
-/// Unmap one page of a kernel stack; the frame that was there.
-pub fn unmap_stack_page(at: u64) -> Option<Pfn> {
-    assert!((STACKS..STACKS + GIB).contains(&at));
-    let slot = walk(at, 1, &mut || None)?;
-    // SAFETY: from `walk`; nobody is on that stack.
-    let old = unsafe { core::mem::replace(&mut *slot, 0) };
-    regs::invlpg(at);
-    (old & PRESENT != 0).then_some(Pfn(((old & ADDRESS) >> 12) as u32))
+/// Unmap up to 16 pages of a kernel stack from `at` on; `freed` gets their frames, when no CPU can use them any more.
+pub fn unmap_stack_pages(at: u64, count: usize, freed: &mut dyn FnMut(Pfn)) {
+    let mut pages: ArrayVec<Vpn, 16> = ArrayVec::new();
+    let mut frames: ArrayVec<Pfn, 16> = ArrayVec::new();
+    {
+        let _tables = KERNEL_TABLES.lock();
+        for at in (0..count).map(|page| at + page as u64 * PAGE) {
+            assert!((STACKS..STACKS + GIB).contains(&at));
+            let Some(slot) = walk(at, 1, &mut || None) else { continue };
+            // SAFETY: from `walk`; nobody is on that stack.
+            let old = unsafe { core::mem::replace(&mut *slot, 0) };
+            if old & PRESENT != 0 {
+                regs::invlpg(at);
+                pages.push(VirtAddr(at).page());
+                frames.push(Pfn(((old & ADDRESS) >> 12) as u32));
+            }
+        }
+    }
+    shootdown::kernel(&pages);
+    frames.into_iter().for_each(freed);
 }
 
 /// Make a hole in the image's data.
@@ -197,12 +218,19 @@ pub(super) fn unmap_image_page(at: u64) {
 /// ran six others ago has lost its translations anyhow.
 pub const MAX_TAGS: usize = 6;
 
-/// Per CPU: whose translations each tag has; `None` where they must not be used any more.
-pub struct Tags([Cell<Option<SpaceId>>; MAX_TAGS]);
+/// Per CPU: whose translations each tag has, as the space's number + 1; 0 where they must not be used any more. Others write
+/// nothing but 0.
+pub struct Tags([AtomicU64; MAX_TAGS]);
 
 impl Tags {
     pub const fn new() -> Self {
-        Tags([const { Cell::new(None) }; MAX_TAGS])
+        Tags([const { AtomicU64::new(0) }; MAX_TAGS])
+    }
+    /// What the buffer keeps of this space is not to be used again.
+    pub fn disown(&self, id: SpaceId) {
+        for tag in &self.0 {
+            let _ = tag.compare_exchange(id.0 as u64 + 1, 0, Ordering::SeqCst, Ordering::Relaxed);
+        }
     }
 }
 
@@ -210,9 +238,14 @@ impl Tags {
 const NO_FLUSH: u64 = 1 << 63;
 
 /// Use this space's translations from now on, under a tag below [`MAX_TAGS`]. If the tag was last used for the same space,
-/// what the buffer kept of it is used again.
-pub fn load_space(root: Pfn, id: SpaceId, tag: usize) {
-    let kept = percpu::this().tags.0[tag].replace(Some(id)) == Some(id);
+/// what the buffer kept of it is used again. `name` is what [`loaded`] will say.
+pub fn load_space(root: Pfn, id: SpaceId, tag: usize, name: *const ()) {
+    let area = percpu::this();
+    let whose = id.0 as u64 + 1;
+    area.loaded.set(name);
+    // Told first, then the tag looked at, then loaded (see `shootdown`).
+    area.shared.loaded.swap(root.0, Ordering::SeqCst);
+    let kept = area.shared.tags.0[tag].swap(whose, Ordering::SeqCst) == whose;
     let value = if cpu::features().pcid {
         // Tag 0 of the processor is the kernel's own root.
         root.addr().0 | (tag as u64 + 1) | if kept { NO_FLUSH } else { 0 }
@@ -223,23 +256,43 @@ pub fn load_space(root: Pfn, id: SpaceId, tag: usize) {
     unsafe { regs::set_cr3(value) };
 }
 
+/// What was given with the space that is loaded; null for the kernel's own.
+#[inline(always)]
+pub fn loaded() -> *const () {
+    percpu::this().loaded.get()
+}
+
+/// Whether the thread that runs has no space of its own: then what is loaded is nobody's need, and may go when it is flushed.
+#[inline(always)]
+pub fn set_lazy(lazy: bool) {
+    percpu::this().lazy.set(lazy);
+}
+
 /// Use the kernel's own root: the lower half is empty.
 pub fn load_kernel_space() {
     // SAFETY: the kernel's half is in it.
     unsafe { regs::set_cr3(kernel_root().addr().0) };
+    let area = percpu::this();
+    area.loaded.set(core::ptr::null());
+    area.shared.loaded.store(0, Ordering::SeqCst);
 }
 
 /// Make no CPU in `flush.cpus` use an old translation of these pages.
+#[inline]
 pub fn flush(flush: &Flush<'_>) {
-    let area = percpu::this();
-    // One CPU runs.
-    debug_assert!(area.id.get() == 0);
+    let others = flush.cpus.0 & !(1 << percpu::this().id.get());
+    if others == 0 {
+        forget_own(flush);
+    } else {
+        shootdown::space(others, flush.space, flush.root, &flush.pages, || forget_own(flush));
+    }
+}
+
+fn forget_own(flush: &Flush<'_>) {
     let now = regs::cr3();
     if now & ADDRESS != flush.root.addr().0 {
         // Not in use: what a tag keeps of it is not used again.
-        for tag in area.tags.0.iter().filter(|tag| tag.get() == Some(flush.space)) {
-            tag.set(None);
-        }
+        percpu::this().shared.tags.disown(flush.space);
         return;
     }
     match flush.pages {
@@ -251,4 +304,36 @@ pub fn flush(flush: &Flush<'_>) {
         // SAFETY: what is loaded is loaded again, under the same tag, which forgets all but global translations.
         _ => unsafe { regs::set_cr3(now) },
     }
+}
+
+/// Another CPU has changed pages (`None`: any) of the space with this root, or (root 0) of the kernel's half.
+pub(super) fn forget_here(root: Pfn, pages: Option<&[Vpn]>) {
+    let now = regs::cr3();
+    if root.0 != 0 && now & ADDRESS != root.addr().0 {
+        return;
+    }
+    if root.0 != 0 && percpu::this().lazy.get() {
+        return leave_space();
+    }
+    match pages {
+        Some(pages) if pages.len() <= FLUSH_ONE_BY_ONE => {
+            for page in pages {
+                regs::invlpg(page.addr().0);
+            }
+        }
+        // SAFETY: as above.
+        _ => unsafe { regs::set_cr3(now) },
+    }
+}
+
+/// Leave a space that nobody here needs; nothing of it is used again.
+fn leave_space() {
+    let tags = &percpu::this().shared.tags;
+    if cpu::features().pcid {
+        let tag = (regs::cr3() & 0xFFF) as usize;
+        if let Some(tag) = tag.checked_sub(1).and_then(|tag| tags.0.get(tag)) {
+            tag.store(0, Ordering::SeqCst);
+        }
+    }
+    load_kernel_space();
 }

@@ -4,26 +4,72 @@
 
 use super::{console::Out, cpu, entry, paging, regs, trap::Frame};
 use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Frames to print at most.
 const DEPTH: usize = 40;
 
-static PANICKING: AtomicBool = AtomicBool::new(false);
+/// The number of the CPU that panics, plus one.
+static PANICKING: AtomicUsize = AtomicUsize::new(0);
 
-/// The first line, printed once: a panic while panicking ends the machine.
-fn begin() {
+/// The number of the CPU whose turn it is to tell where it was stopped, plus one; and how many have told.
+static TURN: AtomicUsize = AtomicUsize::new(0);
+static TOLD: AtomicUsize = AtomicUsize::new(0);
+/// How long to wait for a CPU to tell, in nanoseconds.
+const PATIENCE: u64 = 200_000_000;
+
+/// The first to panic stops the others and goes on; they wait for their turn to tell where they were. A panic while
+/// panicking ends the machine.
+fn begin(frame: Option<&Frame>) {
     // SAFETY: nothing may come in between any more.
     unsafe { core::arch::asm!("cli", options(nostack)) };
-    if PANICKING.swap(true, Ordering::Relaxed) {
-        let _ = writeln!(Out, "panic while panicking");
-        super::exit(super::EXIT_FAILED);
+    let me = cpu::id() + 1;
+    match PANICKING.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => super::smp::stop_others(),
+        Err(first) if first == me => {
+            let _ = writeln!(Out, "panic while panicking");
+            super::exit(super::EXIT_FAILED);
+        }
+        Err(_) => stopped(frame, me),
+    }
+}
+
+/// Another CPU panics: tell where this one was when that one asks, and stop.
+fn stopped(frame: Option<&Frame>, me: usize) -> ! {
+    while TURN.load(Ordering::Acquire) != me {
+        core::hint::spin_loop();
+    }
+    let _ = match frame {
+        Some(frame) if frame.cs & 3 == 0 => {
+            let _ = writeln!(Out, "cpu {} was at\n  {:016x}", me - 1, frame.rip);
+            follow(frame.registers.rbp);
+            Ok(())
+        }
+        Some(_) => writeln!(Out, "cpu {} ran a program", me - 1),
+        None => writeln!(Out, "cpu {} panics too", me - 1),
+    };
+    TOLD.fetch_add(1, Ordering::Release);
+    loop {
+        // SAFETY: stops the CPU.
+        unsafe { core::arch::asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}
+
+/// Let each of the other CPUs tell where it was.
+fn others() {
+    let me = PANICKING.load(Ordering::Relaxed);
+    for (told, turn) in (1..=cpu::count()).filter(|&cpu| cpu != me).enumerate() {
+        TURN.store(turn, Ordering::Release);
+        let from = super::time::now_ns();
+        while TOLD.load(Ordering::Acquire) <= told && super::time::now_ns() - from < PATIENCE {
+            core::hint::spin_loop();
+        }
     }
 }
 
 /// For the panic handler: print message, place and backtrace, and end the machine.
 pub fn message(info: &core::panic::PanicInfo<'_>) -> ! {
-    begin();
+    begin(None);
     let _ = match info.location() {
         Some(at) => writeln!(Out, "KERNEL PANIC: {} ({}:{})", info.message(), at.file(), at.line()),
         None => writeln!(Out, "KERNEL PANIC: {}", info.message()),
@@ -33,12 +79,13 @@ pub fn message(info: &core::panic::PanicInfo<'_>) -> ! {
     unsafe { core::arch::asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack)) };
     control();
     backtrace(frame_pointer);
+    others();
     super::exit(super::EXIT_FAILED)
 }
 
 /// The kernel itself made an exception.
 pub(super) fn trap(frame: &Frame, address: Option<u64>) -> ! {
-    begin();
+    begin(Some(frame));
     let name = NAMES.get(frame.vector as usize).copied().unwrap_or("unknown exception");
     let _ = write!(Out, "KERNEL PANIC: {name} in the kernel, error code {:#x}", frame.error);
     if let Some(address) = address {
@@ -59,6 +106,7 @@ pub(super) fn trap(frame: &Frame, address: Option<u64>) -> ! {
         let _ = writeln!(Out, "backtrace:\n  {:016x}", frame.rip);
         follow(r.rbp);
     }
+    others();
     if frame.vector == 2 {
         more();
     }

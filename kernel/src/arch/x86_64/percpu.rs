@@ -5,17 +5,23 @@
 //!   gs:8    the kernel stack to come back to from ring 3
 //!   gs:16   scratch of the system call entry
 //!   …       the descriptor tables
+//!   shared  what other CPUs may look at and post to (see `shootdown`), on cache lines of its own
 //! ```
 //!
 //! In the TSS, `rsp0` points just behind the registers of the `UserContext` that runs: on an interrupt from ring 3 the
 //! processor itself stores `ss rsp rflags cs rip` where they belong (see `user`).
 //!
-//! Only its own CPU touches an area, with interrupts off, so plain cells do.
+//! All but `shared` is touched by its own CPU only, with interrupts off, so plain cells do. The kernel is not preempted, so
+//! a reference from [`this`] is good until the thread gives up its CPU, and no longer: it may go on on another.
 
 use super::descriptors::{Gdt, Tss};
-use super::paging::Tags;
+use super::shootdown::Shared;
+use alloc::boxed::Box;
 use core::cell::{Cell, UnsafeCell};
-use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+/// CPUs that the kernel can use.
+pub const MAX_CPUS: usize = hafez_mm::frame::MAX_CPUS;
 
 /// Bytes of each stack for exceptions that must not trust the current one.
 pub const IST_BYTES: usize = 4096;
@@ -38,29 +44,53 @@ pub struct PerCpu {
     pub current: AtomicPtr<()>,
     /// For `sched`: another thread should run soon.
     pub need_resched: Cell<bool>,
-    /// Whose translations the buffer keeps (see `paging`).
-    pub tags: Tags,
+    /// The thread that runs has no space of its own: the one that is loaded may go at any time (see `paging`).
+    pub lazy: Cell<bool>,
+    /// What names the space that is loaded; null for the kernel's own.
+    pub loaded: Cell<*const ()>,
+    pub shared: Shared,
     pub tss: UnsafeCell<Tss>,
     pub gdt: UnsafeCell<Gdt>,
     pub ist: [IstStack; 3],
 }
 
-// SAFETY: an area is used by its own CPU only, with interrupts off.
+// SAFETY: all but `shared`, which is made of atomics, is used by the area's own CPU only, with interrupts off.
 unsafe impl Sync for PerCpu {}
 
-static BOOT_CPU: PerCpu = PerCpu {
-    this: Cell::new(&raw const BOOT_CPU),
-    kernel_rsp: Cell::new(0),
-    scratch: Cell::new(0),
-    live_user: Cell::new(core::ptr::null_mut()),
-    armed: Cell::new(core::ptr::null_mut()),
-    id: Cell::new(0),
-    current: AtomicPtr::new(core::ptr::null_mut()),
-    need_resched: Cell::new(false),
-    tags: Tags::new(),
-    tss: UnsafeCell::new(Tss::new()),
-    gdt: UnsafeCell::new(Gdt::new()),
-    ist: [const { IstStack(UnsafeCell::new([0; IST_BYTES])) }; 3],
+impl PerCpu {
+    const fn new() -> Self {
+        PerCpu {
+            this: Cell::new(core::ptr::null()),
+            kernel_rsp: Cell::new(0),
+            scratch: Cell::new(0),
+            live_user: Cell::new(core::ptr::null_mut()),
+            armed: Cell::new(core::ptr::null_mut()),
+            id: Cell::new(0),
+            current: AtomicPtr::new(core::ptr::null_mut()),
+            need_resched: Cell::new(false),
+            lazy: Cell::new(true),
+            loaded: Cell::new(core::ptr::null()),
+            shared: Shared::new(),
+            tss: UnsafeCell::new(Tss::new()),
+            gdt: UnsafeCell::new(Gdt::new()),
+            ist: [const { IstStack(UnsafeCell::new([0; IST_BYTES])) }; 3],
+        }
+    }
+
+    /// The top of an exception stack. Its last 16 bytes hold the area's address: such an exception may come while
+    /// GS is still the program's.
+    pub fn ist_top(&self, index: usize) -> u64 {
+        self.ist[index].0.get() as u64 + IST_BYTES as u64 - 16
+    }
+}
+
+static BOOT_CPU: PerCpu = PerCpu::new();
+
+/// The areas, by number. Null where there is no such CPU.
+static AREAS: [AtomicPtr<PerCpu>; MAX_CPUS] = {
+    let mut areas = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
+    areas[0] = AtomicPtr::new((&raw const BOOT_CPU).cast_mut());
+    areas
 };
 
 /// This CPU's area.
@@ -74,18 +104,31 @@ pub fn this() -> &'static PerCpu {
     }
 }
 
-impl PerCpu {
-    /// The top of an exception stack. Its last 16 bytes hold the area's address: such an exception may come while
-    /// GS is still the program's.
-    pub fn ist_top(&self, index: usize) -> u64 {
-        self.ist[index].0.get() as u64 + IST_BYTES as u64 - 16
+/// What others may see of a CPU's area; `None` where there is no such CPU.
+pub fn shared(cpu: usize) -> Option<&'static Shared> {
+    // SAFETY: areas live for ever.
+    unsafe { AREAS.get(cpu)?.load(Ordering::Acquire).as_ref() }.map(|area| &area.shared)
+}
+
+/// Make [`this`] work on the CPU that runs this: the one that booted, or one that [`add`] made an area for.
+pub fn enter(cpu: usize) {
+    let area = AREAS[cpu].load(Ordering::Acquire);
+    // SAFETY: areas live for ever, and this is the only CPU of that number.
+    unsafe {
+        (*area).this.set(area);
+        super::regs::write_msr(super::regs::GS_BASE, area as u64);
     }
 }
 
-/// First of all: make [`this`] work on the CPU that booted.
-pub fn init_boot_cpu() {
-    // SAFETY: the area is a static.
-    unsafe { super::regs::write_msr(super::regs::GS_BASE, &raw const BOOT_CPU as u64) };
+/// An area for one more CPU. `false`: there is no memory.
+pub fn add(cpu: usize) -> bool {
+    if !crate::mem::headroom(size_of::<PerCpu>()) {
+        return false;
+    }
+    let area = Box::leak(Box::new(PerCpu::new()));
+    area.id.set(cpu as u32);
+    AREAS[cpu].store(area, Ordering::Release);
+    true
 }
 
 /// Descriptor tables of the CPU that runs this, and what goes with them.

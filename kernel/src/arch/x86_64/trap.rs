@@ -17,6 +17,10 @@ pub const PAGE_FAULT: u64 = 14;
 /// The first vector that is no exception.
 pub const FIRST_INTERRUPT: u64 = 32;
 pub const TIMER: u8 = 32;
+/// Another CPU has work for this one's scheduler.
+pub const RESCHEDULE: u8 = 33;
+/// Another CPU has posted a request (see `shootdown`).
+pub const REQUEST: u8 = 34;
 pub const SPURIOUS: u8 = 47;
 /// The vector of interrupt line 0.
 pub const FIRST_LINE: u8 = 48;

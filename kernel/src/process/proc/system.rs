@@ -43,7 +43,7 @@ fn hundredths(ns: u64) -> String {
 }
 
 fn uptime() -> String {
-    format!("{} {}\n", hundredths(clock::monotonic()), hundredths(sched::idle_time()))
+    format!("{} {}\n", hundredths(clock::monotonic()), hundredths(sched::idle_times()))
 }
 
 fn loadavg() -> String {
@@ -169,13 +169,14 @@ fn vmstat() -> String {
 
 fn stat() -> String {
     let tick = SECOND / 100;
-    let count = arch::cpu::count() as u64;
-    let idle = sched::idle_time();
-    let busy = (clock::monotonic() * count).saturating_sub(idle);
-    let line = |share: u64| format!("{} 0 0 {} 0 0 0 0 0 0\n", busy / tick / share, idle / tick / share);
-    let mut text = format!("cpu  {}", line(1));
-    for cpu in 0..count {
-        let _ = write!(text, "cpu{cpu} {}", line(count));
+    let line = |idle: u64, cpus: u64| {
+        let busy = (clock::monotonic() * cpus).saturating_sub(idle);
+        format!("{} 0 0 {} 0 0 0 0 0 0\n", busy / tick, idle / tick)
+    };
+    let idle: Vec<u64> = (0..arch::cpu::count()).map(sched::idle_time).collect();
+    let mut text = format!("cpu  {}", line(idle.iter().sum(), idle.len() as u64));
+    for (cpu, idle) in idle.into_iter().enumerate() {
+        let _ = write!(text, "cpu{cpu} {}", line(idle, 1));
     }
     let (active, _) = sched::counts();
     let _ = write!(text, "intr 0\nctxt {}\nbtime {}\n", 0, clock::at_reset() / SECOND);
