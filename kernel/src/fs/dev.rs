@@ -6,13 +6,16 @@
 //! | zero | 1:5 | zero bytes; a mapping of it is anonymous memory | vanish |
 //! | full | 1:7 | zero bytes | ENOSPC |
 //! | random, urandom | 1:8, 1:9 | the kernel's generator | stir it |
-//! | tty, console | 5:0, 5:1 | the terminal | the terminal |
+//! | tty | 5:0 | the terminal that controls the caller | the same |
+//! | console | 5:1 | the terminal that `hafez` runs on | the same |
+//! | ptmx, pts/N | 5:2, 136:N | a new pseudoterminal's master, its other side | ([`super::tty`]) |
 
 use super::{
     file::{FileOps, How, Mapping},
-    inode::Kind,
+    inode::{Kind, OpenMode},
     iobuf::{Sink, Source},
     synth::{Dir, Entry},
+    tty,
 };
 use crate::{
     errno::{Errno, Result},
@@ -97,7 +100,7 @@ impl FileOps for Mem {
 }
 
 /// Open a character device by number (a node that `mknod` made).
-pub fn open_number(rdev: u64) -> Result<Arc<dyn FileOps>> {
+pub fn open_number(rdev: u64, how: OpenMode) -> Result<Arc<dyn FileOps>> {
     const NULL: u64 = makedev(1, 3);
     const ZERO: u64 = makedev(1, 5);
     const FULL: u64 = makedev(1, 7);
@@ -105,13 +108,16 @@ pub fn open_number(rdev: u64) -> Result<Arc<dyn FileOps>> {
     const URANDOM: u64 = makedev(1, 9);
     const TTY: u64 = makedev(5, 0);
     const CONSOLE: u64 = makedev(5, 1);
+    const PTMX: u64 = makedev(5, 2);
     Ok(match rdev {
         NULL => Arc::new(Mem::Null),
         ZERO => Arc::new(Mem::Zero),
         FULL => Arc::new(Mem::Full),
         RANDOM | URANDOM => Arc::new(Mem::Random),
-        TTY | CONSOLE => return super::tty::open(),
-        _ => return Err(Errno::ENXIO),
+        TTY => return tty::open_own(how),
+        CONSOLE => return tty::console(how),
+        PTMX => return tty::new_pair(),
+        _ => return tty::open_pts(rdev, how),
     })
 }
 
@@ -126,10 +132,11 @@ pub fn tree() -> Arc<dyn super::Inode> {
         ("urandom", 1, 9, 0o666),
         ("tty", 5, 0, 0o666),
         ("console", 5, 1, 0o600),
+        ("ptmx", 5, 2, 0o666),
     ];
     for (name, major, minor, mode) in nodes {
         let rdev = makedev(major, minor);
-        dir.add(name, Entry::device(Kind::Char, mode, rdev, move || open_number(rdev)));
+        dir.add(name, Entry::device(Kind::Char, mode, rdev, move |how| open_number(rdev, how)));
     }
     let links = [
         ("stdin", "/proc/self/fd/0"),
@@ -141,5 +148,6 @@ pub fn tree() -> Arc<dyn super::Inode> {
         dir.add(name, Entry::link(move || Ok(target.as_bytes().to_vec())));
     }
     dir.add("shm", Entry::dir(Dir::new(0o1777)));
+    dir.add("pts", Entry::dir(Dir::new(0o755)));
     dir.inode()
 }

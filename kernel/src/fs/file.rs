@@ -339,6 +339,7 @@ pub fn open_mode(flags: u32) -> OpenMode {
         read: !path_only && access != abi::O_WRONLY && access != abi::O_ACCMODE,
         write: !path_only && (access == abi::O_WRONLY || access == abi::O_RDWR),
         nonblock: flags & abi::O_NONBLOCK != 0,
+        controlling: flags & abi::O_NOCTTY == 0,
     }
 }
 

@@ -164,6 +164,8 @@ pub struct OpenMode {
     pub write: bool,
     /// Only FIFOs and devices care at the time of opening.
     pub nonblock: bool,
+    /// A terminal may become the caller's controlling one (no O_NOCTTY).
+    pub controlling: bool,
 }
 
 bitflags::bitflags! {

@@ -26,7 +26,6 @@ pub mod eventfd;
 pub mod file;
 pub mod inode;
 pub mod iobuf;
-pub mod line;
 pub mod lock;
 pub mod locks;
 pub mod mount;
@@ -77,6 +76,7 @@ pub fn start(host: Arc<dyn Inode>, proc: Arc<dyn Inode>, writable: Vec<Writable>
     mount_on(&all, b"/proc", proc, "proc", b"proc")?;
     mount_on(&all, b"/sys", sys::tree(), "sysfs", b"sysfs")?;
     mount_on(&all, b"/dev", dev::tree(), "devtmpfs", b"udev")?;
+    tty::set_mount(mount_on(&all, b"/dev/pts", tty::pts(), "devpts", b"devpts")?);
     // What is left when these are full is enough for the programs that look for room.
     let stats = crate::mem::memory().stats();
     let limit = (stats.total + stats.swap_total) / 4 * 3 * hafez_mm::PAGE_SIZE as u64;
@@ -97,7 +97,7 @@ fn mount_on(
     root: Arc<dyn Inode>,
     kind: &'static str,
     source: &[u8],
-) -> Result<()> {
+) -> Result<Arc<Mount>> {
     let mut at = walker.root.clone();
     for name in path.split(|c| *c == b'/').filter(|n| !n.is_empty()) {
         let next = walker.resolve(&at, name, true);
@@ -110,8 +110,7 @@ fn mount_on(
             }
         };
     }
-    Mount::new(root, Some(at), kind, source, false);
-    Ok(())
+    Ok(Mount::new(root, Some(at), kind, source, false))
 }
 
 /// `sync(2)`: every file system writes back what is dirty. The first error, after all have tried.

@@ -26,6 +26,7 @@ use hafez_mm::lock::{LazyLock, Mutex, RwLock};
 use linux_raw_sys::general as abi;
 
 type Make<T> = Arc<dyn Fn() -> Result<T> + Send + Sync>;
+type Open = Arc<dyn Fn(OpenMode) -> Result<Arc<dyn FileOps>> + Send + Sync>;
 type Take = Arc<dyn Fn(&[u8]) -> Result<()> + Send + Sync>;
 
 /// The most that one `write` can hand to a synthetic file.
@@ -57,7 +58,7 @@ enum Node {
     File { text: Make<Vec<u8>>, take: Option<Take> },
     Link(Make<Vec<u8>>),
     Magic { text: Make<Vec<u8>>, to: Make<Location> },
-    Device { kind: Kind, rdev: u64, open: Make<Arc<dyn FileOps>> },
+    Device { kind: Kind, rdev: u64, open: Open },
 }
 
 impl Entry {
@@ -98,7 +99,7 @@ impl Entry {
         kind: Kind,
         mode: u32,
         rdev: u64,
-        open: impl Fn() -> Result<Arc<dyn FileOps>> + Send + Sync + 'static,
+        open: impl Fn(OpenMode) -> Result<Arc<dyn FileOps>> + Send + Sync + 'static,
     ) -> Entry {
         Entry::new(Node::Device { kind, rdev, open: Arc::new(open) }, mode)
     }
@@ -297,7 +298,7 @@ impl Inode for SynthInode {
                 }
                 Ok(Arc::new(OpenText { make: text.clone(), text: Mutex::default(), take: take.clone() }))
             }
-            Node::Device { open, .. } => open(),
+            Node::Device { open, .. } => open(how),
             Node::Dir(_) => Err(Errno::EISDIR),
             Node::Link(_) | Node::Magic { .. } => Err(Errno::ELOOP),
         }

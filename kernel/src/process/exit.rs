@@ -18,6 +18,7 @@ use super::task::{Task, work};
 use super::wait::{self, Status};
 use super::{futex, start, table};
 use crate::arch::user;
+use crate::fs;
 use crate::sched;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -93,6 +94,9 @@ pub(super) fn task_ends(caller: Caller) {
 /// The process has no task any more.
 fn process_ends(process: &Arc<Process>, last: &Task) {
     release_parent(process);
+    if process.session() == process.pid {
+        fs::tty::job::leader_ends(process.pid as u32);
+    }
     let status = {
         let tasks = process.tasks.lock();
         tasks.ending.unwrap_or(Status::Exited(tasks.leader_code))

@@ -154,6 +154,7 @@ fn new_process(pid: Pid, parent: &Arc<Process>, args: &CloneArgs) -> Arc<Process
     process.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_new_privileges.store(parent.no_new_privileges.load(Ordering::Relaxed), Ordering::Relaxed);
     process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.detached.store(parent.detached.load(Ordering::Relaxed), Ordering::Relaxed);
     process.oom_adjust.store(parent.oom_adjust.load(Ordering::Relaxed), Ordering::Relaxed);
     process
 }

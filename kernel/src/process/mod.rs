@@ -40,6 +40,7 @@ pub mod start;
 mod stop;
 pub mod table;
 pub mod task;
+mod terminal;
 pub mod timer;
 pub mod timerfd;
 pub mod timers;

@@ -61,6 +61,8 @@ pub struct Process {
     pub no_new_privileges: AtomicBool,
     /// `personality`: bits that `exec` looks at.
     pub personality: AtomicU32,
+    /// It has given up its session's terminal (TIOCNOTTY).
+    pub(super) detached: AtomicBool,
     /// Real user number, for those who look when all its tasks are gone.
     pub(super) uid: AtomicU32,
 }
@@ -151,6 +153,7 @@ impl Process {
             dumpable: AtomicBool::new(true),
             no_new_privileges: AtomicBool::new(false),
             personality: AtomicU32::new(0),
+            detached: AtomicBool::new(false),
             uid: AtomicU32::new(0),
         })
     }
@@ -174,6 +177,11 @@ impl Process {
     /// Real user number.
     pub fn uid(&self) -> u32 {
         self.any_task().map_or_else(|| self.uid.load(Ordering::Relaxed), |t| t.cred().uid)
+    }
+
+    /// Whether it has given up its session's terminal.
+    pub fn detached(&self) -> bool {
+        self.detached.load(Ordering::Relaxed)
     }
 
     /// Signal that its end sends to the parent.

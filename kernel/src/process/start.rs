@@ -13,12 +13,11 @@ use super::files::{FileTable, FsContext};
 use super::limits::{Limit, Limits, NR_OPEN};
 use super::process::Process;
 use super::run::Caller;
-use super::signal::{self, SigInfo};
 use super::signal::{Actions, SigSet};
 use super::stack::Strings;
 use super::task::{Task, TaskParts, short_name};
 use super::wait::Status;
-use super::{Pid, current_task, exit, fork, host, oom, proc, table, user};
+use super::{exit, fork, host, oom, proc, table, user};
 use crate::arch;
 use crate::arch::user::UserContext;
 use crate::clock;
@@ -200,23 +199,8 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
         let inode = share(&m.tag, fs::dev::next_anonymous())?;
         writable.push(fs::Writable { path: m.path.clone(), inode, source: m.tag.clone().into_boxed_slice() });
     }
-    fs::tty::set_hooks(fs::tty::Hooks {
-        caller: job,
-        signal: |group, signo| signal_group(group as Pid, signo),
-    });
+    fs::tty::job::set_processes(&super::terminal::OfTerminals);
     fs::start(root, proc::root(), writable).map_err(|e| failed(format!("files: {}", words(e))))
-}
-
-/// Who the calling process is, for the terminal.
-fn job() -> fs::tty::Job {
-    current_task().map_or(fs::tty::Job::default(), |task| {
-        let p = &task.process;
-        fs::tty::Job { pid: p.pid as u32, group: p.group() as u32, session: p.session() as u32 }
-    })
-}
-
-fn signal_group(group: Pid, signo: u32) {
-    let _ = signal::to_group(group, SigInfo::kernel(signo));
 }
 
 #[inline(never)]

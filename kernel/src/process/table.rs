@@ -209,6 +209,7 @@ pub fn new_session(process: &Process) -> Result<Pid> {
     node.session = pid;
     process.group.store(pid, Ordering::Relaxed);
     process.session.store(pid, Ordering::Relaxed);
+    process.detached.store(false, Ordering::Relaxed);
     Ok(pid)
 }
 
@@ -244,6 +245,11 @@ pub fn set_group(caller: &Process, pid: Pid, group: Pid) -> Result<()> {
 /// Group and session of a process.
 pub fn group_and_session(pid: Pid) -> Result<(Pid, Pid)> {
     TABLE.lock().nodes.get(&pid).map(|n| (n.group, n.session)).ok_or(Errno::ESRCH)
+}
+
+/// The session of a group, if there is such a group.
+pub(super) fn session_of_group(group: Pid) -> Option<Pid> {
+    TABLE.lock().nodes.values().find(|n| n.group == group).map(|n| n.session)
 }
 
 /// `PR_SET_CHILD_SUBREAPER`.
@@ -283,19 +289,22 @@ pub(super) fn end(process: &Process, status: Status, keep: bool) -> Ended {
         heir = node.parent;
     }
     let heir = if table.nodes.contains_key(&heir) { heir } else { INIT };
-    let (children, group) = match table.nodes.get_mut(&pid) {
+    let (children, parent, group, session) = match table.nodes.get_mut(&pid) {
         Some(node) => {
             node.ended = Some(status);
             node.news = None;
-            (core::mem::take(&mut node.children), node.group)
+            (core::mem::take(&mut node.children), node.parent, node.group, node.session)
         }
-        None => (Vec::new(), 0),
+        None => (Vec::new(), 0, 0, 0),
     };
     let mut orphans = Vec::new();
-    let mut groups = alloc::vec![group];
+    // Only a group to which this process, or its parent through it, was a link can have become an orphan by its end.
+    let linked = table.nodes.get(&parent).is_some_and(|p| p.session == session && p.group != group);
+    let mut groups = if linked { alloc::vec![group] } else { Vec::new() };
     for child in children {
         let Some(node) = table.nodes.get(&child) else { continue };
         let (process, child_group, ended) = (node.process.clone(), node.group, node.ended.is_some());
+        let linked = node.session == session && child_group != group;
         table.set_parent(child, heir);
         if heir == INIT && ended {
             table.nodes.remove(&child);
@@ -304,7 +313,7 @@ pub(super) fn end(process: &Process, status: Status, keep: bool) -> Ended {
         if let Some(node) = table.nodes.get_mut(&heir) {
             node.children.push(child);
         }
-        if !groups.contains(&child_group) {
+        if linked && !groups.contains(&child_group) {
             groups.push(child_group);
         }
         orphans.push(process);

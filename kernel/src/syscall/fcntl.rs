@@ -5,6 +5,7 @@ use super::{Calls, user};
 use crate::errno::{Errno, Result};
 use crate::fs::locks::{self, Owner, Record};
 use crate::fs::pipe::PipeEnd;
+use crate::fs::tty;
 use crate::fs::{File, Kind};
 use crate::process::run::Caller;
 use alloc::sync::Arc;
@@ -198,6 +199,12 @@ fn ioctl(caller: &mut Caller) -> Result<u64> {
             user::write_u32(argument, left.min(i32::MAX as u64) as u32)?;
         }
         FIGETBSZ => user::write_u32(argument, file.stat()?.blksize)?,
+        request::TIOCGPTPEER => {
+            let flags = argument as u32;
+            let peer = tty::peer(&file, flags)?;
+            let limit = caller.task.process.limits.soft(abi::RLIMIT_NOFILE);
+            return Ok(files.insert(peer, flags & abi::O_CLOEXEC != 0, 0, limit)? as u64);
+        }
         code => return Ok(file.ops().ioctl(code, argument)? as u64),
     }
     Ok(0)

@@ -212,7 +212,7 @@ impl Inode for Node {
         match &self.body {
             Body::File { .. } => CachedFile::open(self),
             Body::Fifo(pipe) => pipe.open(how),
-            Body::Device(rdev) if self.kind() == Kind::Char => dev::open_number(*rdev),
+            Body::Device(rdev) if self.kind() == Kind::Char => dev::open_number(*rdev, how),
             Body::Dir { .. } => Err(Errno::EISDIR),
             _ => Err(Errno::ENXIO),
         }

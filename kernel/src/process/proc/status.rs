@@ -196,8 +196,10 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
     let children = process.times.lock().children;
     let layout = subject.image()?.map(|image| image.layout());
     let layout = layout.as_deref();
-    let terminal = tty::number_of(process.session() as u32);
-    let foreground = if terminal == 0 { -1 } else { tty::foreground().map_or(-1, |group| group as i32) };
+    let (terminal, foreground) = match tty::of_session(process.session() as u32) {
+        Some((number, group)) if !process.detached() => (number, group as i32),
+        _ => (0, -1),
+    };
     let [blocked, ignored, caught, own, shared] = facts.signals.map(|set| set.0 & 0x7fff_ffff);
     let pending = own | shared;
     let mut text = format!(
