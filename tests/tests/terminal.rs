@@ -65,3 +65,43 @@ fn a_shell_has_job_control() {
     assert!(said.contains("Stopped"), "{said:?}");
     assert_eq!(code, 4, "{said:?}");
 }
+
+#[test]
+fn programs_run_on_terminals_of_their_own() {
+    // A terminal inside the terminal: another session, its own Ctrl-C, and the outer shell untouched.
+    let steps = r#"[["> ", "script -qc 'tty; echo inner; sleep 30' /dev/null\r"], ["inner\r\n", "\u0003"], ["> ", "tty; exit 6\r"]]"#;
+    let (code, said) = type_at(steps, &["sh", "-c", "PS1='> ' exec bash --norc --noediting -i"]);
+    assert!(said.contains("/dev/pts/0\ninner\n^C"), "{said:?}");
+    assert!(said.contains("/dev/console\n"), "{said:?}");
+    assert_eq!(code, 6, "{said:?}");
+}
+
+#[test]
+fn programs_draw_on_the_screen() {
+    let steps = r#"[["\u001b[", "ihello\u001b:wq\r"], ["> ", "seq 100 | less\r"], ["\n:", "G"], ["END", "q"], ["> ", "cat /tmp/x; exit 3\r"]]"#;
+    let script = "export TERM=xterm; vim.tiny -u NONE /tmp/x || vi -u NONE /tmp/x; PS1='> ' exec bash --norc --noediting -i";
+    let (code, said) = type_at(steps, &["sh", "-c", script]);
+    assert!(said.ends_with("hello\nexit\n"), "{said:?}");
+    assert!(said.contains("\n100\n"), "{said:?}");
+    assert_eq!(code, 3, "{said:?}");
+}
+
+#[test]
+fn curses_and_pty_of_python() {
+    let program = "import pty, os, curses, sys
+def read(fd):
+    data = os.read(fd, 1024)
+    return data.replace(b'here', b'THERE')
+status = pty.spawn(['sh', '-c', 'echo here; test -t 1; exit $?'], read)
+def draw(screen):
+    screen.addstr(1, 2, 'size %d %d' % screen.getmaxyx())
+    screen.refresh()
+    return screen.getkey()
+key = curses.wrapper(draw)
+print('key', key, 'status', status)";
+    let steps = r#"[["size 33 111", "k"]]"#;
+    let (code, said) = type_at(steps, &["env", "TERM=xterm", "python3", "-c", program]);
+    assert!(said.starts_with("THERE\n"), "{said:?}");
+    assert!(said.ends_with("key k status 0\n"), "{said:?}");
+    assert_eq!(code, 0);
+}

@@ -27,13 +27,15 @@ use linux_raw_sys::general as abi;
 pub struct How {
     /// Say `EAGAIN` rather than sleep.
     pub nonblock: bool,
+    /// Past the page cache; of a pipe: each write is a packet (O_DIRECT).
+    pub direct: bool,
     /// A regular file may not grow past this (RLIMIT_FSIZE): `EFBIG`.
     pub size_limit: u64,
 }
 
 impl Default for How {
     fn default() -> Self {
-        How { nonblock: false, size_limit: u64::MAX }
+        How { nonblock: false, direct: false, size_limit: u64::MAX }
     }
 }
 
@@ -190,7 +192,9 @@ impl File {
     }
     /// As the flags say.
     pub fn how(&self) -> How {
-        How { nonblock: self.flags() & abi::O_NONBLOCK != 0, ..How::default() }
+        let flags = self.flags();
+        let has = |flag: u32| flags & flag != 0;
+        How { nonblock: has(abi::O_NONBLOCK), direct: has(abi::O_DIRECT), ..How::default() }
     }
     pub fn is_append(&self) -> bool {
         self.flags() & abi::O_APPEND != 0

@@ -204,8 +204,9 @@ pub trait Inode: Any + Send + Sync {
         u64::MAX
     }
     /// Make a new file; `EEXIST` if the name is taken.
-    fn create(&self, _name: &[u8], _new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
-        Err(Errno::EPERM)
+    fn create(&self, _name: &[u8], new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+        // The two that Linux says for a directory that can have no new files, or no other new things.
+        Err(if new.node == NewKind::File { Errno::EACCES } else { Errno::EPERM })
     }
     /// A regular file with no name in this directory's file system (O_TMPFILE).
     fn create_unnamed(&self, _new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {

@@ -34,6 +34,7 @@ pub mod p9;
 pub mod path;
 pub mod pipe;
 pub mod poll;
+pub mod splice;
 pub mod stdio;
 pub mod synth;
 pub mod sys;

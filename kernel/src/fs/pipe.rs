@@ -39,37 +39,53 @@ const CHUNK: usize = 4096;
 
 /// What is between the ends.
 pub struct Pipe {
-    turn: SleepLock,
-    state: Mutex<State>,
-    changed: Arc<Signal>,
+    pub(super) turn: SleepLock,
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Arc<Signal>,
 }
 
-struct State {
-    chunks: VecDeque<Chunk>,
+pub(super) struct State {
+    pub(super) chunks: VecDeque<Chunk>,
     /// Kept when the pipe runs empty: the next small write needs no allocation.
     spare: Option<Chunk>,
     /// Bytes in the chunks, the one that is being copied included.
-    len: usize,
-    capacity: usize,
-    readers: u32,
-    writers: u32,
+    pub(super) len: usize,
+    pub(super) capacity: usize,
+    pub(super) readers: u32,
+    pub(super) writers: u32,
     /// Openings ever: a FIFO's `open` waits for one to come, even if it has gone since.
     readers_seen: u64,
     writers_seen: u64,
 }
 
-struct Chunk {
+pub(super) struct Chunk {
     bytes: Box<[u8]>,
     from: usize,
     to: usize,
+    /// What one write wrote, kept apart: a read gets it alone, and drops what it has no room for (O_DIRECT).
+    packet: bool,
 }
 
 impl Chunk {
-    fn new() -> Result<Chunk> {
+    pub(super) fn new() -> Result<Chunk> {
         if !mem::headroom(CHUNK) {
             return Err(Errno::ENOMEM);
         }
-        Ok(Chunk { bytes: alloc::vec![0; CHUNK].into(), from: 0, to: 0 })
+        Ok(Chunk { bytes: alloc::vec![0; CHUNK].into(), from: 0, to: 0, packet: false })
+    }
+
+    /// What is in it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.from..self.to]
+    }
+    /// Put `bytes`, of which it can hold PIPE_BUF, into a fresh one.
+    pub(super) fn fill(&mut self, bytes: &[u8]) {
+        self.bytes[..bytes.len()].copy_from_slice(bytes);
+        (self.from, self.to) = (0, bytes.len());
+    }
+    /// The first `n` bytes have gone.
+    pub(super) fn drop_first(&mut self, n: usize) {
+        self.from += n;
     }
 }
 
@@ -169,6 +185,10 @@ impl Pipe {
                 to.uncount(n);
                 n = 0;
             }
+            let packet = chunk.packet && !to.faulted();
+            if packet {
+                n = chunk.to - chunk.from;
+            }
             chunk.from += n;
             moved |= n > 0;
             let mut s = self.state.lock();
@@ -176,8 +196,11 @@ impl Pipe {
             if chunk.from < chunk.to {
                 s.chunks.push_front(chunk);
             } else if s.spare.is_none() {
-                (chunk.from, chunk.to) = (0, 0);
+                (chunk.from, chunk.to, chunk.packet) = (0, 0, false);
                 s.spare = Some(chunk);
+            }
+            if packet {
+                break;
             }
         }
         moved
@@ -192,7 +215,7 @@ impl Pipe {
         loop {
             let turn = self.turn.lock();
             let before = from.done();
-            let result = self.fill(from, whole);
+            let result = self.fill(from, whole, how.direct);
             drop(turn);
             if from.done() > before {
                 self.changed.notify();
@@ -211,7 +234,7 @@ impl Pipe {
     }
 
     /// Move what fits; `false` when the source has no more to give. With `turn` held.
-    fn fill(&self, from: &mut Source<'_>, whole: usize) -> Result<bool> {
+    fn fill(&self, from: &mut Source<'_>, whole: usize, packets: bool) -> Result<bool> {
         loop {
             let mut chunk = {
                 let mut s = self.state.lock();
@@ -223,7 +246,7 @@ impl Pipe {
                 }
                 let room = s.capacity - s.len;
                 match s.chunks.pop_back() {
-                    Some(last) if last.to < CHUNK => (last, room),
+                    Some(last) if last.to < CHUNK && !last.packet && !packets => (last, room),
                     other => {
                         s.chunks.extend(other);
                         match s.spare.take() {
@@ -244,6 +267,7 @@ impl Pipe {
                 n = 0;
             }
             chunk.0.to += n;
+            chunk.0.packet = packets;
             let mut s = self.state.lock();
             s.len += n;
             if chunk.0.from < chunk.0.to {

@@ -35,6 +35,7 @@ pub mod proc;
 pub mod process;
 pub mod run;
 pub mod signal;
+pub mod signalfd;
 mod stack;
 pub mod start;
 mod stop;

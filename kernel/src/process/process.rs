@@ -10,12 +10,13 @@ use super::limits::Limits;
 use super::signal::{Actions, Pending, SigSet};
 use super::task::Task;
 use super::timers::Timers;
+use crate::fs::poll::Signal;
 use crate::mem::memory;
 use crate::sched::WaitQueue;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
-use hafez_mm::lock::Mutex;
+use hafez_mm::lock::{Mutex, Once};
 
 /// One process.
 pub struct Process {
@@ -33,6 +34,8 @@ pub struct Process {
     actions: Mutex<Arc<Mutex<Actions>>>,
     /// Signals sent to the process as a whole: any task that does not block one takes it.
     pub(super) pending: Mutex<Pending>,
+    /// Notified when a signal comes, once somebody waits for that (`signalfd`).
+    pub(super) signal_came: Once<Arc<Signal>>,
     /// `setrlimit`.
     pub limits: Limits,
     /// `setitimer`, `timer_create`.
@@ -138,6 +141,7 @@ impl Process {
             }),
             actions: Mutex::new(actions),
             pending: Mutex::new(Pending::new()),
+            signal_came: Once::new(),
             limits,
             timers: Timers::new(),
             oom_adjust: AtomicI32::new(0),

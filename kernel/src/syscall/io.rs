@@ -31,7 +31,7 @@ pub const CALLS: &Calls = &[
 ];
 
 /// The most that one call moves, as on Linux: whole pages below 2 GiB.
-const MAX_TRANSFER: usize = 0x7fff_f000;
+pub const MAX_TRANSFER: usize = 0x7fff_f000;
 /// Most segments of a vector (UIO_MAXIOV).
 const MAX_SEGMENTS: usize = 1024;
 /// Vectors up to this long need no heap.
@@ -49,13 +49,13 @@ fn segment(at: u64, len: u64) -> Result<Segment> {
 }
 
 /// A vector of them.
-enum Segments {
+pub enum Segments {
     Few(ArrayVec<Segment, FEW>),
     Many(alloc::vec::Vec<Segment>),
 }
 
 impl Segments {
-    fn read(at: u64, count: u64) -> Result<Segments> {
+    pub fn read(at: u64, count: u64) -> Result<Segments> {
         let count = usize::try_from(count).ok().filter(|n| *n <= MAX_SEGMENTS).ok_or(Errno::EINVAL)?;
         let one = |i: usize| {
             let at = at.wrapping_add(16 * i as u64);
@@ -70,7 +70,7 @@ impl Segments {
         }
         Ok(Segments::Many((0..count).map(one).collect::<Result<_>>()?))
     }
-    fn as_slice(&self) -> &[Segment] {
+    pub fn as_slice(&self) -> &[Segment] {
         match self {
             Segments::Few(s) => s,
             Segments::Many(s) => s,
@@ -79,12 +79,12 @@ impl Segments {
 }
 
 /// What the file's flags, the call's flags and the limits say about a transfer.
-fn how(caller: &Caller, file: &File) -> How {
+pub fn how(caller: &Caller, file: &File) -> How {
     How { size_limit: caller.task.process.limits.soft(abi::RLIMIT_FSIZE), ..file.how() }
 }
 
 /// Tell the program by signal what it must not miss: a pipe without readers, a file that may not grow.
-fn warn(caller: &Caller, result: Result<usize>, file: &File) -> Result<u64> {
+pub fn warn(caller: &Caller, result: Result<usize>, file: &File) -> Result<u64> {
     let signo = match result {
         Ok(n) => return Ok(n as u64),
         Err(Errno::EPIPE) => abi::SIGPIPE,
@@ -111,7 +111,7 @@ fn write_from(caller: &Caller, fd: u64, segments: &[Segment], at: Option<u64>) -
 }
 
 /// A file offset: negative is `EINVAL`.
-fn position(raw: u64) -> Result<Option<u64>> {
+pub fn position(raw: u64) -> Result<Option<u64>> {
     if (raw as i64) < 0 { Err(Errno::EINVAL) } else { Ok(Some(raw)) }
 }
 

@@ -34,6 +34,7 @@ mod residence;
 mod sched;
 mod signal;
 mod socket;
+mod splice;
 mod stat;
 mod system;
 mod time;
@@ -71,6 +72,7 @@ static TABLE: [Handler; NUMBERS] = {
         stat::CALLS,
         dir::CALLS,
         pipe::CALLS,
+        splice::CALLS,
         fcntl::CALLS,
         poll::CALLS,
         epoll::CALLS,

@@ -8,25 +8,18 @@ use crate::mem;
 use crate::process::run::Caller;
 use linux_raw_sys::general as abi;
 
-pub const CALLS: &Calls = &[
-    (abi::__NR_pipe, pipe_plain),
-    (abi::__NR_pipe2, pipe2),
-    (abi::__NR_splice, not_spliceable),
-    (abi::__NR_tee, not_spliceable),
-    (abi::__NR_vmsplice, not_spliceable),
-];
+pub const CALLS: &Calls = &[(abi::__NR_pipe, pipe_plain), (abi::__NR_pipe2, pipe2)];
 
 fn make(caller: &Caller, to: u64, flags: u64) -> Result<u64> {
-    // O_DIRECT would keep the writes apart ("packet mode"); not supported, so refused.
-    let flags = check_flags(flags, abi::O_CLOEXEC | abi::O_NONBLOCK)?;
+    let flags = check_flags(flags, abi::O_CLOEXEC | abi::O_NONBLOCK | abi::O_DIRECT)?;
     if !mem::headroom(16 * 1024) {
         return Err(Errno::ENFILE);
     }
     let cred = caller.task.cred();
     let ((reader, writer), place) = pipe::pipe((cred.fsuid, cred.fsgid));
-    let status = flags & abi::O_NONBLOCK;
+    let status = flags & (abi::O_NONBLOCK | abi::O_DIRECT);
     let close_on_exec = flags & abi::O_CLOEXEC != 0;
-    let reader = File::new(reader, place.clone(), abi::O_RDONLY | status)?;
+    let reader = File::new(reader, place.clone(), abi::O_RDONLY | status & abi::O_NONBLOCK)?;
     let writer = File::new(writer, place, abi::O_WRONLY | status)?;
     let files = caller.task.files();
     let one = at::install(caller, reader, close_on_exec)?;
@@ -51,9 +44,4 @@ fn pipe_plain(caller: &mut Caller) -> Result<u64> {
 fn pipe2(caller: &mut Caller) -> Result<u64> {
     let [to, flags, ..] = caller.args();
     make(caller, to, flags)
-}
-
-/// `splice(2)`: "the target file system doesn't support splicing". Programs then read and write.
-fn not_spliceable(_: &mut Caller) -> Result<u64> {
-    Err(Errno::EINVAL)
 }

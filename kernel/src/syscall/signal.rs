@@ -1,12 +1,14 @@
 //! Signals: `kill` and its kin, actions, masks, waiting for signals, the alternate stack.
 
-use super::{Calls, user};
+use super::{Calls, at, user};
 use crate::clock;
 use crate::errno::{Errno, Result};
+use crate::fs::anon;
 use crate::process::run::Caller;
 use crate::process::signal::{
     self, Action, AltStack, LAST, SIGINFO_LEN, SS_AUTODISARM, SigInfo, SigSet, set_mask,
 };
+use crate::process::signalfd::SignalFile;
 use crate::process::{Pid, Process, Task, table};
 use crate::sched::{WaitQueue, WaitResult};
 use alloc::sync::Arc;
@@ -26,6 +28,8 @@ pub const CALLS: &Calls = &[
     (abi::__NR_rt_sigreturn, signal::sigreturn),
     (abi::__NR_sigaltstack, sigaltstack),
     (abi::__NR_pause, pause),
+    (abi::__NR_signalfd, signalfd),
+    (abi::__NR_signalfd4, signalfd4),
     (abi::__NR_restart_syscall, restart_syscall),
 ];
 
@@ -302,4 +306,29 @@ fn restart_syscall(caller: &mut Caller) -> Result<u64> {
         Some(resume) => resume(caller),
         None => Err(Errno::EINTR),
     }
+}
+
+fn signalfd(caller: &mut Caller) -> Result<u64> {
+    let [fd, set, size, ..] = caller.args();
+    signal_file(caller, fd, set, size, 0)
+}
+
+fn signalfd4(caller: &mut Caller) -> Result<u64> {
+    let [fd, set, size, flags, ..] = caller.args();
+    signal_file(caller, fd, set, size, flags as u32)
+}
+
+/// A new file for these signals, or (`fd` is not -1) a new set for an old one.
+fn signal_file(caller: &Caller, fd: u64, set: u64, size: u64, flags: u32) -> Result<u64> {
+    check_size(size)?;
+    let set = SigSet(user::read_u64(set)?);
+    let flags = at::check_flags(flags as u64, abi::O_CLOEXEC | abi::O_NONBLOCK)?;
+    if fd as i32 == -1 {
+        let status = flags & abi::O_NONBLOCK | abi::O_RDWR;
+        let file = anon::open(Arc::new(SignalFile::new(set)), "signalfd", status)?;
+        return at::install(caller, file, flags & abi::O_CLOEXEC != 0);
+    }
+    let file = at::file(caller, fd)?;
+    file.ops_as::<SignalFile>().ok_or(Errno::EINVAL)?.set(set);
+    Ok(fd as u32 as u64)
 }

@@ -14,8 +14,8 @@ use crate::{
 use alloc::{boxed::Box, sync::Arc};
 use core::sync::atomic::Ordering::Relaxed;
 use hafez_link::port;
-use linux_raw_sys::general as abi;
 use hafez_mm::lock::{Mutex, Once};
+use linux_raw_sys::general as abi;
 
 static CONSOLE: Once<Arc<Terminal>> = Once::new();
 static WINDOW: Mutex<[u16; 4]> = Mutex::new([24, 80, 0, 0]);

@@ -14,8 +14,8 @@
 use super::Terminal;
 use crate::errno::{Errno, Result};
 use alloc::{collections::BTreeMap, sync::Arc};
-use linux_raw_sys::general as abi;
 use hafez_mm::lock::{Mutex, Once};
+use linux_raw_sys::general as abi;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default)]

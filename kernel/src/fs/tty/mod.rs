@@ -35,11 +35,11 @@ use crate::{
 };
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use hafez_mm::lock::Mutex;
 use job::Control;
 use line::{Event, Line};
 use linux_raw_sys::general as abi;
 use pty::Queue;
-use hafez_mm::lock::Mutex;
 
 /// The most echo that waits while output is stopped.
 const MAX_HELD: usize = 4096;
@@ -172,12 +172,10 @@ impl Terminal {
         }
     }
 
-    /// Forget output that has not been taken yet.
+    /// Output that has not been sent yet is forgotten. There never is any: what was written is at the other end
+    /// already, as on Linux, where it gets there by and by. A master in packet mode is told all the same.
     fn drop_output(&self) {
-        if let Screen::Pair(queue) = &self.screen {
-            queue.clear();
-            self.changed.notify();
-        }
+        self.report(pty::PKT_FLUSHWRITE);
     }
 
     /// Show what was typed. A screen that has gone, or takes no more, shows no echo.

@@ -22,8 +22,8 @@ use alloc::{
     sync::{Arc, Weak},
 };
 use core::any::Any;
-use linux_raw_sys::general as abi;
 use hafez_mm::lock::{LazyLock, Mutex, Once};
+use linux_raw_sys::general as abi;
 
 /// The first of the eight major numbers of pseudoterminals.
 pub const MAJOR: u32 = 136;

@@ -24,8 +24,8 @@ use crate::{
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use linux_raw_sys::ioctl;
 use hafez_mm::lock::Mutex;
+use linux_raw_sys::ioctl;
 
 /// Bytes that wait for the master at most; an echo may go a little beyond.
 const QUEUE: usize = 16 * 1024;
@@ -78,10 +78,6 @@ impl Queue {
         state.bytes.extend(bytes);
         Ok(())
     }
-    pub fn clear(&self) {
-        self.state.lock().bytes.clear();
-        self.report(PKT_FLUSHWRITE as u8);
-    }
     /// Tell this, if in packet mode.
     pub fn report(&self, status: u8) {
         {
@@ -106,7 +102,10 @@ impl Queue {
     }
     fn readable(&self) -> bool {
         let state = self.state.lock();
-        !state.bytes.is_empty() || state.status != 0 || state.closed
+        !state.bytes.is_empty() || state.status != 0
+    }
+    fn is_closed(&self) -> bool {
+        self.state.lock().closed
     }
 
     /// What a read of at most `most` bytes gets; `None`: nothing yet. With the number of its bytes that came from the queue.
@@ -157,7 +156,10 @@ pub fn new() -> Result<Arc<dyn FileOps>> {
 
 /// TIOCGPTPEER: open the other side of this master, whatever path it has.
 pub fn peer(file: &File, flags: u32) -> Result<Arc<File>> {
-    let master = file.ops_as::<Master>().ok_or(Errno::ENOTTY)?;
+    let master = file.ops_as::<Master>().ok_or_else(|| {
+        let terminal = file.ops_as::<super::side::Side>().is_some();
+        if terminal { Errno::EIO } else { Errno::ENOTTY }
+    })?;
     let place = pts::place(&master.node).ok_or(Errno::ENOENT)?;
     let ops = master.node.clone().open(crate::fs::file::open_mode(flags))?;
     File::new(ops, place, flags)
@@ -210,7 +212,7 @@ impl FileOps for Master {
             if how.nonblock {
                 return Err(Errno::EAGAIN);
             }
-            queue.changed.wait(|| queue.readable())?;
+            queue.changed.wait(|| queue.readable() || queue.is_closed())?;
         }
     }
 

@@ -27,6 +27,7 @@ pub fn to_task(task: &Arc<Task>, info: SigInfo) -> Result<()> {
     if !task.deaf_to().has(info.signo) {
         task.ask(work::SIGNAL);
     }
+    tell_listeners(process);
     lost(queued, &info)
 }
 
@@ -44,7 +45,16 @@ pub fn to_process(process: &Arc<Process>, info: SigInfo) -> Result<()> {
     if let Some(task) = tasks.iter().find(|t| !t.deaf_to().has(info.signo)) {
         task.ask(work::SIGNAL);
     }
+    tell_listeners(process);
     lost(queued, &info)
+}
+
+/// Wake those who wait for signals of the process by a file.
+#[inline]
+fn tell_listeners(process: &Process) {
+    if let Some(listeners) = process.signal_came.get() {
+        listeners.notify();
+    }
 }
 
 /// A timer of the process expired `more` times while a signal of its waits, for `task` or for the process: count that into it.
