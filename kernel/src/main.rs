@@ -5,6 +5,7 @@
 //! ```text
 //!   syscall    the Linux system calls: decode, call, encode
 //!   process    processes, exec, fork, signals, futex
+//!   net        sockets: Unix, TCP, UDP
 //!   fs         files: vfs, 9p client, tmpfs, synthetic files, pipes
 //!   drivers    virtio: block, console, 9p, entropy
 //!   sched      threads, wait queues, timers
@@ -28,6 +29,7 @@ mod errno;
 mod fs;
 mod logger;
 mod mem;
+mod net;
 mod process;
 mod random;
 mod sched;

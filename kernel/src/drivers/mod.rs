@@ -1,7 +1,7 @@
-//! Devices: the disk, the console's ports, the host's files, randomness. All of them virtio.
+//! Devices: the disk, the console's ports, the host's files, the network card, randomness. All of them virtio.
 //!
 //! [`init`] walks the slots that the command line names and takes each device into use; a device that cannot be used is
-//! named in the log and left alone. Afterwards the rest of the kernel finds them here: [`disk`], [`port`], [`share`].
+//! named in the log and left alone. Afterwards the rest of the kernel finds them here: [`disk`], [`port`], [`share`], [`card`].
 //! They live for ever and are told of interrupts by their place in the registry.
 //!
 //! Nothing here knows what the bytes mean: files on a share are the business of `fs::p9`, frames on the control port that of
@@ -10,6 +10,7 @@
 pub mod block;
 pub mod console;
 pub mod entropy;
+pub mod net;
 pub mod p9;
 pub mod virtio;
 
@@ -24,6 +25,7 @@ enum Device {
     Console(console::Console),
     Share(Box<p9::Channel>),
     Entropy(entropy::Entropy),
+    Net(net::Card),
 }
 
 static DEVICES: Once<Vec<Device>> = Once::new();
@@ -55,6 +57,7 @@ fn take(transport: Transport) -> Result<Option<Device>, DeviceError> {
         device_id::CONSOLE => Device::Console(console::Console::new(transport)?),
         device_id::P9 => Device::Share(Box::new(p9::Channel::new(transport)?)),
         device_id::ENTROPY => Device::Entropy(entropy::Entropy::new(transport)?),
+        device_id::NET => Device::Net(net::Card::new(transport)),
         other => {
             log::info!("a virtio device of kind {other} is not used");
             return Ok(None);
@@ -69,6 +72,7 @@ impl Device {
             Device::Console(d) => d.line(),
             Device::Share(d) => d.line(),
             Device::Entropy(d) => d.line(),
+            Device::Net(d) => d.line(),
         }
     }
 }
@@ -80,6 +84,7 @@ fn interrupt(index: usize) {
         Some(Device::Console(d)) => d.interrupt(),
         Some(Device::Share(d)) => d.interrupt(),
         Some(Device::Entropy(d)) => d.interrupt(),
+        Some(Device::Net(d)) => d.interrupt(),
         None => {}
     }
 }
@@ -112,6 +117,11 @@ pub fn share(tag: &[u8]) -> Option<&'static p9::Channel> {
         Device::Share(s) if s.tag() == tag => Some(&**s),
         _ => None,
     })
+}
+
+/// The network card, if the machine has one.
+pub fn card() -> Option<&'static net::Card> {
+    devices().find_map(|d| if let Device::Net(card) = d { Some(card) } else { None })
 }
 
 /// Sleep until the kernel's generator has been fed by the host (or does not come by); whether it has.

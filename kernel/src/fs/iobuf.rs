@@ -237,6 +237,12 @@ impl<'a> Source<'a> {
         self.done = 0;
     }
 
+    /// The last `n` bytes came to nothing: they count as not taken, and the transfer ends here.
+    pub fn give_back(&mut self, n: usize) {
+        self.done -= n;
+        self.limit = self.done;
+    }
+
     /// Give everything that is left to nobody (`/dev/null` does not even look at it).
     pub fn skip_all(&mut self) {
         self.done = self.limit;

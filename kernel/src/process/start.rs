@@ -27,6 +27,7 @@ use crate::fs;
 use crate::fs::cred::Cred;
 use crate::fs::path::{Location, Walker};
 use crate::mem::memory;
+use crate::net;
 use crate::sched::{self, WaitQueue};
 use crate::syscall;
 use alloc::format;
@@ -200,7 +201,16 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
         writable.push(fs::Writable { path: m.path.clone(), inode, source: m.tag.clone().into_boxed_slice() });
     }
     fs::tty::job::set_processes(&super::terminal::OfTerminals);
+    net::set_caller(sender);
     fs::start(root, proc::root(), writable).map_err(|e| failed(format!("files: {}", words(e))))
+}
+
+/// Who the calling process is, for who hears from it by socket.
+fn sender() -> net::Ucred {
+    current_task().map_or(net::Ucred::default(), |task| {
+        let cred = task.cred();
+        net::Ucred { pid: task.process.pid as u32, uid: cred.euid, gid: cred.egid }
+    })
 }
 
 #[inline(never)]

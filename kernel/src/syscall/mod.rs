@@ -34,6 +34,7 @@ mod residence;
 mod sched;
 mod signal;
 mod socket;
+mod socket_message;
 mod splice;
 mod stat;
 mod system;
@@ -56,6 +57,7 @@ static TABLE: [Handler; NUMBERS] = {
         process::CALLS,
         signal::CALLS,
         socket::CALLS,
+        socket_message::CALLS,
         identity::CALLS,
         memory::CALLS,
         residence::CALLS,

@@ -32,6 +32,7 @@ use hafez_mm::{PAGE_SIZE, Pfn};
 pub mod device_id {
     /// The slot is empty.
     pub const NONE: u32 = 0;
+    pub const NET: u32 = 1;
     pub const BLOCK: u32 = 2;
     pub const CONSOLE: u32 = 3;
     pub const ENTROPY: u32 = 4;

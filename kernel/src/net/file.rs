@@ -1,0 +1,74 @@
+//! What a socket is as a file: an inode without a place, `socket:[N]` in `/proc/PID/fd`.
+
+use super::{Protocol, Socket};
+use crate::{
+    errno::{Errno, Result},
+    fs::{
+        File, Inode, Kind, Location, Stat, Time,
+        file::FileOps,
+        inode::{InodeId, OpenMode, StatFs},
+        mount::Mount,
+    },
+};
+use alloc::{format, sync::Arc};
+use core::any::Any;
+use linux_raw_sys::general as abi;
+use spin::LazyLock;
+
+struct SocketInode {
+    id: InodeId,
+    made: Time,
+    owner: (u32, u32),
+}
+
+/// The `st_dev` of sockets: anonymous device numbers have major 0.
+const SOCKET_DEV: u64 = 8;
+
+static MOUNT: LazyLock<Arc<Mount>> = LazyLock::new(|| {
+    let root = SocketInode { id: InodeId { dev: SOCKET_DEV, ino: 0 }, made: Time::default(), owner: (0, 0) };
+    Mount::detached(Arc::new(root), "sockfs")
+});
+
+impl Inode for SocketInode {
+    fn id(&self) -> InodeId {
+        self.id
+    }
+    fn kind(&self) -> Kind {
+        Kind::Socket
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn stat(&self) -> Result<Stat> {
+        Ok(Stat {
+            dev: self.id.dev,
+            ino: self.id.ino,
+            mode: Kind::Socket as u32 | 0o777,
+            nlink: 1,
+            uid: self.owner.0,
+            gid: self.owner.1,
+            blksize: 4096,
+            atime: self.made,
+            mtime: self.made,
+            ctime: self.made,
+            ..Stat::default()
+        })
+    }
+    fn statfs(&self) -> Result<StatFs> {
+        Ok(StatFs { magic: abi::SOCKFS_MAGIC as u64, block_size: 4096, name_max: 255, ..StatFs::default() })
+    }
+    fn open(self: Arc<Self>, _: OpenMode) -> Result<Arc<dyn FileOps>> {
+        Err(Errno::ENXIO)
+    }
+}
+
+/// An open file for a socket. `owner`: the user and group that it belongs to.
+pub fn open(protocol: Arc<dyn Protocol>, owner: (u32, u32), nonblock: bool) -> Result<Arc<File>> {
+    let id = InodeId { dev: SOCKET_DEV, ino: protocol.common().number };
+    let name = format!("socket:[{}]", id.ino);
+    let inode = Arc::new(SocketInode { id, made: Time::now(), owner });
+    let place = Location::detached(&MOUNT, inode, name.as_bytes());
+    let flags = abi::O_RDWR | if nonblock { abi::O_NONBLOCK } else { 0 };
+    let socket = Arc::new(Socket(protocol));
+    File::new(socket.clone(), place, flags).inspect_err(|_| socket.closed())
+}

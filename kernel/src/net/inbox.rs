@@ -1,0 +1,375 @@
+//! What waits to be read at a socket: a queue of packets, and the accounts that bound it.
+//!
+//! ```text
+//!   sender ── copy ──► Packet { bytes, credentials, files } ──► Inbox of the receiver ── copy ──► receiver
+//!                        │ charged to
+//!                        ▼
+//!                      Account of the sender: SO_SNDBUF bounds what is under way
+//! ```
+//!
+//! Bytes are charged to who sent them, until they have been read or thrown away: so a sender with a slow reader waits (or hears
+//! EAGAIN), whoever reads. All accounts together may have a part of the machine's RAM; past it, sending fails with
+//! ENOBUFS, and no program can fill the kernel's memory by not reading.
+//!
+//! A stream is packets whose borders do not matter. Small writes join the last packet, so a byte costs a byte and not a
+//! packet.
+//!
+//! Copies touch user memory and may sleep: no spin lock is held there. A reader takes the packet out, copies, and puts back
+//! what is left; `turn` makes that one step for other readers. Packets are dropped without a lock, since a file in one
+//! may be the last of its kind.
+
+use super::{Address, Incoming, Ucred};
+use crate::{
+    errno::{Errno, Result},
+    fs::{
+        File, SleepLock,
+        iobuf::{Sink, Source},
+        poll::Signal,
+    },
+    mem,
+};
+use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use spin::Mutex;
+
+/// What a packet costs beside its bytes.
+const PACKET_COST: usize = 256;
+/// The most bytes of one packet of a stream: larger blocks are hard to find on the heap.
+const STREAM_PACKET: usize = 4096;
+/// Writes of a stream up to this long join the packet before them.
+const SMALL: usize = 256;
+/// Room that such a packet is made with.
+const SMALL_ROOM: usize = 1024;
+/// All packets on the machine may have one byte in so many of the RAM.
+const SHARE: u64 = 4;
+
+/// Bytes in all packets.
+static TOTAL: AtomicUsize = AtomicUsize::new(0);
+
+fn total_limit() -> usize {
+    (mem::memory().stats().total * hafez_mm::PAGE_SIZE as u64 / SHARE) as usize
+}
+
+/// Bytes that a socket has sent and nobody has read.
+pub struct Account {
+    used: AtomicUsize,
+    limit: AtomicUsize,
+    /// Told when there is room again.
+    signal: Arc<Signal>,
+}
+
+impl Account {
+    pub fn new(limit: usize, signal: Arc<Signal>) -> Arc<Account> {
+        Arc::new(Account { used: AtomicUsize::new(0), limit: AtomicUsize::new(limit), signal })
+    }
+    pub fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
+    }
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
+        self.signal.notify();
+    }
+    pub fn used(&self) -> usize {
+        self.used.load(SeqCst)
+    }
+    /// Whether anything more may be sent.
+    pub fn has_room(&self) -> bool {
+        self.used() < self.limit()
+    }
+    /// Whether it is worth waking a sender that found no room.
+    pub fn is_writable(&self) -> bool {
+        self.used() <= self.limit() / 2
+    }
+    fn take(&self, bytes: usize) {
+        self.used.fetch_add(bytes, SeqCst);
+        TOTAL.fetch_add(bytes, Relaxed);
+    }
+    fn give(&self, bytes: usize) {
+        let before = self.used.fetch_sub(bytes, SeqCst);
+        TOTAL.fetch_sub(bytes, Relaxed);
+        let half = self.limit() / 2;
+        if before > half && before - bytes <= half {
+            self.signal.notify();
+        }
+    }
+}
+
+/// Something sent.
+pub struct Packet {
+    bytes: Vec<u8>,
+    /// Read so far.
+    from: usize,
+    pub source: Option<Box<Address>>,
+    pub cred: Ucred,
+    pub rights: Vec<Arc<File>>,
+    account: Arc<Account>,
+    charged: usize,
+}
+
+impl Drop for Packet {
+    fn drop(&mut self) {
+        self.account.give(self.charged);
+    }
+}
+
+impl Packet {
+    /// Copy up to `len` bytes of the source. `ENOBUFS` where memory is short.
+    pub fn new(from: &mut Source<'_>, len: usize, account: &Arc<Account>, cred: Ucred) -> Result<Packet> {
+        Packet::with_room(from, len, len, account, cred)
+    }
+
+    fn with_room(
+        from: &mut Source<'_>,
+        len: usize,
+        room: usize,
+        account: &Arc<Account>,
+        cred: Ucred,
+    ) -> Result<Packet> {
+        let charged = len + PACKET_COST;
+        if TOTAL.load(Relaxed) + charged > total_limit() || !mem::headroom(room + PACKET_COST) {
+            return Err(Errno::ENOBUFS);
+        }
+        account.take(charged);
+        let mut packet = Packet {
+            bytes: Vec::new(),
+            from: 0,
+            source: None,
+            cred,
+            rights: Vec::new(),
+            account: account.clone(),
+            charged,
+        };
+        packet.bytes.try_reserve_exact(room.max(len)).map_err(|_| Errno::ENOBUFS)?;
+        packet.bytes.resize(len, 0);
+        let n = from.take(&mut packet.bytes);
+        packet.bytes.truncate(n);
+        Ok(packet)
+    }
+
+    /// Bytes not read yet.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.from
+    }
+
+    /// `n` bytes have been read.
+    fn consume(&mut self, n: usize) {
+        self.from += n;
+        let back = n.min(self.charged);
+        self.charged -= back;
+        self.account.give(back);
+    }
+
+    /// Add bytes that fit in the room it has; whether they did.
+    fn append(&mut self, bytes: &[u8]) -> bool {
+        if self.bytes.capacity() - self.bytes.len() < bytes.len() {
+            return false;
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.charged += bytes.len();
+        self.account.take(bytes.len());
+        true
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    packets: VecDeque<Packet>,
+    bytes: usize,
+    /// Nobody will read any more.
+    closed: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Inbox {
+    turn: SleepLock,
+    queue: Mutex<Queue>,
+}
+
+/// What a read of a stream does.
+#[derive(Clone, Copy, Default)]
+pub struct Reading {
+    /// Leave everything where it is (MSG_PEEK).
+    pub peek: bool,
+    /// Bytes of different senders are not to be mixed (SO_PASSCRED).
+    pub by_sender: bool,
+}
+
+impl Inbox {
+    pub fn new() -> Inbox {
+        Inbox::default()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.queue.lock().packets.is_empty()
+    }
+    /// Bytes in all packets.
+    pub fn bytes(&self) -> usize {
+        self.queue.lock().bytes
+    }
+    pub fn packets(&self) -> usize {
+        self.queue.lock().packets.len()
+    }
+    /// Bytes of the first packet.
+    pub fn first(&self) -> usize {
+        self.queue.lock().packets.front().map_or(0, Packet::len)
+    }
+
+    /// Put a packet at the end. It comes back if nobody will read it.
+    pub fn push(&self, packet: Packet) -> core::result::Result<(), Packet> {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return Err(packet);
+        }
+        queue.bytes += packet.len();
+        queue.packets.push_back(packet);
+        Ok(())
+    }
+
+    /// Read no more: what is there is thrown away; whether there was anything.
+    pub fn close(&self) -> bool {
+        let left = {
+            let mut queue = self.queue.lock();
+            queue.closed = true;
+            queue.bytes = 0;
+            core::mem::take(&mut queue.packets)
+        };
+        !left.is_empty()
+    }
+
+    /// Throw away what is there, and go on.
+    pub fn clear(&self) {
+        let left = {
+            let mut queue = self.queue.lock();
+            queue.bytes = 0;
+            core::mem::take(&mut queue.packets)
+        };
+        drop(left);
+    }
+
+    /// Send a piece of a stream: as much as one packet takes. `EPIPE` if nobody will read it.
+    pub fn send_stream(
+        &self,
+        from: &mut Source<'_>,
+        account: &Arc<Account>,
+        cred: Ucred,
+        rights: &mut Vec<Arc<File>>,
+    ) -> Result<()> {
+        let len = from.remaining();
+        if len <= SMALL && rights.is_empty() {
+            return self.send_small(from, len, account, cred);
+        }
+        let mut packet = Packet::new(from, len.min(STREAM_PACKET), account, cred)?;
+        if packet.len() == 0 {
+            return Ok(());
+        }
+        packet.rights = core::mem::take(rights);
+        self.push(packet).map_err(|_| Errno::EPIPE)
+    }
+
+    fn send_small(
+        &self,
+        from: &mut Source<'_>,
+        len: usize,
+        account: &Arc<Account>,
+        cred: Ucred,
+    ) -> Result<()> {
+        let mut small = [0; SMALL];
+        let n = from.take(&mut small[..len]);
+        if n == 0 {
+            return Ok(());
+        }
+        {
+            let mut queue = self.queue.lock();
+            if queue.closed {
+                return Err(Errno::EPIPE);
+            }
+            let joins =
+                |p: &Packet| Arc::ptr_eq(&p.account, account) && p.cred == cred && p.rights.is_empty();
+            if let Some(last) = queue.packets.back_mut().filter(|p| joins(p))
+                && last.append(&small[..n])
+            {
+                queue.bytes += n;
+                return Ok(());
+            }
+        }
+        let room = if self.is_empty() { n } else { SMALL_ROOM };
+        let mut source = Source::kernel(&small[..n]);
+        let packet = match Packet::with_room(&mut source, n, room, account, cred) {
+            Ok(packet) => packet,
+            Err(e) => {
+                from.give_back(n);
+                return Err(e);
+            }
+        };
+        self.push(packet).map_err(|_| Errno::EPIPE)
+    }
+
+    /// Read from a stream what is there; whether anything came.
+    pub fn read_stream(&self, to: &mut Sink<'_>, into: &mut Incoming, how: Reading) -> bool {
+        let _turn = self.turn.lock();
+        let mut sender: Option<Ucred> = None;
+        let mut kept = Vec::new();
+        while to.remaining() > 0 {
+            let Some(mut packet) = self.queue.lock().packets.pop_front() else { break };
+            if sender.is_some_and(|s| how.by_sender && s != packet.cred) {
+                self.queue.lock().packets.push_front(packet);
+                break;
+            }
+            let mut n = to.put(&packet.bytes[packet.from..]);
+            if to.faulted() {
+                to.uncount(n);
+                n = 0;
+            }
+            let barrier = n > 0 && !packet.rights.is_empty();
+            if n > 0 {
+                sender = Some(packet.cred);
+                into.take(&mut packet, how.peek);
+            }
+            if how.peek {
+                kept.push(packet);
+            } else {
+                packet.consume(n);
+                let rest = packet.len() > 0;
+                let mut queue = self.queue.lock();
+                queue.bytes = queue.bytes.saturating_sub(n);
+                if rest && !queue.closed {
+                    queue.packets.push_front(packet);
+                } else {
+                    drop(queue);
+                    drop(packet);
+                }
+                if rest {
+                    break;
+                }
+            }
+            if barrier {
+                break;
+            }
+        }
+        let mut queue = self.queue.lock();
+        while let Some(packet) = kept.pop() {
+            queue.packets.push_front(packet);
+        }
+        drop(queue);
+        sender.is_some()
+    }
+
+    /// Receive one packet, cut to what the sink takes; its whole length. `None` if there is none.
+    pub fn receive(&self, to: &mut Sink<'_>, into: &mut Incoming, peek: bool) -> Option<usize> {
+        let _turn = self.turn.lock();
+        let mut packet = self.queue.lock().packets.pop_front()?;
+        let len = packet.len();
+        let put = to.put(&packet.bytes[packet.from..]);
+        into.take(&mut packet, peek);
+        into.truncated = put < len;
+        let mut queue = self.queue.lock();
+        if peek && !queue.closed {
+            queue.packets.push_front(packet);
+        } else {
+            queue.bytes = queue.bytes.saturating_sub(len);
+            drop(queue);
+            drop(packet);
+        }
+        Some(len)
+    }
+}

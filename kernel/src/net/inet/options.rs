@@ -1,0 +1,123 @@
+//! Options of IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP: most are remembered and told, and change nothing, for there is one network
+//! only and little to choose.
+
+use super::super::{Common, abi, options::*};
+use crate::errno::{Errno, Result};
+use alloc::vec::Vec;
+use linux_raw_sys::net as raw;
+use spin::Mutex;
+
+/// Which values an option can take.
+#[derive(Clone, Copy)]
+enum Values {
+    Any,
+    Flag,
+    Range(i32, i32),
+    ReadOnly,
+}
+
+/// Level, name, value at first, values that it can take.
+type Known = (u32, u32, i32, Values);
+
+const KNOWN: &[Known] = &[
+    (abi::IPPROTO_IP, raw::IP_TOS, 0, Values::Any),
+    (abi::IPPROTO_IP, raw::IP_TTL, 64, Values::Range(1, 255)),
+    (abi::IPPROTO_IP, raw::IP_MTU_DISCOVER, 1, Values::Range(0, 5)),
+    (abi::IPPROTO_IP, raw::IP_RECVERR, 0, Values::Flag),
+    (abi::IPPROTO_IP, raw::IP_RECVTTL, 0, Values::Flag),
+    (abi::IPPROTO_IP, raw::IP_RECVTOS, 0, Values::Flag),
+    (abi::IPPROTO_IP, raw::IP_FREEBIND, 0, Values::Flag),
+    (abi::IPPROTO_IP, raw::IP_BIND_ADDRESS_NO_PORT, 0, Values::Flag),
+    (abi::IPPROTO_IP, raw::IP_MULTICAST_TTL, 1, Values::Range(-1, 255)),
+    (abi::IPPROTO_IP, raw::IP_MULTICAST_LOOP, 1, Values::Flag),
+    (abi::IPPROTO_IP, raw::IP_MULTICAST_ALL, 1, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_UNICAST_HOPS, -1, Values::Range(-1, 255)),
+    (abi::IPPROTO_IPV6, raw::IPV6_MULTICAST_HOPS, 1, Values::Range(-1, 255)),
+    (abi::IPPROTO_IPV6, raw::IPV6_MULTICAST_LOOP, 1, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_RECVERR, 0, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_MTU_DISCOVER, 1, Values::Range(0, 5)),
+    (abi::IPPROTO_IPV6, raw::IPV6_TCLASS, 0, Values::Range(-1, 255)),
+    (abi::IPPROTO_IPV6, raw::IPV6_AUTOFLOWLABEL, 1, Values::Flag),
+    (abi::IPPROTO_TCP, raw::TCP_MAXSEG, 536, Values::Range(88, 32767)),
+    (abi::IPPROTO_TCP, raw::TCP_KEEPIDLE, 7200, Values::Range(1, 32767)),
+    (abi::IPPROTO_TCP, raw::TCP_KEEPINTVL, 75, Values::Range(1, 32767)),
+    (abi::IPPROTO_TCP, raw::TCP_KEEPCNT, 9, Values::Range(1, 127)),
+    (abi::IPPROTO_TCP, raw::TCP_SYNCNT, 6, Values::Range(1, 127)),
+    (abi::IPPROTO_TCP, raw::TCP_LINGER2, 60, Values::Any),
+    (abi::IPPROTO_TCP, raw::TCP_DEFER_ACCEPT, 0, Values::Any),
+    (abi::IPPROTO_TCP, raw::TCP_WINDOW_CLAMP, 0, Values::Any),
+    (abi::IPPROTO_TCP, raw::TCP_QUICKACK, 1, Values::Flag),
+    (abi::IPPROTO_TCP, raw::TCP_USER_TIMEOUT, 0, Values::Range(0, i32::MAX)),
+    (abi::IPPROTO_TCP, raw::TCP_NOTSENT_LOWAT, 0, Values::Any),
+    (abi::IPPROTO_TCP, raw::TCP_FASTOPEN, 0, Values::Range(0, i32::MAX)),
+    (abi::IPPROTO_TCP, raw::TCP_FASTOPEN_CONNECT, 0, Values::ReadOnly),
+];
+
+/// What differs from the values at first.
+#[derive(Default)]
+pub struct Set(Mutex<Vec<(u32, u32, i32)>>);
+
+/// The flag of [`Common`] that an option is, if it is one.
+fn flag(level: u32, name: u32) -> Option<u32> {
+    match (level, name) {
+        (abi::IPPROTO_IPV6, raw::IPV6_V6ONLY) => Some(V6ONLY),
+        (abi::IPPROTO_TCP, raw::TCP_NODELAY) => Some(NODELAY),
+        (abi::IPPROTO_TCP, raw::TCP_CORK) => Some(CORK),
+        _ => None,
+    }
+}
+
+fn known(common: &Common, level: u32, name: u32) -> Result<&'static Known> {
+    let belongs = match level {
+        abi::IPPROTO_TCP => common.kind == abi::SOCK_STREAM,
+        abi::IPPROTO_IPV6 => common.domain == abi::AF_INET6,
+        abi::IPPROTO_IP => true,
+        abi::SOL_SOCKET => false,
+        _ => return Err(if level == abi::IPPROTO_UDP { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP }),
+    };
+    let found = KNOWN.iter().find(|k| belongs && (k.0, k.1) == (level, name));
+    found.ok_or(Errno::ENOPROTOOPT)
+}
+
+impl Set {
+    /// `ENOPROTOOPT` for what is not known here.
+    pub fn get(&self, common: &Common, level: u32, name: u32) -> Result<Vec<u8>> {
+        if let Some(flag) = flag(level, name) {
+            return Ok(int(common.has(flag) as i64));
+        }
+        Ok(int(self.number(common, level, name)? as i64))
+    }
+
+    /// The value of a number among them.
+    pub fn number(&self, common: &Common, level: u32, name: u32) -> Result<i32> {
+        let (_, _, first, _) = *known(common, level, name)?;
+        let set = self.0.lock();
+        Ok(set.iter().find(|s| (s.0, s.1) == (level, name)).map_or(first, |s| s.2))
+    }
+
+    pub fn set(&self, common: &Common, level: u32, name: u32, value: &[u8]) -> Result<()> {
+        if let Some(flag) = flag(level, name) {
+            common.set(flag, int_of(value)? != 0);
+            return Ok(());
+        }
+        let (_, _, first, values) = *known(common, level, name)?;
+        // Those of IPPROTO_IP may be a single byte.
+        let number = match value {
+            [byte, ..] if value.len() < 4 && level == abi::IPPROTO_IP => *byte as i32,
+            _ => int_of(value)?,
+        };
+        let number = match values {
+            Values::Any => number,
+            Values::Flag => (number != 0) as i32,
+            Values::Range(low, high) if (low..=high).contains(&number) => number,
+            // -1 asks for the value at first.
+            Values::Range(..) if number == -1 => first,
+            Values::Range(..) => return Err(Errno::EINVAL),
+            Values::ReadOnly => return Err(Errno::EOPNOTSUPP),
+        };
+        let mut set = self.0.lock();
+        set.retain(|s| (s.0, s.1) != (level, name));
+        set.push((level, name, number));
+        Ok(())
+    }
+}

@@ -1,0 +1,299 @@
+//! What all sockets have in common, and the options of SOL_SOCKET: `socket(7)`.
+
+use super::{Protocol, Ucred, Wait, abi};
+use crate::{
+    clock,
+    errno::{Errno, Result},
+    fs::poll::Signal,
+    sched::WaitResult,
+};
+use alloc::{sync::Arc, vec::Vec};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Linux's defaults and limits for buffers, in bytes (`net.core.wmem_default` and its kin).
+pub const BUFFER: u32 = 212_992;
+const BUFFER_MAX: u32 = 212_992;
+const SEND_MIN: u32 = 4_608;
+const RECEIVE_MIN: u32 = 2_304;
+
+/// See the module.
+pub struct Common {
+    pub domain: u32,
+    /// SOCK_*.
+    pub kind: u32,
+    pub protocol: u32,
+    /// Unique: the inode number.
+    pub number: u64,
+    pub signal: Arc<Signal>,
+    /// What went wrong since it was last asked; 0: nothing.
+    error: AtomicU32,
+    /// One bit for each option that is on or off, in the order of [`FLAGS`].
+    flags: AtomicU32,
+    receive_timeout: AtomicU64,
+    send_timeout: AtomicU64,
+    pub send_buffer: AtomicU32,
+    pub receive_buffer: AtomicU32,
+    low_water: AtomicU32,
+    priority: AtomicU32,
+    mark: AtomicU32,
+    linger_seconds: AtomicU32,
+    linger: AtomicBool,
+}
+
+/// The options that are on or off.
+const FLAGS: [u32; 13] = [
+    abi::SO_REUSEADDR,
+    abi::SO_REUSEPORT,
+    abi::SO_KEEPALIVE,
+    abi::SO_BROADCAST,
+    abi::SO_OOBINLINE,
+    abi::SO_PASSCRED,
+    abi::SO_DONTROUTE,
+    abi::SO_DEBUG,
+    abi::SO_NO_CHECK,
+    abi::SO_TIMESTAMP_OLD,
+    // Of other levels, but kept here: they are flags too.
+    V6ONLY,
+    NODELAY,
+    CORK,
+];
+/// Numbers that SOL_SOCKET has not, for flags of other levels.
+pub const V6ONLY: u32 = 1 << 16 | 26;
+pub const NODELAY: u32 = 1 << 16 | 1;
+pub const CORK: u32 = 1 << 16 | 3;
+
+impl Common {
+    pub fn new(domain: u32, kind: u32, protocol: u32) -> Common {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Common {
+            domain,
+            kind,
+            protocol,
+            number: NEXT.fetch_add(1, Relaxed),
+            signal: Signal::new(),
+            error: AtomicU32::new(0),
+            flags: AtomicU32::new(0),
+            receive_timeout: AtomicU64::new(u64::MAX),
+            send_timeout: AtomicU64::new(u64::MAX),
+            send_buffer: AtomicU32::new(BUFFER),
+            receive_buffer: AtomicU32::new(BUFFER),
+            low_water: AtomicU32::new(1),
+            priority: AtomicU32::new(0),
+            mark: AtomicU32::new(0),
+            linger_seconds: AtomicU32::new(0),
+            linger: AtomicBool::new(false),
+        }
+    }
+
+    /// What an accepted socket has from its listener.
+    pub fn inherit(&self, from: &Common) {
+        let copy = |to: &AtomicU32, from: &AtomicU32| to.store(from.load(Relaxed), Relaxed);
+        copy(&self.flags, &from.flags);
+        copy(&self.send_buffer, &from.send_buffer);
+        copy(&self.receive_buffer, &from.receive_buffer);
+        copy(&self.priority, &from.priority);
+        copy(&self.mark, &from.mark);
+        copy(&self.linger_seconds, &from.linger_seconds);
+        self.linger.store(from.linger.load(Relaxed), Relaxed);
+        self.receive_timeout.store(from.receive_timeout.load(Relaxed), Relaxed);
+        self.send_timeout.store(from.send_timeout.load(Relaxed), Relaxed);
+    }
+
+    /// Whether an option of [`FLAGS`] is on.
+    pub fn has(&self, flag: u32) -> bool {
+        let bit = FLAGS.iter().position(|f| *f == flag);
+        bit.is_some_and(|bit| self.flags.load(Relaxed) & 1 << bit != 0)
+    }
+    pub fn set(&self, flag: u32, on: bool) {
+        let Some(bit) = FLAGS.iter().position(|f| *f == flag) else { return };
+        if on {
+            self.flags.fetch_or(1 << bit, Relaxed);
+        } else {
+            self.flags.fetch_and(!(1 << bit), Relaxed);
+        }
+    }
+
+    /// Something went wrong that the next call is to say.
+    pub fn fail(&self, error: Errno) {
+        self.error.store(error.code() as u32, Relaxed);
+    }
+    pub fn has_error(&self) -> bool {
+        self.error.load(Relaxed) != 0
+    }
+    /// What went wrong, once.
+    pub fn take_error(&self) -> Result<()> {
+        match self.error.swap(0, Relaxed) {
+            0 => Ok(()),
+            code => Err(Errno::from_code(code)),
+        }
+    }
+
+    pub fn low_water(&self) -> usize {
+        self.low_water.load(Relaxed) as usize
+    }
+    /// How long `close` waits (SO_LINGER), in seconds.
+    pub fn linger(&self) -> Option<u32> {
+        self.linger.load(Relaxed).then(|| self.linger_seconds.load(Relaxed))
+    }
+
+    pub fn receive_wait(&self, nonblock: bool) -> Wait {
+        wait(nonblock, self.receive_timeout.load(Relaxed))
+    }
+    pub fn send_wait(&self, nonblock: bool) -> Wait {
+        wait(nonblock, self.send_timeout.load(Relaxed))
+    }
+
+    /// Sleep until `ready()`, which is asked first.
+    pub fn sleep(&self, wait: Wait, mut ready: impl FnMut() -> bool) -> Result<()> {
+        match wait {
+            Wait::Never if ready() => Ok(()),
+            Wait::Never => Err(Errno::EAGAIN),
+            Wait::Until(deadline) => ended(self.signal.queue().wait_until(ready, deadline, true), deadline),
+        }
+    }
+}
+
+/// How a wait's end looks to the program: one with a time limit is not started again (`signal(7)`).
+pub fn ended(result: WaitResult, deadline: Option<u64>) -> Result<()> {
+    match result {
+        WaitResult::Ready => Ok(()),
+        WaitResult::TimedOut => Err(Errno::EAGAIN),
+        WaitResult::Interrupted if deadline.is_some() => Err(Errno::EINTR),
+        WaitResult::Interrupted => Err(Errno::RESTART),
+    }
+}
+
+fn wait(nonblock: bool, timeout: u64) -> Wait {
+    if nonblock {
+        return Wait::Never;
+    }
+    Wait::Until((timeout != u64::MAX).then(|| clock::monotonic().saturating_add(timeout)))
+}
+
+/// An `int` option.
+pub fn int(value: i64) -> Vec<u8> {
+    (value as i32).to_ne_bytes().to_vec()
+}
+
+/// What a program gave for an `int` option.
+pub fn int_of(value: &[u8]) -> Result<i32> {
+    let bytes = value.get(..4).ok_or(Errno::EINVAL)?;
+    Ok(i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+/// `struct timeval`: 16 bytes; at least a microsecond where it is not 0, which means for ever.
+fn timeout_of(value: &[u8]) -> Result<u64> {
+    let word = |at: usize| Some(i64::from_ne_bytes(value.get(at..at + 8)?.try_into().ok()?));
+    let (sec, micro) = (word(0).ok_or(Errno::EINVAL)?, word(8).ok_or(Errno::EINVAL)?);
+    if !(0..1_000_000).contains(&micro) {
+        return Err(Errno::EDOM);
+    }
+    if sec < 0 {
+        return Ok(0);
+    }
+    if (sec, micro) == (0, 0) {
+        return Ok(u64::MAX);
+    }
+    Ok((sec as u64).saturating_mul(clock::SECOND).saturating_add(micro as u64 * 1000))
+}
+
+fn timeout_bytes(ns: u64) -> Vec<u8> {
+    let (sec, micro) = if ns == u64::MAX { (0, 0) } else { (ns / clock::SECOND, ns % clock::SECOND / 1000) };
+    [sec.to_ne_bytes(), micro.to_ne_bytes()].concat()
+}
+
+/// `struct ucred`.
+pub fn cred_bytes(cred: &Ucred) -> Vec<u8> {
+    [cred.pid.to_ne_bytes(), cred.uid.to_ne_bytes(), cred.gid.to_ne_bytes()].concat()
+}
+
+/// `getsockopt(2)`.
+pub fn get(socket: &dyn Protocol, level: u32, name: u32) -> Result<Vec<u8>> {
+    let c = socket.common();
+    match socket.option(level, name) {
+        Err(Errno::ENOPROTOOPT) if level == abi::SOL_SOCKET => {}
+        other => return other,
+    }
+    Ok(match name {
+        abi::SO_TYPE => int(c.kind as i64),
+        abi::SO_DOMAIN => int(c.domain as i64),
+        abi::SO_PROTOCOL => int(c.protocol as i64),
+        abi::SO_ERROR => int(c.take_error().map_or_else(|e| e.code() as i64, |()| 0)),
+        abi::SO_ACCEPTCONN => int(socket.is_listening() as i64),
+        abi::SO_SNDBUF => int(c.send_buffer.load(Relaxed) as i64),
+        abi::SO_RCVBUF => int(c.receive_buffer.load(Relaxed) as i64),
+        abi::SO_RCVLOWAT => int(c.low_water() as i64),
+        abi::SO_SNDLOWAT => int(1),
+        abi::SO_PRIORITY => int(c.priority.load(Relaxed) as i64),
+        abi::SO_MARK => int(c.mark.load(Relaxed) as i64),
+        abi::SO_INCOMING_CPU => int(0),
+        abi::SO_COOKIE => c.number.to_ne_bytes().to_vec(),
+        abi::SO_BINDTODEVICE => Vec::new(),
+        abi::SO_LINGER => {
+            let (on, seconds) = (c.linger.load(Relaxed) as u32, c.linger_seconds.load(Relaxed));
+            [on.to_ne_bytes(), seconds.to_ne_bytes()].concat()
+        }
+        abi::SO_RCVTIMEO_OLD | abi::SO_RCVTIMEO_NEW => timeout_bytes(c.receive_timeout.load(Relaxed)),
+        abi::SO_SNDTIMEO_OLD | abi::SO_SNDTIMEO_NEW => timeout_bytes(c.send_timeout.load(Relaxed)),
+        // What is in no family but one answers as Linux does for the others.
+        abi::SO_PEERCRED => cred_bytes(&Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX }),
+        flag if FLAGS.contains(&flag) => int(c.has(flag) as i64),
+        _ => return Err(Errno::ENOPROTOOPT),
+    })
+}
+
+/// `setsockopt(2)`; `root`: the caller may do what needs CAP_NET_ADMIN.
+pub fn set(socket: &dyn Protocol, level: u32, name: u32, value: &[u8], root: bool) -> Result<()> {
+    let c = socket.common();
+    match socket.set_option(level, name, value) {
+        Err(Errno::ENOPROTOOPT) if level == abi::SOL_SOCKET => {}
+        other => return other,
+    }
+    if name == abi::SO_BINDTODEVICE {
+        // To the only way out there is, or to none in particular.
+        let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
+        return match &value[..end] {
+            b"" => Ok(()),
+            _ if !root => Err(Errno::EPERM),
+            _ => Err(Errno::ENODEV),
+        };
+    }
+    let number = int_of(value)?;
+    match name {
+        abi::SO_SNDBUF | abi::SO_SNDBUFFORCE => {
+            if name == abi::SO_SNDBUFFORCE && !root {
+                return Err(Errno::EPERM);
+            }
+            let bytes = (number as u32).min(BUFFER_MAX).saturating_mul(2).max(SEND_MIN);
+            c.send_buffer.store(bytes, Relaxed);
+            socket.send_limit(bytes as usize);
+        }
+        abi::SO_RCVBUF | abi::SO_RCVBUFFORCE => {
+            if name == abi::SO_RCVBUFFORCE && !root {
+                return Err(Errno::EPERM);
+            }
+            let bytes = (number as u32).min(BUFFER_MAX).saturating_mul(2).max(RECEIVE_MIN);
+            c.receive_buffer.store(bytes, Relaxed);
+        }
+        abi::SO_RCVLOWAT => {
+            c.low_water.store(if number < 0 { i32::MAX } else { number.max(1) } as u32, Relaxed)
+        }
+        abi::SO_PRIORITY if root || (0..=6).contains(&number) => c.priority.store(number as u32, Relaxed),
+        abi::SO_PRIORITY => return Err(Errno::EPERM),
+        abi::SO_MARK if root => c.mark.store(number as u32, Relaxed),
+        abi::SO_MARK => return Err(Errno::EPERM),
+        abi::SO_LINGER => {
+            let seconds = int_of(value.get(4..).ok_or(Errno::EINVAL)?)?;
+            c.linger.store(number != 0, Relaxed);
+            c.linger_seconds.store(seconds as u32, Relaxed);
+        }
+        abi::SO_RCVTIMEO_OLD | abi::SO_RCVTIMEO_NEW => c.receive_timeout.store(timeout_of(value)?, Relaxed),
+        abi::SO_SNDTIMEO_OLD | abi::SO_SNDTIMEO_NEW => c.send_timeout.store(timeout_of(value)?, Relaxed),
+        abi::SO_DEBUG if number != 0 && !root => return Err(Errno::EACCES),
+        abi::SO_TIMESTAMP_OLD => return Err(Errno::ENOPROTOOPT),
+        V6ONLY | NODELAY | CORK => return Err(Errno::ENOPROTOOPT),
+        flag if FLAGS.contains(&flag) => c.set(flag, number != 0),
+        _ => return Err(Errno::ENOPROTOOPT),
+    }
+    Ok(())
+}

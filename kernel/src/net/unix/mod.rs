@@ -1,0 +1,361 @@
+//! Unix sockets: `unix(7)`.
+//!
+//! ```text
+//!   stream, seqpacket    A ──send──► B.inbox          A.peer = B, B.peer = A
+//!                        B ──send──► A.inbox
+//!   listener             a queue of sockets that are connected already; `accept` takes the first
+//!   datagram             who sends looks the receiver up, by name or by `connect`; its inbox holds a few packets
+//! ```
+//!
+//! Peers hold each other weakly: when the last descriptor of one goes, [`Unix::close`] tells the other. A receiver that has
+//! gone, and one that has closed its inbox, are the same to a sender.
+//!
+//! A file can be sent through a socket that is itself in flight. What nobody can receive any more is let go when the receiving
+//! socket closes; a ring of sockets that hold only each other is not looked for.
+//!
+//! Lock: `state`, never of two sockets at once; inboxes and accounts have their own, taken alone.
+
+mod message;
+mod name;
+mod stream;
+
+pub use message::join;
+
+use super::{
+    Address, Common, Incoming, Outgoing, Protocol, Shut, Target, Ucred, Wait, abi, caller,
+    inbox::{Account, Inbox},
+    options,
+};
+use crate::{
+    errno::{Errno, Result},
+    fs::{
+        iobuf::{Sink, Source},
+        poll::{Events, Signal, Watchers},
+    },
+};
+use alloc::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::any::Any;
+use name::Name;
+use spin::Mutex;
+
+/// The most connections that wait for `accept` (`net.core.somaxconn`).
+const SOMAXCONN: usize = 4096;
+
+/// See the module.
+pub struct Unix {
+    common: Common,
+    me: Weak<Unix>,
+    inbox: Inbox,
+    account: Arc<Account>,
+    /// Told when a datagram has been taken out: senders wait for it.
+    room: Option<Arc<Signal>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    name: Option<Arc<Name>>,
+    role: Role,
+    shut: Shut,
+    /// Who the other side was when the connection was made (SO_PEERCRED).
+    peer_cred: Option<Ucred>,
+    /// What the other side is called; stays when it has gone.
+    peer_name: Option<Arc<Name>>,
+}
+
+enum Role {
+    Fresh,
+    Listening {
+        queue: VecDeque<Arc<Unix>>,
+        most: usize,
+    },
+    /// Of a datagram socket: where it sends to.
+    Connected(Weak<Unix>),
+    Closed,
+}
+
+impl Unix {
+    pub fn create(kind: u32, protocol: u32) -> Result<Arc<Unix>> {
+        if protocol != 0 && protocol != abi::AF_UNIX {
+            return Err(Errno::EPROTONOSUPPORT);
+        }
+        match kind {
+            abi::SOCK_STREAM | abi::SOCK_DGRAM | abi::SOCK_SEQPACKET => Ok(Unix::new(kind)),
+            // As on Linux, where raw is another word for datagrams.
+            abi::SOCK_RAW => Ok(Unix::new(abi::SOCK_DGRAM)),
+            _ => Err(Errno::ESOCKTNOSUPPORT),
+        }
+    }
+
+    fn new(kind: u32) -> Arc<Unix> {
+        let common = Common::new(abi::AF_UNIX, kind, 0);
+        let account = Account::new(options::BUFFER as usize, common.signal.clone());
+        let state = State {
+            name: None,
+            role: Role::Fresh,
+            shut: Shut { read: false, write: false },
+            peer_cred: None,
+            peer_name: None,
+        };
+        Arc::new_cyclic(|me| Unix {
+            common,
+            me: me.clone(),
+            inbox: Inbox::new(),
+            account,
+            room: (kind == abi::SOCK_DGRAM).then(Signal::new),
+            state: Mutex::new(state),
+        })
+    }
+
+    fn is_datagram(&self) -> bool {
+        self.common.kind == abi::SOCK_DGRAM
+    }
+
+    /// The other side, if it is there.
+    fn peer(&self) -> Option<Arc<Unix>> {
+        match &self.state.lock().role {
+            Role::Connected(peer) => peer.upgrade(),
+            _ => None,
+        }
+    }
+    fn is_connected(&self) -> bool {
+        matches!(self.state.lock().role, Role::Connected(_))
+    }
+    fn shut(&self) -> Shut {
+        self.state.lock().shut
+    }
+    fn name_address(name: &Option<Arc<Name>>) -> Address {
+        name.as_ref().map_or(Address::Unnamed, |n| n.address.clone())
+    }
+
+    /// Close directions here, and say so.
+    fn close_ways(&self, how: Shut) {
+        {
+            let mut state = self.state.lock();
+            state.shut.read |= how.read;
+            state.shut.write |= how.write;
+        }
+        self.common.signal.notify();
+    }
+
+    /// Wait until something can be read, or never will be. `false`: never.
+    fn await_input(&self, least: usize, wait: Wait) -> Result<bool> {
+        let ready = || {
+            let shut = self.shut().read;
+            shut || self.common.has_error() || !self.inbox.is_empty() && self.inbox.bytes() >= least
+        };
+        self.common.sleep(wait, ready)?;
+        Ok(!self.inbox.is_empty())
+    }
+
+    /// Who the packet says it is from.
+    fn sender(&self, out: &Outgoing) -> Ucred {
+        out.cred.unwrap_or_else(caller)
+    }
+}
+
+impl Protocol for Unix {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn bind(&self, to: &Target) -> Result<()> {
+        if self.state.lock().name.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
+        let name = name::claim(to, &me)?;
+        let lost = {
+            let mut state = self.state.lock();
+            if state.name.is_none() {
+                state.name = Some(name);
+                None
+            } else {
+                Some(name)
+            }
+        };
+        if let Some(lost) = lost {
+            name::release(&lost);
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+
+    fn listen(&self, backlog: usize) -> Result<()> {
+        self.start_listening(backlog.min(SOMAXCONN))
+    }
+    fn accept(&self, wait: Wait) -> Result<Arc<dyn Protocol>> {
+        Ok(self.accept_one(wait)?)
+    }
+    fn connect(&self, to: &Target, wait: Wait) -> Result<()> {
+        if self.is_datagram() { self.associate(to) } else { self.connect_to(to, wait) }
+    }
+
+    fn name(&self) -> Result<Address> {
+        Ok(Unix::name_address(&self.state.lock().name))
+    }
+    fn peer_name(&self) -> Result<Address> {
+        let state = self.state.lock();
+        match state.role {
+            Role::Connected(_) => Ok(Unix::name_address(&state.peer_name)),
+            _ => Err(Errno::ENOTCONN),
+        }
+    }
+
+    fn shutdown(&self, how: Shut) -> Result<()> {
+        let peer = self.peer();
+        self.close_ways(how);
+        if let Some(peer) = peer.filter(|_| !self.is_datagram()) {
+            peer.close_ways(Shut { read: how.write, write: how.read });
+        }
+        Ok(())
+    }
+
+    fn send(&self, from: &mut Source<'_>, out: Outgoing, wait: Wait) -> Result<()> {
+        if out.flags & abi::MSG_OOB != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        match self.common.kind {
+            abi::SOCK_STREAM => self.send_stream(from, out, wait),
+            abi::SOCK_SEQPACKET => self.send_record(from, out, wait),
+            _ => self.send_datagram(from, out, wait),
+        }
+    }
+
+    fn receive(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()> {
+        if into.flags & abi::MSG_OOB != 0 {
+            return Err(if self.common.kind == abi::SOCK_STREAM { Errno::EINVAL } else { Errno::EOPNOTSUPP });
+        }
+        if into.flags & abi::MSG_ERRQUEUE != 0 {
+            return Err(Errno::EAGAIN);
+        }
+        match self.common.kind {
+            abi::SOCK_STREAM => self.receive_stream(to, into, wait),
+            _ => self.receive_packet(to, into, wait),
+        }
+    }
+
+    fn poll(&self) -> Events {
+        let (shut, fresh, pending) = {
+            let state = self.state.lock();
+            let pending = match &state.role {
+                Role::Listening { queue, .. } => Some(!queue.is_empty()),
+                _ => None,
+            };
+            (state.shut, matches!(state.role, Role::Fresh | Role::Closed), pending)
+        };
+        let mut events = Events::empty();
+        events.set(Events::ERR, self.common.has_error());
+        events.set(Events::HUP, shut.read && shut.write || fresh && !self.is_datagram());
+        events.set(Events::RDHUP, shut.read);
+        events.set(Events::READABLE, shut.read || pending.unwrap_or_else(|| self.has_input()));
+        events.set(Events::WRITABLE, pending.is_none() && self.account.is_writable() && self.peer_has_room());
+        events
+    }
+
+    fn watch(&self, watchers: &mut Watchers) {
+        watchers.add(&self.common.signal);
+        if self.is_datagram()
+            && let Some(room) = self.peer().and_then(|peer| peer.room.clone())
+        {
+            watchers.add(&room);
+        }
+    }
+
+    fn readable(&self) -> Result<usize> {
+        if self.is_listening() {
+            return Err(Errno::EINVAL);
+        }
+        Ok(if self.is_datagram() { self.inbox.first() } else { self.inbox.bytes() })
+    }
+    fn unsent(&self) -> usize {
+        self.account.used()
+    }
+
+    fn option(&self, level: u32, name: u32) -> Result<Vec<u8>> {
+        if level != abi::SOL_SOCKET {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        match name {
+            abi::SO_PEERCRED => {
+                let cred = self.state.lock().peer_cred;
+                Ok(options::cred_bytes(&cred.unwrap_or(Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX })))
+            }
+            _ => Err(Errno::ENOPROTOOPT),
+        }
+    }
+    fn set_option(&self, level: u32, _name: u32, _value: &[u8]) -> Result<()> {
+        if level != abi::SOL_SOCKET { Err(Errno::EOPNOTSUPP) } else { Err(Errno::ENOPROTOOPT) }
+    }
+    fn send_limit(&self, bytes: usize) {
+        self.account.set_limit(bytes);
+    }
+    fn is_listening(&self) -> bool {
+        matches!(self.state.lock().role, Role::Listening { .. })
+    }
+
+    fn close(&self) {
+        let (role, names) = {
+            let mut state = self.state.lock();
+            state.shut = Shut { read: true, write: true };
+            // The names go here, where it may sleep: they hold places in the tree.
+            let names = (state.name.take(), state.peer_name.take());
+            (core::mem::replace(&mut state.role, Role::Closed), names)
+        };
+        if let Some(name) = names.0.as_ref().filter(|n| n.is_of(self)) {
+            name::release(name);
+        }
+        drop(names);
+        let unread = self.inbox.close();
+        match role {
+            Role::Connected(peer) if !self.is_datagram() => {
+                if let Some(peer) = peer.upgrade() {
+                    if unread {
+                        peer.common.fail(Errno::ECONNRESET);
+                    }
+                    peer.close_ways(Shut { read: true, write: true });
+                }
+            }
+            Role::Listening { queue, .. } => {
+                for waiting in queue {
+                    if let Some(peer) = waiting.peer() {
+                        peer.common.fail(Errno::ECONNRESET);
+                    }
+                    waiting.close();
+                }
+            }
+            _ => {}
+        }
+        self.common.signal.notify();
+        if let Some(room) = &self.room {
+            room.notify();
+        }
+    }
+}
+
+impl Unix {
+    fn has_input(&self) -> bool {
+        if self.common.kind == abi::SOCK_STREAM {
+            let bytes = self.inbox.bytes();
+            bytes > 0 && bytes >= self.common.low_water()
+        } else {
+            !self.inbox.is_empty()
+        }
+    }
+}
+
+impl Drop for Unix {
+    fn drop(&mut self) {
+        // A name that was never closed (the file could not be made) is not to stay.
+        let name = self.state.get_mut().name.take();
+        if let Some(name) = name.filter(|n| n.is_of(self)) {
+            name::release(&name);
+        }
+    }
+}
