@@ -1,5 +1,6 @@
 //! The command line: a contract. Every bad argument gets one line that says what is wrong and what would be right.
 
+use crate::publish::Publish;
 use crate::size::Size;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -79,6 +80,11 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<PathBuf>,
 
+    /// Reach a server inside: connections to this TCP port of the computer go to that port of the machine (repeat for more;
+    /// ADDRESS:HOST:GUEST takes only those to one address, such as 127.0.0.1)
+    #[arg(short, long, value_name = "HOST:GUEST")]
+    pub publish: Vec<Publish>,
+
     /// Virtualization: auto takes KVM only where it works
     #[arg(long, default_value = "auto")]
     pub accel: AccelChoice,
@@ -101,8 +107,6 @@ pub struct RunArgs {
     trace: Option<OsString>,
     #[arg(long, value_name = "FILE", hide = true)]
     report: Option<OsString>,
-    #[arg(short, value_name = "HOST:GUEST", hide = true)]
-    port: Option<OsString>,
 
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
@@ -139,7 +143,6 @@ impl RunArgs {
             (self.zram.is_some(), "--zram: compressed swap is not there yet; --swap takes a disk"),
             (self.trace.is_some(), "--trace: traces are not there yet"),
             (self.report.is_some(), "--report: reports are not there yet"),
-            (self.port.is_some(), "-p: the machine has no network yet"),
             (self.cpus == 0, "--cpus 0: a machine needs a processor; give 1"),
             (self.cpus > MOST_CPUS, "--cpus: 16 processors are the most; give 1 to 16"),
             (
@@ -257,7 +260,9 @@ mod tests {
             (&["--cpus", "0", "true"], "give 1"),
             (&["--cpus", "2", "--icount", "true"], "--cpus 1"),
             (&["--zram", "30", "true"], "not there yet"),
-            (&["-p", "80:80", "true"], "no network yet"),
+            (&["-p", "80", "true"], "HOST:GUEST"),
+            (&["-p", "80:0", "true"], "from 1 to 65535"),
+            (&["-p", "nowhere:80:80", "true"], "no IPv4 address"),
             (&["--policy", "best", "true"], "generations, clock"),
             (&["--icount", "--accel", "kvm", "true"], "--accel tcg"),
             (&["-e", "=x", "true"], "NAME=VALUE"),

@@ -19,6 +19,7 @@ mod aio;
 mod cli;
 mod doctor;
 mod kernel;
+mod publish;
 mod run;
 mod size;
 mod tsc;

@@ -80,6 +80,7 @@ impl Machine {
             line.device(format!("virtio-9p-device,fsdev={0},mount_tag={0}", share.tag));
         }
         line.swap(&swap, aio::best(&qemu))?;
+        line.network(args)?;
         line.args.extend(args.qemu_arg.iter().cloned());
         line.inherit(&kernel)?;
 
@@ -253,6 +254,20 @@ impl Line {
         self.add("-chardev", format!("socket,id={id},fd={}", theirs.as_raw_fd()));
         self.inherited.push(theirs);
         Ok(ours.into())
+    }
+
+    /// The user network: QEMU speaks for the machine, with no rights but this user's. It costs nothing until a program inside
+    /// wants out, or somebody comes by a published port.
+    fn network(&mut self, args: &RunArgs) -> Result<()> {
+        let mut network = String::from("user,id=net");
+        for port in &args.publish {
+            port.check().map_err(|why| anyhow::anyhow!(why))?;
+            network.push(',');
+            network.push_str(&port.forward());
+        }
+        self.add("-netdev", network);
+        self.device("virtio-net-device,netdev=net");
+        Ok(())
     }
 
     fn swap(&mut self, swap: &Swap, aio: &str) -> Result<()> {

@@ -14,7 +14,7 @@
 use super::virtio::{DeviceError, Dma, Queue, Segment, Transport, dma};
 use crate::sched::WaitQueue;
 use alloc::vec::Vec;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// Feature bit: the device knows its address.
 const MAC: u64 = 1 << 5;

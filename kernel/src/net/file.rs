@@ -12,8 +12,8 @@ use crate::{
 };
 use alloc::{format, sync::Arc};
 use core::any::Any;
+use hafez_mm::lock::LazyLock;
 use linux_raw_sys::general as abi;
-use spin::LazyLock;
 
 struct SocketInode {
     id: InodeId,

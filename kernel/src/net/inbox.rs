@@ -30,7 +30,7 @@ use crate::{
 };
 use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// What a packet costs beside its bytes.
 const PACKET_COST: usize = 256;

@@ -44,9 +44,9 @@ use crate::{
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::any::Any;
+use hafez_mm::lock::Once;
 use inbox::Packet;
 use linux_raw_sys::ioctl;
-use spin::Once;
 
 /// Who sent something: process, user, group. As SCM_CREDENTIALS tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -4,8 +4,8 @@
 use super::super::{Common, abi, options::*};
 use crate::errno::{Errno, Result};
 use alloc::vec::Vec;
+use hafez_mm::lock::Mutex;
 use linux_raw_sys::net as raw;
-use spin::Mutex;
 
 /// Which values an option can take.
 #[derive(Clone, Copy)]

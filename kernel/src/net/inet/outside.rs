@@ -38,6 +38,7 @@ use alloc::{
 };
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use hafez_mm::lock::Mutex;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{tcp, udp};
@@ -46,7 +47,6 @@ use smoltcp::wire::{
     EthernetAddress, EthernetFrame, EthernetProtocol, HardwareAddress, IpCidr, IpProtocol, Ipv4Packet,
     Ipv6Packet, TcpPacket, UdpPacket,
 };
-use spin::Mutex;
 
 /// QEMU's user network: the guest's addresses, and those of the way out.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);

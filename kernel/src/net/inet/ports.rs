@@ -13,8 +13,8 @@ use alloc::{
     vec::Vec,
 };
 use core::net::{IpAddr, SocketAddr};
+use hafez_mm::lock::{LazyLock, Mutex};
 use hashbrown::HashMap;
-use spin::{LazyLock, Mutex};
 
 /// Ports that are given to who names none (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: core::ops::RangeInclusive<u16> = 32768..=60999;

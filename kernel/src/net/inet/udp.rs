@@ -26,7 +26,7 @@ use alloc::{
 use core::any::Any;
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::Ordering::Relaxed;
-use spin::Mutex;
+use hafez_mm::lock::Mutex;
 
 /// The most bytes of one datagram.
 const MAX_BYTES: usize = 65_507;

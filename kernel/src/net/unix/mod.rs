@@ -39,8 +39,8 @@ use alloc::{
     vec::Vec,
 };
 use core::any::Any;
+use hafez_mm::lock::Mutex;
 use name::Name;
-use spin::Mutex;
 
 /// The most connections that wait for `accept` (`net.core.somaxconn`).
 const SOMAXCONN: usize = 4096;

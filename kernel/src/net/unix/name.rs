@@ -19,8 +19,8 @@ use alloc::{
     vec::Vec,
 };
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use hafez_mm::lock::{LazyLock, Mutex};
 use hashbrown::HashMap;
-use spin::{LazyLock, Mutex};
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Key {

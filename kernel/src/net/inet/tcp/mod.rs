@@ -39,9 +39,9 @@ use alloc::{
 use core::any::Any;
 use core::net::SocketAddr;
 use core::sync::atomic::Ordering::Relaxed;
+use hafez_mm::lock::Mutex;
 use linux_raw_sys::net as raw;
 use outside::Handle;
-use spin::Mutex;
 
 /// What is told as SO_SNDBUF and SO_RCVBUF until somebody sets them: Linux's defaults for TCP.
 const SEND_BUFFER: u32 = 16_384;
