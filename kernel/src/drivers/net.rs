@@ -13,7 +13,7 @@
 
 use super::virtio::{DeviceError, Dma, Queue, Segment, Transport, dma};
 use crate::sched::WaitQueue;
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 use hafez_mm::lock::Mutex;
 
 /// Feature bit: the device knows its address.
@@ -38,7 +38,7 @@ pub struct Card {
 
 enum State {
     Idle(Option<Transport>),
-    Running(Running),
+    Running(Box<Running>),
 }
 
 struct Running {
@@ -72,7 +72,7 @@ impl Card {
         let mut state = self.state.lock();
         if let State::Idle(transport) = &mut *state {
             let transport = transport.take().ok_or(DeviceError::Broken)?;
-            *state = State::Running(Running::start(transport)?);
+            *state = State::Running(Box::new(Running::start(transport)?));
         }
         match &*state {
             State::Running(running) => Ok(running.mac),

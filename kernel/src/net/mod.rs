@@ -27,6 +27,7 @@ pub mod address;
 pub mod file;
 pub mod inbox;
 pub mod inet;
+pub mod interfaces;
 pub mod options;
 pub mod unix;
 
@@ -224,7 +225,7 @@ impl FileOps for Socket {
             ioctl::FIONREAD => self.0.readable()?,
             ioctl::TIOCOUTQ => self.0.unsent(),
             ioctl::SIOCATMARK => 0,
-            _ => return Err(Errno::ENOTTY),
+            _ => return interfaces::request(request, argument),
         };
         crate::arch::user::write_u32(argument, value as u32)?;
         Ok(0)

@@ -23,7 +23,7 @@ use crate::errno::{Errno, Result};
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-pub use outside::interfaces;
+pub use outside::{InterfaceInfo as Interface, interfaces};
 
 /// The interface that everything else on the machine is on.
 pub const LOOPBACK: u32 = 1;
