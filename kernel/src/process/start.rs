@@ -207,7 +207,7 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
 
 /// Who the calling process is, for who hears from it by socket.
 fn sender() -> net::Ucred {
-    current_task().map_or(net::Ucred::default(), |task| {
+    super::current_task().map_or(net::Ucred::default(), |task| {
         let cred = task.cred();
         net::Ucred { pid: task.process.pid as u32, uid: cred.euid, gid: cred.egid }
     })
