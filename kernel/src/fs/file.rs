@@ -13,13 +13,13 @@ use super::{
     lock::SleepLock,
     locks,
     path::Location,
-    poll::{Events, Watchers},
+    poll::{Events, Owner, Watchers},
 };
 use crate::errno::{Errno, Result};
 use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use hafez_mm::Object;
+use hafez_mm::{Object, lock::Once};
 use linux_raw_sys::general as abi;
 
 /// How the transfer may behave, from the description's flags or from `RWF_*`.
@@ -102,7 +102,7 @@ pub trait FileOps: Any + Send + Sync {
 }
 
 /// The bits of the status flags that `fcntl(F_SETFL)` can change.
-pub const SETTABLE: u32 = abi::O_APPEND | abi::O_NONBLOCK | abi::O_DIRECT | abi::O_NOATIME | abi::FASYNC;
+pub const SETTABLE: u32 = abi::O_APPEND | abi::O_NONBLOCK | abi::O_DIRECT | abi::O_NOATIME;
 /// The flags that are of the opening only, not of the description.
 const OPEN_ONLY: u32 = abi::O_CREAT | abi::O_EXCL | abi::O_NOCTTY | abi::O_TRUNC | abi::O_CLOEXEC;
 
@@ -116,6 +116,8 @@ pub struct File {
     offset: AtomicU64,
     offset_lock: SleepLock,
     id: u64,
+    /// Who hears of changes by signal, once somebody was named.
+    owner: Once<Arc<Owner>>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -142,6 +144,7 @@ impl File {
             offset: AtomicU64::new(0),
             offset_lock: SleepLock::new(),
             id: NEXT_ID.fetch_add(1, Relaxed),
+            owner: Once::new(),
         }))
     }
 
@@ -189,6 +192,25 @@ impl File {
         } else {
             self.flags.fetch_and(!flag, Relaxed);
         }
+    }
+    /// Who hears of changes by signal.
+    pub fn owner(&self) -> &Arc<Owner> {
+        self.owner.call_once(Arc::default)
+    }
+    /// Set or clear O_ASYNC; `EINVAL` for a file that cannot tell of its changes so.
+    pub fn set_async(&self, on: bool) -> Result<()> {
+        if on {
+            let mut watchers = Watchers::new();
+            self.ops.watch(&mut watchers);
+            if !watchers.add_owner(self.owner()) {
+                return Err(Errno::EINVAL);
+            }
+        }
+        if let Some(owner) = self.owner.get() {
+            owner.wants.store(on, Relaxed);
+        }
+        self.set_flag(abi::FASYNC, on);
+        Ok(())
     }
     /// As the flags say.
     pub fn how(&self) -> How {

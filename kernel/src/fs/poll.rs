@@ -9,8 +9,12 @@ use crate::{
     errno::{Errno, Result},
     sched::{self, WaitQueue, WaitResult},
 };
-use alloc::{sync::Arc, vec::Vec};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
+use hafez_mm::lock::{Mutex, Once};
 use linux_raw_sys::general as abi;
 
 bitflags::bitflags! {
@@ -44,11 +48,34 @@ impl Events {
 pub struct Signal {
     queue: WaitQueue,
     count: AtomicU64,
+    /// Who gets a signal at each change (O_ASYNC); looked at only if there ever was one.
+    has_owners: AtomicBool,
+    owners: Mutex<Vec<Weak<Owner>>>,
+}
+
+/// Who gets a signal when a file changes (`fcntl(2)`, F_SETOWN): a process, or a group if negative; 0 for nobody.
+#[derive(Default)]
+pub struct Owner {
+    pub target: AtomicI32,
+    /// O_ASYNC is on.
+    pub wants: AtomicBool,
+}
+
+static SEND: Once<fn(i32)> = Once::new();
+
+/// Tell how to send SIGIO to such a target: processes are a room above.
+pub fn set_sender(send: fn(i32)) {
+    SEND.call_once(|| send);
 }
 
 impl Default for Signal {
     fn default() -> Self {
-        Signal { queue: WaitQueue::new(), count: AtomicU64::new(0) }
+        Signal {
+            queue: WaitQueue::new(),
+            count: AtomicU64::new(0),
+            has_owners: AtomicBool::new(false),
+            owners: Mutex::default(),
+        }
     }
 }
 
@@ -60,7 +87,31 @@ impl Signal {
     pub fn notify(&self) {
         self.count.fetch_add(1, Relaxed);
         self.queue.wake_all();
+        if self.has_owners.load(Relaxed) {
+            self.signal_owners();
+        }
     }
+
+    #[cold]
+    fn signal_owners(&self) {
+        let owners: Vec<Arc<Owner>> = self.owners.lock().iter().filter_map(Weak::upgrade).collect();
+        for owner in owners.iter().filter(|o| o.wants.load(Relaxed)) {
+            if let Some(send) = SEND.get() {
+                send(owner.target.load(Relaxed));
+            }
+        }
+    }
+
+    /// From now on each change is also told to `owner`, as long as it lives.
+    fn add_owner(&self, owner: &Arc<Owner>) {
+        let mut owners = self.owners.lock();
+        owners.retain(|o| o.strong_count() > 0);
+        if !owners.iter().any(|o| core::ptr::eq(o.as_ptr(), Arc::as_ptr(owner))) {
+            owners.push(Arc::downgrade(owner));
+        }
+        self.has_owners.store(true, Relaxed);
+    }
+
     pub fn queue(&self) -> &WaitQueue {
         &self.queue
     }
@@ -97,6 +148,11 @@ impl Watchers {
     }
     pub fn is_empty(&self) -> bool {
         self.signals.is_empty() && self.fixed.is_empty()
+    }
+    /// Tell `owner` of every change, too. Only queues that can do so: `false` if there is another, or none.
+    pub fn add_owner(&self, owner: &Arc<Owner>) -> bool {
+        self.signals.iter().for_each(|s| s.add_owner(owner));
+        self.fixed.is_empty() && !self.signals.is_empty()
     }
     /// The changes of all that can count them.
     pub fn changes(&self) -> u64 {

@@ -13,7 +13,7 @@ use super::files::{FileTable, FsContext};
 use super::limits::{Limit, Limits, NR_OPEN};
 use super::process::Process;
 use super::run::Caller;
-use super::signal::{Actions, SigSet};
+use super::signal::{self, Actions, SigInfo, SigSet};
 use super::stack::Strings;
 use super::task::{Task, TaskParts, short_name};
 use super::wait::Status;
@@ -202,6 +202,7 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
     }
     fs::tty::job::set_processes(&super::terminal::OfTerminals);
     net::set_caller(sender);
+    fs::poll::set_sender(signal_io);
     fs::start(root, proc::root(), writable).map_err(|e| failed(format!("files: {}", words(e))))
 }
 
@@ -211,6 +212,17 @@ fn sender() -> net::Ucred {
         let cred = task.cred();
         net::Ucred { pid: task.process.pid as u32, uid: cred.euid, gid: cred.egid }
     })
+}
+
+/// SIGIO, for a file that has changed: to a process, or to a group if negative.
+fn signal_io(target: i32) {
+    let info = SigInfo::kernel(abi::SIGIO);
+    // Who is gone hears nothing.
+    let _ = match target {
+        0 => Ok(()),
+        pid if pid > 0 => table::process(pid).map_or(Ok(()), |p| signal::to_process(&p, info)),
+        group => signal::to_group(-group, info),
+    };
 }
 
 #[inline(never)]

@@ -8,7 +8,9 @@ use crate::fs::pipe::PipeEnd;
 use crate::fs::tty;
 use crate::fs::{File, Kind};
 use crate::process::run::Caller;
+use crate::process::table;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::{general as abi, ioctl as request};
 
 /// `linux/fs.h`: the block size, as an int.
@@ -45,8 +47,8 @@ fn fcntl(caller: &mut Caller) -> Result<u64> {
         abi::F_OFD_SETLK | abi::F_OFD_SETLKW => {
             set_lock(caller, fd, &file, argument, command == abi::F_OFD_SETLKW, true)
         }
-        // No signal-driven I/O: nobody is ever the owner.
-        abi::F_GETOWN => Ok(0),
+        abi::F_SETOWN => set_owner(&file, argument as i32),
+        abi::F_GETOWN => Ok(file.owner().target.load(Relaxed) as u64),
         abi::F_GETPIPE_SZ => Ok(end_of_pipe(&file)?.pipe().capacity() as u64),
         abi::F_SETPIPE_SZ => {
             let root = caller.task.cred().euid == 0;
@@ -68,10 +70,27 @@ fn end_of_pipe(file: &File) -> Result<&PipeEnd> {
     file.ops_as::<PipeEnd>().ok_or(Errno::EBADF)
 }
 
-fn set_flags(file: &File, flags: u32) -> Result<u64> {
-    // Signals for readiness are not sent; one who relies on them must know.
-    if flags & abi::FASYNC != 0 && file.flags() & abi::FASYNC == 0 {
+/// Who gets SIGIO: a process, or a group if negative.
+fn set_owner(file: &File, target: i32) -> Result<u64> {
+    if target == i32::MIN {
         return Err(Errno::EINVAL);
+    }
+    let exists = match target {
+        0 => true,
+        pid if pid > 0 => table::process(pid).is_some(),
+        group => !table::group_members(-group).is_empty(),
+    };
+    if !exists {
+        return Err(Errno::ESRCH);
+    }
+    file.owner().target.store(target, Relaxed);
+    Ok(0)
+}
+
+fn set_flags(file: &File, flags: u32) -> Result<u64> {
+    let on = flags & abi::FASYNC != 0;
+    if on != (file.flags() & abi::FASYNC != 0) {
+        file.set_async(on)?;
     }
     file.set_flags(flags);
     Ok(0)
@@ -194,6 +213,16 @@ fn ioctl(caller: &mut Caller) -> Result<u64> {
         request::FIOCLEX => files.set_close_on_exec(fd as u32, true)?,
         request::FIONCLEX => files.set_close_on_exec(fd as u32, false)?,
         request::FIONBIO => file.set_flag(abi::O_NONBLOCK, user::read_u32(argument)? != 0),
+        request::FIOASYNC => {
+            let on = user::read_u32(argument)? != 0;
+            file.set_async(on).map_err(|_| Errno::ENOTTY)?;
+        }
+        request::FIOSETOWN | request::SIOCSPGRP if file.kind() == Kind::Socket => {
+            set_owner(&file, user::read_u32(argument)? as i32)?;
+        }
+        request::FIOGETOWN | request::SIOCGPGRP if file.kind() == Kind::Socket => {
+            user::write_u32(argument, file.owner().target.load(Relaxed) as u32)?;
+        }
         request::FIONREAD if file.kind() == Kind::File => {
             let left = file.stat()?.size.saturating_sub(file.offset());
             user::write_u32(argument, left.min(i32::MAX as u64) as u32)?;
