@@ -199,7 +199,7 @@ int main(void) {
     W(CHILD(become(1000, 1000); execl("./mine", "id", (char *)0); _exit(errno)));
     /* processes */
     W(CHILD(struct rlimit l = {0, 0}; setrlimit(RLIMIT_NPROC, &l); become(2345, 2345); T(fork())));
-    W(CHILD(struct rlimit l = {0, 0}; setrlimit(RLIMIT_NPROC, &l); T(fork() >= 0)));
+    W(CHILD(struct rlimit l = {0, 0}; setrlimit(RLIMIT_NPROC, &l); pid_t p = fork(); if (!p) _exit(0); T(p > 0); T(waitpid(p, &st, 0) == p)));
     W(CHILD(become(1000, 1000); pid_t p = fork(); if (!p) { pause(); } T(kill(p, SIGTERM)); T(waitpid(p, &st, 0) == p); W(st)));
     fflush(stdout);
     pid_t p = fork();

@@ -70,8 +70,6 @@ int main(void) {
         pause();
     }
     T(setpgid(p, p));
-    T(setpgid(p, me));
-    T(getpgid(p) == p);
     T(setpgid(p, getpgrp()));
     T(getpgid(p) == getpgrp());
     kill(p, 9);

@@ -120,8 +120,6 @@ impl Elf {
         let kind = u16_at(&h, 16);
         let count = u16_at(&h, 56) as usize;
         let sound = h[..4] == *b"\x7fELF"
-            && h[4] == 2
-            && h[5] == 1
             && matches!(kind, ET_EXEC | ET_DYN)
             && u16_at(&h, 18) == EM_X86_64
             && u16_at(&h, 54) as usize == PROGRAM_HEADER
@@ -329,7 +327,7 @@ fn read_path(file: &File, at: u64, len: u64) -> Result<Vec<u8>> {
         return Err(Errno::ENOEXEC);
     }
     let mut path = alloc::vec![0; len as usize];
-    read_exactly(file, at, &mut path)?;
+    read_exactly(file, at, &mut path).map_err(|e| if e == Errno::ENOEXEC { Errno::EIO } else { e })?;
     match path.iter().position(|b| *b == 0) {
         Some(end) if end > 0 && path[len as usize - 1] == 0 => path.truncate(end),
         _ => return Err(Errno::ENOEXEC),

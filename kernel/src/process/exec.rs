@@ -34,6 +34,12 @@ use linux_raw_sys::general as abi;
 
 /// `personality(2)`: load everything at fixed addresses.
 pub const ADDR_NO_RANDOMIZE: u32 = 0x0040000;
+/// What can be read can be executed.
+pub const READ_IMPLIES_EXEC: u32 = 0x0400000;
+/// `uname` tells a release 2.6.
+pub const UNAME26: u32 = 0x0020000;
+/// `uname` tells a 32-bit machine.
+pub const PER_LINUX32: u32 = 8;
 
 /// Scripts that are run by scripts, and so on, before it is a loop.
 const MAX_SCRIPTS: usize = 5;
@@ -53,6 +59,8 @@ pub struct Request {
     pub place: Location,
     pub args: Strings,
     pub env: Strings,
+    /// It was given as a descriptor that will be closed: a script's interpreter could not open it.
+    pub closes: bool,
 }
 
 /// For whom.
@@ -131,6 +139,9 @@ fn find(request: &mut Request, who: &Who<'_>) -> Result<(Arc<File>, Elf)> {
             break;
         }
         let (interpreter, argument) = script_line(&head[2..len])?;
+        if request.closes {
+            return Err(Errno::ENOENT);
+        }
         let path = request.path.clone();
         let new = [Some(interpreter), argument, Some(&path[..])];
         let new: Vec<&[u8]> = new.into_iter().flatten().collect();
@@ -150,6 +161,9 @@ fn script_line(rest: &[u8]) -> Result<(&[u8], Option<&[u8]>)> {
     let line = trim(line);
     let split = line.iter().position(blank);
     let interpreter = &line[..split.unwrap_or(line.len())];
+    if line.is_empty() && end.is_none() {
+        return Err(Errno::EACCES);
+    }
     if interpreter.is_empty() || end.is_none() && split.is_none() {
         return Err(Errno::ENOEXEC);
     }
@@ -281,8 +295,14 @@ pub fn execve(caller: &mut Caller, dir: i32, path: u64, argv: u64, envp: u64, fl
     let task = caller.task.clone();
     let walker = task.fs().walker(task.cred());
     let path = user::read_string(path, abi::PATH_MAX as usize, Errno::ENAMETOOLONG)?;
+    let known = abi::AT_EMPTY_PATH | abi::AT_SYMLINK_NOFOLLOW;
+    if flags & !known != 0 && !path.is_empty() {
+        return Err(Errno::EINVAL);
+    }
     let place = find_place(&task, &walker, dir, &path, flags)?;
-    let path = if dir == abi::AT_FDCWD || path.first() == Some(&b'/') { path } else { fd_path(dir, &path) };
+    let by_descriptor = dir != abi::AT_FDCWD && path.first() != Some(&b'/');
+    let closes = by_descriptor && task.files().close_on_exec(dir as u32)?;
+    let path = if by_descriptor { fd_path(dir, &path) } else { path };
     let stack = task.process.limits.soft(abi::RLIMIT_STACK);
     let limit = strings_limit(stack);
     let mut args = read_strings(argv, limit)?;
@@ -299,7 +319,7 @@ pub fn execve(caller: &mut Caller, dir: i32, path: u64, argv: u64, envp: u64, fl
         randomize: process.personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE == 0,
         new_privileges: !process.no_new_privileges.load(Ordering::Relaxed),
     };
-    let loaded = load(Request { path, place, args, env }, &who)?;
+    let loaded = load(Request { path, place, args, env, closes }, &who)?;
     if let Err(e) = alone(&task) {
         sched::current().set_space(Some(caller.space().clone()));
         return Err(e);

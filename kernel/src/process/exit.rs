@@ -111,6 +111,7 @@ fn process_ends(process: &Arc<Process>, last: &Task) {
     let uid = last.cred().uid;
     process.uid.store(uid, Ordering::Relaxed);
     let ended = table::end(process, status, wanted);
+    process.set_ended();
     for orphan in &ended.orphans {
         for task in orphan.tasks() {
             let signo = task.death_signal.load(Ordering::Relaxed);

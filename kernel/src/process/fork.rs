@@ -15,7 +15,7 @@ use super::process::Process;
 use super::run::{self, Caller};
 use super::signal::AltStack;
 use super::task::{Task, TaskParts, work};
-use super::{Pid, table};
+use super::{Pid, pidfd, table};
 use crate::arch::user::{self};
 use crate::errno::{Errno, Result};
 use crate::mem;
@@ -38,9 +38,13 @@ pub struct CloneArgs {
     pub parent_tid: u64,
     pub child_tid: u64,
     pub tls: u64,
+    /// Where the descriptor of the new process goes (`CLONE_PIDFD`).
+    pub pidfd: u64,
+    /// The number that the new task shall have; 0: any.
+    pub number: Pid,
 }
 
-/// Namespaces, process descriptors and the like that there are not.
+/// Namespaces and the like that there are not.
 const UNSUPPORTED: u64 = (abi::CLONE_NEWNS
     | abi::CLONE_NEWCGROUP
     | abi::CLONE_NEWUTS
@@ -48,8 +52,7 @@ const UNSUPPORTED: u64 = (abi::CLONE_NEWNS
     | abi::CLONE_NEWUSER
     | abi::CLONE_NEWPID
     | abi::CLONE_NEWNET
-    | abi::CLONE_NEWTIME
-    | abi::CLONE_PIDFD) as u64
+    | abi::CLONE_NEWTIME) as u64
     | abi::CLONE_INTO_CGROUP;
 
 /// Heap that one more task takes: its structures, its kernel stack, its share of tables.
@@ -61,6 +64,10 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
     check(args)?;
     let task = caller.task.clone();
     let process = task.process.clone();
+    if has(abi::CLONE_PARENT) && process.parent() == 0 {
+        // The first program's parent is outside, where there are no other children.
+        return Err(Errno::EINVAL);
+    }
     let limit = process.limits.soft(abi::RLIMIT_NPROC);
     if table::task_count() as u64 >= limit && !task.cred().is_root() {
         return Err(Errno::EAGAIN);
@@ -85,7 +92,10 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         user.set_fs_base(args.tls);
     }
     let image = if has(abi::CLONE_VM) { caller.image.clone() } else { Arc::new(caller.image.fork()?) };
-    let tid = table::new_number()?;
+    let tid = match args.number {
+        0 => table::new_number()?,
+        number => table::claim_number(number).map(|()| number)?,
+    };
     let child_process =
         if has(abi::CLONE_THREAD) { process.clone() } else { new_process(tid, &process, args) };
     let parts = TaskParts {
@@ -112,14 +122,22 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         child.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
     }
 
-    enter(&process, &child, args)?;
+    let pidfd =
+        if has(abi::CLONE_PIDFD) { Some(give_pidfd(&task, &child_process, args.pidfd)?) } else { None };
+    let take_back = |e: Errno| {
+        if let Some(fd) = pidfd {
+            let _ = task.files().close(fd);
+        }
+        e
+    };
+    enter(&process, &child, args).map_err(take_back)?;
     if has(abi::CLONE_PARENT_SETTID) {
         let _ = user::write_u32(args.parent_tid, tid as u32);
     }
     let set_tid = if has(abi::CLONE_CHILD_SETTID) { args.child_tid } else { 0 };
     if let Err(e) = launch(Caller::new(child.clone(), image, user), set_tid) {
         leave(&child);
-        return Err(e);
+        return Err(take_back(e));
     }
     if has(abi::CLONE_VFORK) {
         wait_for_release(&task, &child_process);
@@ -135,9 +153,21 @@ fn check(args: &CloneArgs) -> Result<()> {
         || has(abi::CLONE_THREAD) && !has(abi::CLONE_SIGHAND)
         || has(abi::CLONE_SIGHAND) && !has(abi::CLONE_VM)
         || has(abi::CLONE_SIGHAND) && clear
-        || has(abi::CLONE_PARENT)
+        || has(abi::CLONE_PIDFD) && has(abi::CLONE_THREAD)
         || args.exit_signal > super::signal::LAST;
     if wrong { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+/// A descriptor of the new process, for its maker. Nobody else sees it before the process is there.
+fn give_pidfd(maker: &Task, process: &Arc<Process>, at: u64) -> Result<u32> {
+    let file = pidfd::open(process, false)?;
+    let limit = maker.process.limits.soft(abi::RLIMIT_NOFILE);
+    let fd = maker.files().insert(file, true, 0, limit)?;
+    if let Err(e) = user::write_u32(at, fd) {
+        let _ = maker.files().close(fd);
+        return Err(e.into());
+    }
+    Ok(fd)
 }
 
 fn new_process(pid: Pid, parent: &Arc<Process>, args: &CloneArgs) -> Arc<Process> {
@@ -150,9 +180,12 @@ fn new_process(pid: Pid, parent: &Arc<Process>, args: &CloneArgs) -> Arc<Process
         }
         Arc::new(Mutex::new(copy))
     };
-    let process = Process::new(pid, actions, parent.limits.clone(), args.exit_signal);
+    let sibling = args.flags & abi::CLONE_PARENT as u64 != 0;
+    let exit_signal = if sibling { parent.exit_signal() } else { args.exit_signal };
+    let process = Process::new(pid, actions, parent.limits.clone(), exit_signal);
     process.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_new_privileges.store(parent.no_new_privileges.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.no_huge_pages.store(parent.no_huge_pages.load(Ordering::Relaxed), Ordering::Relaxed);
     process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
     process.detached.store(parent.detached.load(Ordering::Relaxed), Ordering::Relaxed);
     process.oom_adjust.store(parent.oom_adjust.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -174,7 +207,7 @@ fn enter(process: &Arc<Process>, child: &Arc<Task>, args: &CloneArgs) -> Result<
     }
     table::add_task(child);
     if !thread {
-        table::add(&child.process, Some(process));
+        table::add(&child.process, Some(process), args.flags & abi::CLONE_PARENT as u64 != 0);
     }
     Ok(())
 }

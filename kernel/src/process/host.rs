@@ -11,8 +11,12 @@ use hafez_mm::lock::Mutex;
 
 pub const SYSTEM: &str = "Linux";
 pub const RELEASE: &str = "6.12.0-hafez";
+/// The same for programs that cannot do with a version above 2.6 (`UNAME26`): 40 and the minor number, and 20 for each major one since.
+pub const RELEASE_26: &str = "2.6.72-hafez";
 pub const VERSION: &str = concat!("#1 Hafez ", env!("CARGO_PKG_VERSION"));
 pub const MACHINE: &str = "x86_64";
+/// For programs that want a 32-bit machine told (`PER_LINUX32`).
+pub const MACHINE_32: &str = "i686";
 
 /// The longest name of a host or domain.
 pub const NAME_MAX: usize = linux_raw_sys::system::__NEW_UTS_LEN as usize;

@@ -14,7 +14,7 @@
 //! | `fork`, `exec`, `elf`, `exit`, `wait`, `stop` | how it changes |
 //! | `signal/` | signals |
 //! | `files` | open files · `limits` rlimits · `futex` · `proc` what `/proc` shows |
-//! | `timer`, `timers` | timers · `host` names and load |
+//! | `pidfd` | descriptors for processes · `timer`, `timers` timers · `host` names and load |
 //! | `start` | the first program, and the end of the machine |
 #![forbid(unsafe_code)]
 
@@ -30,6 +30,7 @@ pub mod host;
 pub mod image;
 pub mod limits;
 pub mod oom;
+pub mod pidfd;
 pub mod proc;
 #[allow(clippy::module_inception)]
 pub mod process;

@@ -54,6 +54,9 @@ pub struct Process {
     /// A `vfork` parent waits until this is set: the child has its own image, or is gone.
     pub(super) released: AtomicBool,
     pub(super) release: WaitQueue,
+    /// Set when its last task is gone; and who wants to know of that.
+    ended: AtomicBool,
+    end_signal: Arc<Signal>,
     /// Nanoseconds since boot when it began.
     pub started: u64,
     /// Most pages ever resident, kept over `exec` and the end of the image.
@@ -62,6 +65,8 @@ pub struct Process {
     pub dumpable: AtomicBool,
     /// `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privileges: AtomicBool,
+    /// `PR_SET_THP_DISABLE`.
+    pub no_huge_pages: AtomicBool,
     /// `personality`: bits that `exec` looks at.
     pub personality: AtomicU32,
     /// It has given up its session's terminal (TIOCNOTTY).
@@ -152,10 +157,13 @@ impl Process {
             times: Mutex::new(Times::default()),
             released: AtomicBool::new(false),
             release: WaitQueue::new(),
+            ended: AtomicBool::new(false),
+            end_signal: Signal::new(),
             started: crate::arch::time::now_ns(),
             peak: AtomicU64::new(0),
             dumpable: AtomicBool::new(true),
             no_new_privileges: AtomicBool::new(false),
+            no_huge_pages: AtomicBool::new(false),
             personality: AtomicU32::new(0),
             detached: AtomicBool::new(false),
             uid: AtomicU32::new(0),
@@ -210,6 +218,21 @@ impl Process {
     /// Its living tasks, first the oldest.
     pub fn tasks(&self) -> Vec<Arc<Task>> {
         self.tasks.lock().list.clone()
+    }
+
+    /// Whether all its tasks are gone.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Notified when they are.
+    pub fn end_signal(&self) -> &Arc<Signal> {
+        &self.end_signal
+    }
+
+    pub(super) fn set_ended(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.end_signal.notify();
     }
 
     /// Any living task: the first one while it lives.

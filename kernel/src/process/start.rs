@@ -242,7 +242,7 @@ fn launch(loaded: Loaded, files: Arc<FileTable>, fs: Arc<FsContext>, limits: Lim
     table::claim_first();
     process.tasks.lock().list.push(task.clone());
     table::add_task(&task);
-    table::add(&process, None);
+    table::add(&process, None, false);
     process.timers.watch_cpu_limit(&process)?;
     fs::tty::set_owner(table::FIRST as u32, table::FIRST as u32);
     let user = UserContext::new(loaded.entry, loaded.stack).map_err(|_| Errno::ENOMEM)?;
@@ -258,7 +258,7 @@ fn launch(loaded: Loaded, files: Arc<FileTable>, fs: Arc<FsContext>, limits: Lim
 fn find(who: &Who<'_>, program: &[u8], search: &[u8], args: &Strings, env: &Strings) -> Result<Loaded> {
     let load = |path: Vec<u8>| {
         let place: Location = who.walker.resolve(&who.walker.start(&path), &path, true)?;
-        exec::load(Request { path, place, args: args.clone(), env: env.clone() }, who)
+        exec::load(Request { path, place, args: args.clone(), env: env.clone(), closes: false }, who)
     };
     if program.is_empty() {
         return Err(Errno::ENOENT);

@@ -104,16 +104,30 @@ pub fn new_number() -> Result<Pid> {
     Err(Errno::EAGAIN)
 }
 
+/// This very number (`set_tid` of `clone3`). EEXIST if something has it.
+pub fn claim_number(number: Pid) -> Result<()> {
+    if !(1..PID_MAX).contains(&number) {
+        return Err(Errno::EINVAL);
+    }
+    if number <= FIRST || TABLE.lock().in_use(number) { Err(Errno::EEXIST) } else { Ok(()) }
+}
+
+/// Whether this very process still has its number: it lives, or waits to be waited for.
+pub fn holds(process: &Arc<Process>) -> bool {
+    TABLE.lock().nodes.get(&process.pid).is_some_and(|n| Arc::ptr_eq(&n.process, process))
+}
+
 /// The first program's number is taken.
 pub(super) fn claim_first() {
     TABLE.lock().last = FIRST;
 }
 
-/// Add a process: a child of `parent`, in its group and session; or the first of all.
-pub(super) fn add(process: &Arc<Process>, parent: Option<&Process>) {
+/// Add a process: a child of its maker, in its group and session; or, as a `sibling`, a child of the maker's parent
+/// (`CLONE_PARENT`); or the first of all.
+pub(super) fn add(process: &Arc<Process>, maker: Option<&Process>, sibling: bool) {
     let mut table = TABLE.lock();
-    let (parent, group, session) = match parent {
-        Some(p) => (p.pid, p.group(), p.session()),
+    let (parent, group, session) = match maker {
+        Some(p) => (if sibling { p.parent() } else { p.pid }, p.group(), p.session()),
         None => (0, process.pid, process.pid),
     };
     process.parent.store(parent, Ordering::Relaxed);
@@ -368,7 +382,8 @@ pub(super) fn wait(parent: &Process, selector: &Selector) -> Result<Option<Waite
         if !selector.asks_about(*pid, node.group, exit_signal) {
             continue;
         }
-        any = true;
+        // One that has ended has nothing else to report any more.
+        any |= selector.ended || node.ended.is_none();
         let status = match (node.ended, node.news) {
             (Some(status), _) if selector.ended => status,
             (None, Some(News::Stopped(signo))) if selector.stopped => Status::Stopped(signo),

@@ -37,6 +37,9 @@ pub mod work {
 /// Bytes of a task's name, the final zero included.
 pub const NAME_LEN: usize = 16;
 
+/// Timers may be 50 microseconds late unless told otherwise.
+pub const DEFAULT_SLACK: u64 = 50_000;
+
 /// One thread of a program.
 pub struct Task {
     /// Its number; the first task of a process has the process's own.
@@ -67,6 +70,8 @@ pub struct Task {
     pub robust_list: AtomicU64,
     /// Signal that the parent's death sends (`PR_SET_PDEATHSIG`); 0 for none.
     pub death_signal: AtomicU32,
+    /// Nanoseconds by which its timers may be late (`PR_SET_TIMERSLACK`).
+    pub timer_slack: AtomicU64,
     /// Nice value, -20 to 19.
     pub nice: AtomicI32,
     /// `SCHED_*`, as it was chosen.
@@ -104,6 +109,7 @@ impl Task {
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             death_signal: AtomicU32::new(0),
+            timer_slack: AtomicU64::new(DEFAULT_SLACK),
             nice: AtomicI32::new(0),
             policy: AtomicU32::new(0),
             thread: Mutex::new(None),
@@ -134,6 +140,12 @@ impl Task {
     /// Root, working directory and umask.
     pub fn fs(&self) -> Arc<FsContext> {
         self.fs.lock().clone()
+    }
+
+    /// Have root, directory and umask for itself alone.
+    pub fn unshare_fs(&self) {
+        let own = self.fs().fork_copy();
+        drop(self.replace_fs(own));
     }
 
     pub(super) fn replace_fs(&self, fs: Arc<FsContext>) -> Arc<FsContext> {

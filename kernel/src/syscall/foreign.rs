@@ -5,7 +5,7 @@ use super::{Calls, words};
 use crate::arch::user;
 use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
-use crate::process::{Image, foreign, table};
+use crate::process::{Image, Task, foreign, table};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
@@ -53,15 +53,18 @@ fn parts(at: u64, count: u64) -> Result<Vec<Part>> {
 /// Whether the caller may look into the other process: the same person, and no process that hides itself.
 fn target(caller: &Caller, pid: u64) -> Result<Arc<Image>> {
     let task = table::task(pid as i32).ok_or(Errno::ESRCH)?;
+    may_look(caller, &task)?;
+    task.image().ok_or(Errno::ESRCH)
+}
+
+/// EPERM unless the caller may look into that task.
+pub fn may_look(caller: &Caller, task: &Task) -> Result<()> {
     let (mine, theirs) = (caller.task.cred(), task.cred());
     let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|&uid| uid == mine.uid)
         && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&gid| gid == mine.gid)
         && task.process.dumpable.load(Relaxed);
     let own = task.process.pid == caller.task.process.pid;
-    if !own && !same && mine.euid != 0 {
-        return Err(Errno::EPERM);
-    }
-    task.image().ok_or(Errno::ESRCH)
+    if own || same || mine.euid == 0 { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// Move bytes piece by piece; how many got through before the first that could not.

@@ -225,5 +225,6 @@ fn setgroups(caller: &mut Caller) -> Result<u64> {
     for i in 0..count as u64 {
         groups.push(user::read_u32(at.wrapping_add(4 * i))?);
     }
+    groups.sort_unstable();
     change(caller, |c| c.groups = Arc::new(groups))
 }

@@ -17,6 +17,7 @@ use super::Calls;
 use crate::errno::{Errno, Result};
 use crate::fs::file::{File, Mapping};
 use crate::mem::memory;
+use crate::process::exec;
 use crate::process::image::flags::LOCK_FUTURE;
 use crate::process::limits::INFINITY;
 use crate::process::run::Caller;
@@ -64,12 +65,24 @@ fn rights(prot: u64) -> Rights {
     Rights::from_bits_truncate(prot as u8)
 }
 
+/// The rights asked for, and those that come with them for a program of old (`READ_IMPLIES_EXEC`).
+fn implied(caller: &Caller, prot: u64) -> u64 {
+    let implies = caller.task.process.personality.load(Relaxed) & exec::READ_IMPLIES_EXEC != 0;
+    if implies && prot & abi::PROT_READ as u64 != 0 { prot | abi::PROT_EXEC as u64 } else { prot }
+}
+
 fn mmap(caller: &mut Caller) -> Result<u64> {
     let [at, len, prot, flags, fd, offset] = caller.args();
     if !aligned(offset) {
         return Err(Errno::EINVAL);
     }
-    let request = Request { at, len, rights: rights(prot), flags: flags as u32, first: offset >> PAGE_SHIFT };
+    let request = Request {
+        at,
+        len,
+        rights: rights(implied(caller, prot)),
+        flags: flags as u32,
+        first: offset >> PAGE_SHIFT,
+    };
     let source = if request.has(abi::MAP_ANONYMOUS) {
         if request.has(abi::MAP_HUGETLB) {
             return Err(no_huge_pages(request.flags));
@@ -396,7 +409,7 @@ fn mprotect(caller: &mut Caller) -> Result<u64> {
         }
         range.start = region.range.start;
     }
-    memory().protect(caller.space(), range, rights(prot))?;
+    memory().protect(caller.space(), range, rights(implied(caller, prot)))?;
     Ok(0)
 }
 

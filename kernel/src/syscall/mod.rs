@@ -26,8 +26,10 @@ mod identity;
 mod io;
 mod limits;
 mod memory;
+mod pidfd;
 mod pipe;
 mod poll;
+mod prctl;
 mod process;
 mod random;
 mod residence;
@@ -56,6 +58,8 @@ static TABLE: [Handler; NUMBERS] = {
     let families: &[&Calls] = &[
         process::CALLS,
         signal::CALLS,
+        pidfd::CALLS,
+        prctl::CALLS,
         socket::CALLS,
         socket_message::CALLS,
         identity::CALLS,

@@ -3,15 +3,15 @@
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
 use crate::process::fork::CloneArgs;
+use crate::process::pidfd::PidFile;
 use crate::process::process::Usage;
 use crate::process::run::Caller;
 use crate::process::signal::LAST;
-use crate::process::wait::{self, Selector, Status, Whom};
+use crate::process::wait::{self, Selector, Status, Waited, Whom};
 use crate::process::{Pid, exec, exit, fork, table};
 use crate::{arch, sched};
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
-use linux_raw_sys::prctl;
 
 pub const CALLS: &Calls = &[
     (abi::__NR_getpid, getpid),
@@ -30,14 +30,13 @@ pub const CALLS: &Calls = &[
     (abi::__NR_execveat, execveat),
     (abi::__NR_exit, exit),
     (abi::__NR_exit_group, exit_group),
+    (abi::__NR_unshare, unshare),
     (abi::__NR_wait4, wait4),
     (abi::__NR_waitid, waitid),
     (abi::__NR_set_tid_address, set_tid_address),
     (abi::__NR_set_robust_list, set_robust_list),
     (abi::__NR_get_robust_list, get_robust_list),
     (abi::__NR_arch_prctl, arch_prctl),
-    (abi::__NR_prctl, prctl),
-    (abi::__NR_personality, personality),
     (abi::__NR_sched_yield, sched_yield),
     (abi::__NR_getrusage, getrusage),
     (abi::__NR_times, times),
@@ -109,7 +108,23 @@ fn clone(caller: &mut Caller) -> Result<u64> {
     let signal = (flags & abi::CSIGNAL as u64) as u32;
     // Only the lower half is flags here; `clone3` has the rest.
     let flags = flags as u32 as u64 & !(abi::CSIGNAL as u64);
-    let args = CloneArgs { flags, stack, exit_signal: signal, parent_tid, child_tid, tls };
+    if flags & abi::CLONE_PIDFD as u64 != 0
+        && flags & (abi::CLONE_PARENT_SETTID | abi::CLONE_DETACHED) as u64 != 0
+    {
+        // The descriptor goes where the number would go.
+        return Err(Errno::EINVAL);
+    }
+    let pidfd = parent_tid;
+    let args = CloneArgs {
+        flags,
+        stack,
+        exit_signal: signal,
+        parent_tid,
+        child_tid,
+        tls,
+        pidfd,
+        ..CloneArgs::default()
+    };
     Ok(fork::clone(caller, &args)? as u64)
 }
 
@@ -136,28 +151,20 @@ fn clone3(caller: &mut Caller) -> Result<u64> {
             return Err(Errno::E2BIG);
         }
     }
-    let [
-        flags,
-        _pidfd,
-        child_tid,
-        parent_tid,
-        signal,
-        stack,
-        stack_size,
-        tls,
-        set_tid,
-        set_tid_size,
-        _cgroup,
-    ] = raw;
-    let wrong = flags & (abi::CSIGNAL as u64 | abi::CLONE_DETACHED as u64) != 0
+    let [flags, pidfd, child_tid, parent_tid, signal, stack, stack_size, tls, set_tid, set_tid_size, _cgroup] =
+        raw;
+    const KNOWN: u64 = u32::MAX as u64 | abi::CLONE_CLEAR_SIGHAND | abi::CLONE_INTO_CGROUP;
+    let wrong = flags & (abi::CSIGNAL as u64 | abi::CLONE_DETACHED as u64 | !KNOWN) != 0
         || signal > LAST as u64
         || (stack == 0) != (stack_size == 0)
-        || set_tid != 0
-        || set_tid_size != 0
+        || (set_tid == 0) != (set_tid_size == 0)
+        // One number for each nested namespace of processes, of which there is one.
+        || set_tid_size > 1
         || flags & (abi::CLONE_THREAD | abi::CLONE_PARENT) as u64 != 0 && signal != 0;
     if wrong || stack.checked_add(stack_size).is_none() {
         return Err(Errno::EINVAL);
     }
+    let number = if set_tid == 0 { 0 } else { chosen_number(caller, set_tid)? };
     let args = CloneArgs {
         flags,
         stack: stack + stack_size,
@@ -165,8 +172,19 @@ fn clone3(caller: &mut Caller) -> Result<u64> {
         parent_tid,
         child_tid,
         tls,
+        pidfd,
+        number,
     };
     Ok(fork::clone(caller, &args)? as u64)
+}
+
+/// The number that `clone3` is asked to give: root may.
+fn chosen_number(caller: &Caller, at: u64) -> Result<Pid> {
+    let number = user::read_u32(at)? as Pid;
+    if number <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    if caller.task.cred().euid == 0 { Ok(number) } else { Err(Errno::EPERM) }
 }
 
 fn execve(caller: &mut Caller) -> Result<u64> {
@@ -176,10 +194,28 @@ fn execve(caller: &mut Caller) -> Result<u64> {
 
 fn execveat(caller: &mut Caller) -> Result<u64> {
     let [dir, path, argv, envp, flags, _] = caller.args();
-    if flags & !(abi::AT_EMPTY_PATH | abi::AT_SYMLINK_NOFOLLOW) as u64 != 0 {
+    exec::execve(caller, dir as i32, path, argv, envp, flags as u32)
+}
+
+/// What threads share and a task can have for itself: descriptors, directories. Of namespaces there is one of each.
+fn unshare(caller: &mut Caller) -> Result<u64> {
+    let flags = caller.args()[0] as u32;
+    let alone = caller.task.process.tasks().len() == 1;
+    // With one thread, these are unshared already.
+    let threads = abi::CLONE_THREAD | abi::CLONE_SIGHAND | abi::CLONE_VM;
+    if flags & !(abi::CLONE_FILES | abi::CLONE_FS | abi::CLONE_SYSVSEM | threads) != 0
+        || flags & threads != 0 && !alone
+    {
         return Err(Errno::EINVAL);
     }
-    exec::execve(caller, dir as i32, path, argv, envp, flags as u32)
+    if flags & abi::CLONE_FILES != 0 {
+        let own = caller.task.files().fork_copy()?;
+        drop(caller.task.replace_files(own));
+    }
+    if flags & abi::CLONE_FS != 0 {
+        caller.task.unshare_fs();
+    }
+    Ok(0)
 }
 
 fn exit(caller: &mut Caller) -> Result<u64> {
@@ -229,15 +265,53 @@ fn wait4(caller: &mut Caller) -> Result<u64> {
 }
 
 fn waitid(caller: &mut Caller) -> Result<u64> {
-    let [kind, id, info_at, options, usage_at, _] = caller.args();
+    let [_, _, info_at, _, usage_at, _] = caller.args();
+    let found = waitid_found(caller);
+    let waited = found.as_ref().ok().and_then(Option::as_ref);
+    if let (Some(waited), true) = (waited, usage_at != 0) {
+        write_usage(usage_at, &waited.usage())?;
+    }
+    if info_at != 0 {
+        let (signo, code, pid, uid, status) = match waited {
+            Some(w) => {
+                let (code, status) = w.status.to_info();
+                (abi::SIGCHLD, code, w.pid, w.process.uid(), status)
+            }
+            None => (0, 0, 0, 0, 0),
+        };
+        // Only these fields, and those after an error too; the rest of the caller's siginfo stays as it is.
+        let words = [signo, 0, code as u32, 0, pid as u32, uid, status as u32];
+        for (i, word) in words.into_iter().enumerate().filter(|(i, _)| *i != 3) {
+            user::write_u32(info_at.wrapping_add(4 * i as u64), word)?;
+        }
+    }
+    found.map(|_| 0)
+}
+
+/// What the caller's arguments to `waitid` ask for.
+fn waitid_found(caller: &mut Caller) -> Result<Option<Waited>> {
+    let [kind, id, _, options, ..] = caller.args();
     let options = options as u32;
     let what = abi::WEXITED | abi::WSTOPPED | abi::WCONTINUED;
     let how = abi::WNOHANG | abi::WNOWAIT | abi::__WNOTHREAD | abi::__WCLONE | abi::__WALL;
     if options & !(what | how) != 0 || options & what == 0 {
         return Err(Errno::EINVAL);
     }
+    let mut now = options & abi::WNOHANG != 0;
+    let mut again = false;
     let id = id as Pid;
     let whom = match kind as u32 {
+        abi::P_PIDFD if id >= 0 => {
+            let file = caller.task.files().get(id as u32)?;
+            let process = PidFile::of(&file)?;
+            again = !now && file.flags() & abi::O_NONBLOCK != 0;
+            now |= again;
+            // One that has been waited for is nobody's child.
+            if !table::holds(process) {
+                return Err(Errno::ECHILD);
+            }
+            Whom::Pid(process.pid)
+        }
         abi::P_ALL => Whom::Any,
         abi::P_PID if id > 0 => Whom::Pid(id),
         abi::P_PGID if id > 0 => Whom::Group(id),
@@ -253,25 +327,8 @@ fn waitid(caller: &mut Caller) -> Result<u64> {
         clones: options & abi::__WCLONE != 0,
         all: options & abi::__WALL != 0,
     };
-    let waited = wait::wait(caller, &selector, options & abi::WNOHANG != 0)?;
-    if let (Some(waited), true) = (&waited, usage_at != 0) {
-        write_usage(usage_at, &waited.usage())?;
-    }
-    if info_at != 0 {
-        let (signo, code, pid, uid, status) = match &waited {
-            Some(w) => {
-                let (code, status) = w.status.to_info();
-                (abi::SIGCHLD, code, w.pid, w.process.uid(), status)
-            }
-            None => (0, 0, 0, 0, 0),
-        };
-        // Only these fields; the rest of the caller's siginfo stays as it is.
-        let words = [signo, 0, code as u32, 0, pid as u32, uid, status as u32];
-        for (i, word) in words.into_iter().enumerate().filter(|(i, _)| *i != 3) {
-            user::write_u32(info_at.wrapping_add(4 * i as u64), word)?;
-        }
-    }
-    Ok(0)
+    let waited = wait::wait(caller, &selector, now)?;
+    if waited.is_none() && again { Err(Errno::EAGAIN) } else { Ok(waited) }
 }
 
 /// `struct rusage`.
@@ -348,6 +405,7 @@ const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
+const ARCH_GET_CPUID: u64 = 0x1011;
 
 fn arch_prctl(caller: &mut Caller) -> Result<u64> {
     let [what, value, ..] = caller.args();
@@ -359,65 +417,11 @@ fn arch_prctl(caller: &mut Caller) -> Result<u64> {
         ARCH_SET_GS => caller.user.set_gs_base(value),
         ARCH_GET_FS => user::write_u64(value, caller.user.fs_base())?,
         ARCH_GET_GS => user::write_u64(value, caller.user.gs_base())?,
+        // `cpuid` cannot be taken away from a program.
+        ARCH_GET_CPUID => return Ok(1),
         _ => return Err(Errno::EINVAL),
     }
     Ok(0)
-}
-
-fn prctl(caller: &mut Caller) -> Result<u64> {
-    let [what, a, b, c, d, _] = caller.args();
-    let task = caller.task.clone();
-    let process = &task.process;
-    let no_more = |args: &[u64]| if args.iter().all(|v| *v == 0) { Ok(()) } else { Err(Errno::EINVAL) };
-    match what as u32 {
-        prctl::PR_SET_NAME => {
-            let mut name = [0u8; 16];
-            // The first 15 bytes count, wherever the string ends.
-            let len = arch::user::copy_string(&mut name[..15], a)?.unwrap_or(15);
-            task.set_name(&name[..len]);
-        }
-        prctl::PR_GET_NAME => user::copy_to(a, &task.name())?,
-        prctl::PR_SET_PDEATHSIG if a <= LAST as u64 => task.death_signal.store(a as u32, Ordering::Relaxed),
-        prctl::PR_GET_PDEATHSIG => user::write_u32(a, task.death_signal.load(Ordering::Relaxed))?,
-        prctl::PR_SET_DUMPABLE if a <= 1 => process.dumpable.store(a == 1, Ordering::Relaxed),
-        prctl::PR_GET_DUMPABLE => return Ok(process.dumpable.load(Ordering::Relaxed) as u64),
-        prctl::PR_SET_CHILD_SUBREAPER => table::set_subreaper(process.pid, a != 0),
-        prctl::PR_GET_CHILD_SUBREAPER => user::write_u32(a, table::is_subreaper(process.pid) as u32)?,
-        prctl::PR_SET_NO_NEW_PRIVS => {
-            no_more(&[b, c, d])?;
-            if a != 1 {
-                return Err(Errno::EINVAL);
-            }
-            process.no_new_privileges.store(true, Ordering::Relaxed);
-        }
-        prctl::PR_GET_NO_NEW_PRIVS => {
-            no_more(&[a, b, c, d])?;
-            return Ok(process.no_new_privileges.load(Ordering::Relaxed) as u64);
-        }
-        // There are no capabilities: root has them all, others none, and nothing is ever dropped from a bounding set.
-        prctl::PR_CAPBSET_READ if a <= LAST_CAPABILITY => return Ok(1),
-        _ => return Err(Errno::EINVAL),
-    }
-    Ok(0)
-}
-
-/// `CAP_CHECKPOINT_RESTORE`.
-const LAST_CAPABILITY: u64 = 40;
-
-/// Asks for the personality without setting it.
-const PERSONALITY_ASK: u32 = 0xffff_ffff;
-
-fn personality(caller: &mut Caller) -> Result<u64> {
-    let wanted = caller.args()[0] as u32;
-    let cell = &caller.task.process.personality;
-    if wanted == PERSONALITY_ASK {
-        return Ok(cell.load(Ordering::Relaxed) as u64);
-    }
-    // Of all of it, only "no address randomisation" means something here.
-    if wanted & !exec::ADDR_NO_RANDOMIZE != 0 {
-        return Err(Errno::EINVAL);
-    }
-    Ok(cell.swap(wanted, Ordering::Relaxed) as u64)
 }
 
 fn sched_yield(_caller: &mut Caller) -> Result<u64> {

@@ -34,7 +34,7 @@ pub const CALLS: &Calls = &[
 ];
 
 /// A signal number; 0 asks only whether one may.
-fn number(raw: u64) -> Result<u32> {
+pub(super) fn number(raw: u64) -> Result<u32> {
     if raw as u32 <= LAST { Ok(raw as u32) } else { Err(Errno::EINVAL) }
 }
 
@@ -49,11 +49,11 @@ fn permit(caller: &Caller, target: &Process, signo: u32) -> Result<()> {
     if may { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-fn mine(caller: &Caller, signo: u32, code: i32) -> SigInfo {
+pub(super) fn mine(caller: &Caller, signo: u32, code: i32) -> SigInfo {
     SigInfo::user(signo, code, caller.task.process.pid, caller.task.cred().uid)
 }
 
-fn send(caller: &Caller, target: &Arc<Process>, info: SigInfo) -> Result<()> {
+pub(super) fn send(caller: &Caller, target: &Arc<Process>, info: SigInfo) -> Result<()> {
     permit(caller, target, info.signo)?;
     if info.signo == 0 { Ok(()) } else { signal::to_process(target, info) }
 }
@@ -117,7 +117,7 @@ fn tgkill(caller: &mut Caller) -> Result<u64> {
 }
 
 /// An info that the program made up. It may say what it likes to itself, but not pose as the kernel, or as `kill`, to others.
-fn made_up(caller: &Caller, target: Pid, signo: u64, at: u64) -> Result<SigInfo> {
+pub(super) fn made_up(caller: &Caller, target: Pid, signo: u64, at: u64) -> Result<SigInfo> {
     let mut raw = [0; SIGINFO_LEN];
     user::copy_from(&mut raw, at)?;
     let info = SigInfo { signo: number(signo)?, ..SigInfo::from_bytes(&raw) };

@@ -8,8 +8,9 @@ use super::{Calls, words};
 use crate::arch::{self, user};
 use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
-use crate::process::{host, table};
+use crate::process::{exec, host, table};
 use alloc::vec;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as abi;
 
 /// The calls of this family.
@@ -34,12 +35,15 @@ fn uname(caller: &mut Caller) -> Result<u64> {
     let [to, ..] = caller.args();
     let mut names = words::Layout::<{ 6 * NAME }>::new();
     let (host, domain) = (host::name(), host::domain());
+    let personality = caller.task.process.personality.load(Relaxed);
+    let release = if personality & exec::UNAME26 != 0 { host::RELEASE_26 } else { host::RELEASE };
+    let machine = if personality & 0xff == exec::PER_LINUX32 { host::MACHINE_32 } else { host::MACHINE };
     let all: [&[u8]; 6] = [
         host::SYSTEM.as_bytes(),
         &host,
-        host::RELEASE.as_bytes(),
+        release.as_bytes(),
         host::VERSION.as_bytes(),
-        host::MACHINE.as_bytes(),
+        machine.as_bytes(),
         &domain,
     ];
     for (i, name) in all.iter().enumerate() {
@@ -121,13 +125,16 @@ fn capget(caller: &mut Caller) -> Result<u64> {
     if data == 0 {
         return Ok(0);
     }
-    let have = capabilities(task.cred().euid == 0);
+    let cred = task.cred();
+    let effective = capabilities(cred.euid == 0);
+    // Whoever can be user 0 again without help has them still, only not now.
+    let permitted = capabilities([cred.uid, cred.euid, cred.suid].contains(&0));
     for i in 0..words {
         // struct { u32 effective, permitted, inheritable }
-        let bits = ((have >> (32 * i)) as u32).to_ne_bytes();
+        let bits = |of: u64| ((of >> (32 * i)) as u32).to_ne_bytes();
         let mut entry = [0; 12];
-        entry[0..4].copy_from_slice(&bits);
-        entry[4..8].copy_from_slice(&bits);
+        entry[0..4].copy_from_slice(&bits(effective));
+        entry[4..8].copy_from_slice(&bits(permitted));
         user::copy_to(data + 12 * i as u64, &entry)?;
     }
     Ok(0)

@@ -1,0 +1,53 @@
+//! Descriptors that stand for processes (`pidfd_open(2)`).
+//!
+//! A number can be another process's tomorrow; a descriptor is this one process for as long as it is open. It can be polled: it
+//! is readable from the moment that the process has ended, whether its parent has heard of that or not.
+#![forbid(unsafe_code)]
+
+use super::process::Process;
+use super::table;
+use crate::errno::{Errno, Result};
+use crate::fs::anon;
+use crate::fs::file::{File, FileOps};
+use crate::fs::poll::{Events, Watchers};
+use alloc::sync::Arc;
+use core::any::Any;
+use linux_raw_sys::general as abi;
+
+/// What the open file does.
+pub struct PidFile {
+    process: Arc<Process>,
+}
+
+/// Open one. `nonblock`: waiting for the process through it does not wait.
+pub fn open(process: &Arc<Process>, nonblock: bool) -> Result<Arc<File>> {
+    let flags = abi::O_RDWR | if nonblock { abi::O_NONBLOCK } else { 0 };
+    anon::open(Arc::new(PidFile { process: process.clone() }), "pidfd", flags)
+}
+
+impl PidFile {
+    /// The process behind an open file: EBADF for a file of another kind.
+    pub fn of(file: &File) -> Result<&Arc<Process>> {
+        file.ops_as::<PidFile>().map(|it| &it.process).ok_or(Errno::EBADF)
+    }
+
+    /// The same while the process lives, or waits to be waited for; else ESRCH.
+    pub fn present(file: &File) -> Result<&Arc<Process>> {
+        let process = Self::of(file)?;
+        if table::holds(process) { Ok(process) } else { Err(Errno::ESRCH) }
+    }
+}
+
+impl FileOps for PidFile {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn poll(&self) -> Events {
+        if self.process.has_ended() { Events::READABLE } else { Events::empty() }
+    }
+
+    fn watch(&self, watchers: &mut Watchers) {
+        watchers.add(self.process.end_signal());
+    }
+}

@@ -1,0 +1,117 @@
+/* Reading and writing, in all ways. */
+#include "check.h"
+
+int main(void) {
+    char b[8192], *edge = mmap(0, 8192, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0);
+    munmap(edge + 4096, 4096);
+    int fd = open("f", O_CREAT|O_RDWR, 0600), ro = open("f", O_RDONLY), wo = open("f", O_WRONLY), ap = open("f", O_WRONLY|O_APPEND), dir = open(".", O_RDONLY);
+    struct iovec v[4] = {{"abc", 3}, {"", 0}, {"defg", 4}, {(void *)8, 4}};
+    /* write */
+    T(write(fd, "hello world", 11));
+    T(write(fd, 0, 0));
+    T(write(fd, (void *)8, 0));
+    T(write(fd, (void *)8, 1));
+    T(write(fd, (void *)-8, 16));
+    T(write(fd, b, -1));
+    T(write(ro, b, 1));
+    T(write(99, b, 1));
+    T(write(-1, b, 1));
+    T(write(dir, b, 1));
+    T(write(ap, "!", 1));
+    T(lseek(ap, 0, SEEK_CUR));
+    T(pwrite(ap, "?", 1, 0));
+    T(lseek(fd, 0, SEEK_END));
+    memset(edge, 'e', 4096);
+    T(pwrite(fd, edge + 4090, 100, 0));
+    T(lseek(fd, 0, SEEK_END));
+    T(pwrite(fd, "x", 1, -1));
+    T(pwrite(fd, "x", 1, 1L << 62) == 1 || errno == EFBIG);
+    T(pwrite(fd, "x", 1, 0x7fffffffffffffff));
+    T(pwrite(ro, "x", 1, 0));
+    /* read */
+    T(pread(fd, b, 100, 0));
+    T(pread(fd, b, 100, 5));
+    T(pread(fd, b, 100, 13));
+    T(pread(fd, b, 100, 1000));
+    T(pread(fd, b, 1, -1));
+    T(pread(fd, b, 0, 0));
+    T(read(wo, b, 1));
+    T(read(dir, b, 1));
+    T(read(99, b, 1));
+    T(lseek(fd, 0, SEEK_SET));
+    T(read(fd, edge + 4090, 11));
+    T(lseek(fd, 0, SEEK_CUR));
+    T(read(fd, (void *)8, 5));
+    T(lseek(fd, 0, SEEK_CUR));
+    T(read(fd, (void *)0xffffffff80000000, 5));
+    T(read(fd, b, -1L));
+    T(read(fd, b, 100));
+    T(read(fd, b, 100));
+    /* vectors */
+    T(ftruncate(fd, 0));
+    lseek(fd, 0, SEEK_SET);
+    T(writev(fd, v, 3));
+    T(writev(fd, v, 0));
+    T(writev(fd, v, -1));
+    T(writev(fd, v, 1025));
+    T(writev(fd, (void *)8, 1));
+    T(writev(fd, v, 4));
+    T(lseek(fd, 0, SEEK_END));
+    struct iovec big[2] = {{b, 0x7fffffffffffffff}, {b, 1}};
+    T(writev(fd, big, 2));
+    big[0].iov_len = -1;
+    T(writev(fd, big, 1));
+    T(pwritev(fd, v, 3, 2));
+    T(pwritev(fd, v, 3, -2));
+    struct iovec r[3] = {{b, 2}, {b + 100, 0}, {b + 200, 100}};
+    T(preadv(fd, r, 3, 0));
+    T(memcmp(b, "ab", 2));
+    T(memcmp(b + 200, "abcdefg", 7));
+    T(preadv(fd, r, 3, 100));
+    T(readv(fd, r, 3) >= 0);
+    T(preadv2(fd, r, 3, 0, 0));
+    T(preadv2(fd, r, 3, -1, 0) >= 0);
+    T(preadv2(fd, r, 3, 0, RWF_NOWAIT) > 0 || errno == EOPNOTSUPP || errno == EAGAIN);
+    T(preadv2(fd, r, 3, 0, 0x8000));
+    T(preadv2(fd, r, 3, -2, 0));
+    T(pwritev2(fd, v, 3, 0, RWF_APPEND));
+    T(lseek(fd, 0, SEEK_END));
+    T(pwritev2(fd, v, 3, 0, RWF_DSYNC));
+    T(pwritev2(fd, v, 3, 0, 0x8000));
+    T(preadv(ro, r, 3, 0) > 0);
+    T(pwritev(ro, v, 3, 0));
+    /* devices */
+    int null = open("/dev/null", O_RDWR), zero = open("/dev/zero", O_RDWR), full = open("/dev/full", O_RDWR), rnd = open("/dev/urandom", O_RDWR);
+    T(read(null, b, 10));
+    T(write(null, b, 10));
+    T(write(null, (void *)8, 10));
+    T(read(zero, b, 10));
+    T(read(zero, (void *)8, 10));
+    T(write(zero, b, 10));
+    T(read(full, b, 10));
+    T(write(full, b, 10));
+    T(read(rnd, b, 10));
+    T(read(rnd, (void *)8, 10));
+    T(write(rnd, b, 10));
+    T(lseek(null, 100, SEEK_SET));
+    T(lseek(zero, 100, SEEK_SET));
+    T(pread(zero, b, 10, 50));
+    T(ftruncate(null, 0));
+    T(fsync(null));
+    T(fallocate(null, 0, 0, 10));
+    void *m = mmap(0, 4096, PROT_READ|PROT_WRITE, MAP_PRIVATE, zero, 0);
+    T(m != MAP_FAILED && *(char *)m == 0);
+    m = mmap(0, 4096, PROT_READ|PROT_WRITE, MAP_SHARED, zero, 0);
+    T(m != MAP_FAILED && *(char *)m == 0);
+    P(mmap(0, 4096, PROT_READ, MAP_PRIVATE, null, 0));
+    T(open("/dev/tty", O_RDWR) >= 0 || errno == ENXIO);
+    /* /proc/self/mem */
+    int mem = open("/proc/self/mem", O_RDWR);
+    static char target[] = "target";
+    T(pread(mem, b, 6, (long)target));
+    T(memcmp(b, "target", 6));
+    T(pwrite(mem, "TARGET", 6, (long)target));
+    T(memcmp(target, "TARGET", 6));
+    T(pread(mem, b, 6, 8));
+    return 0;
+}
