@@ -9,7 +9,7 @@
 //
 // Run by name only: `swapout`, `swapin`, `swapin-random` (they need a machine with less RAM than SWAP_MIB), and the four with `big` in
 // their names (they need 192 MiB of RAM). Runs as the first program of another kernel, too: then it mounts what it needs, takes
-// its names from the kernel's command line, and switches the machine off at the end.
+// its names from the variable METER (separated by commas), and switches the machine off at the end.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -365,11 +365,14 @@ static void copy_page(void) {
 // Work without waiting: under deterministic time an idle processor's clock leaps to the next event, so what waits for a disk is
 // measured as uptime less idle time, in hundredths of a second (ten million instructions: enough for tens of thousands of pages).
 static uint64_t busy(void) {
-    unsigned long up, up_part, idle, idle_part;
+    unsigned long up, up_part, idle, waiting;
     FILE *file = fopen("/proc/uptime", "r");
-    if (!file || fscanf(file, "%lu.%lu %lu.%lu", &up, &up_part, &idle, &idle_part) != 4) fail("/proc/uptime");
+    if (!file || fscanf(file, "%lu.%lu", &up, &up_part) != 2) fail("/proc/uptime");
     fclose(file);
-    return ((up - idle) * 100 + up_part - idle_part) * 10000000;
+    file = fopen("/proc/stat", "r");
+    if (!file || fscanf(file, "cpu %*u %*u %*u %lu %lu", &idle, &waiting) != 2) fail("/proc/stat");
+    fclose(file);
+    return (up * 100 + up_part - idle - waiting) * 10000000;
 }
 
 static volatile uint64_t *swap_at;
@@ -463,7 +466,11 @@ static void report(const char *name) {
 static void be_init(void) {
     mkdir("/proc", 0755);
     mkdir("/tmp", 0755);
+    mkdir("/sys", 0755);
     if (mount("proc", "/proc", "proc", 0, 0) || mount("tmpfs", "/tmp", "tmpfs", 0, 0)) fail("mount");
+    // Linux has no huge pages where RAM is small, unless it is told.
+    int fd = mount("sys", "/sys", "sysfs", 0, 0) ? -1 : open("/sys/kernel/mm/transparent_hugepage/enabled", O_WRONLY);
+    if (fd >= 0 && write(fd, "madvise", 7) != 7) fail("transparent_hugepage");
     if (getenv("SWAP_MIB")) {
         mkdir("/dev", 0755);
         mount("dev", "/dev", "devtmpfs", 0, 0);
@@ -471,13 +478,22 @@ static void be_init(void) {
     }
 }
 
+static int listed(const char *names, const char *name) {
+    size_t length = strlen(name);
+    for (const char *at = names; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : 0)
+        if (!strncmp(at, name, length) && (at[length] == ',' || !at[length])) return 1;
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (getpid() == 1) be_init();
     for (int i = 0; i < 1000; i++) EACH((void)0);
     qsort(samples, taken, sizeof *samples, by_value);
     overhead = samples[0];
+    const char *names = getenv("METER");
     for (size_t m = 0; m < sizeof meters / sizeof *meters; m++) {
-        int wanted = argc == 1 && !meters[m].by_name_only;
+        int wanted = argc == 1 && !names && !meters[m].by_name_only;
+        if (names) wanted |= listed(names, meters[m].name);
         for (int a = 1; a < argc; a++) wanted |= !strcmp(argv[a], meters[m].name);
         if (!wanted) continue;
         // The samples' own pages are there before anything is measured.

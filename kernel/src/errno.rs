@@ -10,13 +10,14 @@
 //! | [`Errno::RESTART_NOINTR`] | again | again |
 //! | [`Errno::RESTART_BLOCK`] | `EINTR` | `restart_syscall` with what is left of the time |
 
-use core::{fmt, num::NonZeroU16};
+use core::{fmt, num::NonZeroU64};
 use linux_raw_sys::errno as raw;
 
-/// A Linux error number (1..=4095), or one of the restart codes above.
+/// A Linux error number (1..=4095), or one of the restart codes above. A whole word, so that a `Result` of a word and an error
+/// travels in two registers: every system call returns one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
-pub struct Errno(NonZeroU16);
+pub struct Errno(NonZeroU64);
 
 /// What fallible functions above the memory core return.
 pub type Result<T> = core::result::Result<T, Errno>;
@@ -53,7 +54,7 @@ impl Errno {
     pub const RESTART_BLOCK: Errno = Errno::constant(516);
 
     const fn constant(code: u16) -> Errno {
-        match NonZeroU16::new(code) {
+        match NonZeroU64::new(code as u64) {
             Some(code) => Errno(code),
             None => panic!("0 is no error"),
         }
@@ -61,20 +62,20 @@ impl Errno {
 
     /// The error with this number (as a server on the host names it); what is out of range becomes `EIO`.
     pub fn from_code(code: u32) -> Errno {
-        match u16::try_from(code).ok().filter(|c| *c < 512).and_then(NonZeroU16::new) {
-            Some(code) => Errno(code),
-            None => Errno::EIO,
+        match NonZeroU64::new(code as u64) {
+            Some(code) if code.get() < 512 => Errno(code),
+            _ => Errno::EIO,
         }
     }
 
     /// The number.
     pub const fn code(self) -> u16 {
-        self.0.get()
+        self.0.get() as u16
     }
 
     /// The value of `rax` that tells a program of it.
     pub const fn to_rax(self) -> u64 {
-        -(self.0.get() as i64) as u64
+        self.0.get().wrapping_neg()
     }
 }
 

@@ -60,7 +60,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Installs Debian packages, as root or through sudo.
-fn install(packages: &[&str]) -> Result<()> {
+pub fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if which("apt-get").is_none() {
         bail!("missing: {list} (Debian's names). This machine has no apt-get; install them by its own means");

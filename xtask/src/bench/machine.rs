@@ -26,11 +26,13 @@ const PATIENCE: &str = "240";
 /// The machine that boots and is asked what is free.
 pub const ROOMY: u64 = 256;
 /// Rows that need more RAM than the others: 128 MiB are touched.
-const BIG: [&str; 2] = ["fork-return-big", "fork-wait-big"];
+pub const BIG: [&str; 2] = ["fork-return-big", "fork-wait-big"];
+/// Rows that swap.
+pub const SWAP: [&str; 3] = ["swapout", "swapin", "swapin-random"];
 /// RAM and memory touched when swapping is measured, in MiB.
 pub const SWAPPING: (u64, u64) = (64, 192);
 /// Starts that are timed.
-const STARTS: usize = 9;
+pub const STARTS: usize = 9;
 /// No machine with more than this is tried for the smallest.
 const SMALL: u64 = 16;
 
@@ -41,8 +43,7 @@ impl Hafez<'_> {
         figures.read(&self.run(model, ROOMY, &[], "meter", &BIG)?)?;
         let (ram, touched) = SWAPPING;
         let swap = ["--swap".to_owned(), "512M".into(), "-e".into(), format!("SWAP_MIB={touched}")];
-        let rows = ["swapout", "swapin", "swapin-random"];
-        figures.read(&self.run(model, ram, &swap, "meter", &rows)?)?;
+        figures.read(&self.run(model, ram, &swap, "meter", &SWAP)?)?;
         self.starts(model, &mut figures)?;
         let free = figures.get("free").context("the first program did not tell what is free")?;
         figures.set("gone", Figure::single((ROOMY << 20).saturating_sub(free.median)));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   guests/*.c ──▶ one run a machine ──▶ figures by row ──┬─▶ table (standard output, docs/measuring.md)
-//!                  (machine)                              └─▶ compared with guests/figures.txt (kept)
+//!                  (machine, linux)                       └─▶ compared with guests/figures.txt (kept)
 //! ```
 //!
 //! `--quick` runs Hafez alone, on the plain processor model, and fails where a row is more than a tenth worse than the figure
@@ -10,6 +10,7 @@
 
 mod figures;
 mod kept;
+mod linux;
 mod machine;
 mod rows;
 mod table;
@@ -17,8 +18,16 @@ mod table;
 use crate::shell::step;
 use crate::{Options, build};
 use anyhow::Result;
+use figures::Figures;
 use hafez_tests::Scratch;
+use linux::Linux;
 use machine::Model;
+
+/// A Linux and its figures: on the plain model, and maybe on the one with everything.
+pub struct Opponent {
+    kernel: Linux,
+    figures: Vec<Figures>,
+}
 
 pub fn run(options: &Options) -> Result<()> {
     let built = build::all(options)?;
@@ -36,12 +45,44 @@ pub fn run(options: &Options) -> Result<()> {
     }
     step("measuring Hafez on the processor model with everything");
     let max = machine.measure(Model::Max)?;
-    let text = table::full(&plain, &max, &machine)?;
+    let work = scratch.file("linux");
+    std::fs::create_dir(&work)?;
+    let tuned = opponent("the tuned Linux", linux::tuned(options.setup), |kernel| {
+        Ok(vec![
+            kernel.measure(scratch.path(), &work, Model::Plain)?,
+            kernel.measure(scratch.path(), &work, Model::Max)?,
+        ])
+    });
+    let debian = opponent("Debian's Linux", linux::debian(), |kernel| {
+        Ok(vec![kernel.measure(scratch.path(), &work, Model::Plain)?])
+    });
+    let table = table::Table { plain: &plain, max: &max, tuned: &tuned, debian: &debian };
+    let text = table.text(&machine)?;
     print!("{text}");
     table::write(&text)?;
     finish(options, &plain)
 }
 
-fn finish(options: &Options, plain: &figures::Figures) -> Result<()> {
+/// Measures one, if it is to be had; else says why not, and what was measured earlier takes its place.
+fn opponent(
+    name: &str,
+    kernel: Result<Linux>,
+    measure: impl FnOnce(&Linux) -> Result<Vec<Figures>>,
+) -> Option<Opponent> {
+    let measured = kernel.and_then(|kernel| {
+        step(&format!("measuring {name}, {}", kernel.version));
+        let figures = measure(&kernel)?;
+        Ok(Opponent { kernel, figures })
+    });
+    match measured {
+        Ok(opponent) => Some(opponent),
+        Err(why) => {
+            step(&format!("{name} cannot be measured here: {why:#}"));
+            None
+        }
+    }
+}
+
+fn finish(options: &Options, plain: &Figures) -> Result<()> {
     if options.keep { kept::keep(plain) } else { kept::compare(plain) }
 }

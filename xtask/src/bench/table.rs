@@ -1,8 +1,9 @@
 //! The table, for the terminal and for `docs/measuring.md`.
 
 use super::figures::{Figure, Figures};
-use super::machine::{Hafez, Model, ROOMY, SWAPPING};
+use super::machine::{BIG, Hafez, Model, ROOMY, SWAP, SWAPPING};
 use super::rows::{ROWS, Row, Unit};
+use super::{Opponent, linux};
 use crate::shell::{output, root, step};
 use anyhow::{Context, Result};
 use std::fmt::Write;
@@ -69,75 +70,113 @@ fn cell(row: &Row, figure: Option<Figure>) -> String {
     }
 }
 
-pub fn full(plain: &Figures, max: &Figures, machine: &Hafez<'_>) -> Result<String> {
-    let mut text = String::from(
-        "| | Hafez | zeroing, copying | Hafez, `-cpu max` | goal | Linux 6.12, tuned | Linux 6.12, Debian |\n\
-         |---|---|---|---|---|---|---|\n",
-    );
-    let zero = plain.get("zero-page").map_or(0, |f| f.median);
-    for row in ROWS {
-        let within = if row.pages > 0 { grouped(row.pages * zero) } else { String::new() };
-        let goal = row.goal.map_or(String::new(), |goal| format!("≤ {}", show(row, goal)));
-        let earlier =
-            |value: Option<u64>| value.map_or("–".into(), |value| format!("{} *", show(row, value)));
-        writeln!(
-            text,
-            "| {} | {} | {within} | {} | {goal} | {} | {} |",
-            row.title,
-            cell(row, plain.get(row.name)),
-            cell(row, max.get(row.name)),
-            earlier(row.tuned),
-            earlier(row.debian),
-        )?;
-    }
-    text.push_str(
-        "\n\\* measured earlier, with other programs for the same operations, on the same QEMU.\n\n\
-         Medians; in brackets the least, where it differs by more than a hundredth. ",
-    );
-    let samples = ROWS.iter().filter_map(|row| plain.get(row.name)).map(|f| f.samples);
-    let (most, least) = (samples.clone().max().unwrap_or(0), samples.filter(|n| *n > 1).min().unwrap_or(0));
-    writeln!(
-        text,
-        "{least} to {most} operations a row; swapping, starting and the smallest RAM are measured once. \
-         *Zeroing, copying* is the part that a kernel spends on the bytes of the pages themselves, if it does so in steps of 8 bytes.\n"
-    )?;
-    text.push_str(&how(machine)?);
-    Ok(text)
+/// All that the table is made of.
+pub struct Table<'a> {
+    pub plain: &'a Figures,
+    pub max: &'a Figures,
+    pub tuned: &'a Option<Opponent>,
+    pub debian: &'a Option<Opponent>,
 }
 
-/// The command lines, versions and machine.
-fn how(machine: &Hafez<'_>) -> Result<String> {
-    let mut text = String::from("Command lines:\n\n");
-    let (ram, touched) = SWAPPING;
-    let swap = ["--swap".to_owned(), "512M".into(), "-e".into(), format!("SWAP_MIB={touched}")];
-    let lines = [
-        machine.line(Model::Plain, 64, &[], "meter", &[]),
-        machine.line(Model::Plain, ROOMY, &[], "meter", &["fork-return-big", "fork-wait-big"]),
-        machine.line(Model::Plain, ram, &swap, "meter", &["swapout", "swapin", "swapin-random"]),
-        machine.line(Model::Plain, ROOMY, &[], "first", &[]),
-        machine.line(Model::Max, 64, &[], "meter", &[]),
-    ];
-    let place = format!("{}/", machine.guests.display());
-    for line in lines {
-        // The programs were copied for this run only.
-        writeln!(text, "    hafez {}", line.join(" ").replace(&place, "target/guests/"))?;
+impl Table<'_> {
+    pub fn text(&self, machine: &Hafez<'_>) -> Result<String> {
+        let mut text = String::from(
+            "| | Hafez | goal | Linux, tuned | Linux, Debian | zeroing, copying | Hafez, `-cpu max` | Linux, tuned, `-cpu max` |\n\
+             |---|---|---|---|---|---|---|---|\n",
+        );
+        let zero = self.plain.get("zero-page").map_or(0, |f| f.median);
+        for row in ROWS {
+            let goal = row.goal.map_or(String::new(), |goal| format!("≤ {}", show(row, goal)));
+            let within = if row.pages > 0 { grouped(row.pages * zero) } else { String::new() };
+            let max = self.tuned.as_ref().and_then(|o| o.figures.get(1));
+            writeln!(
+                text,
+                "| {} | {} | {goal} | {} | {} | {within} | {} | {} |",
+                row.title,
+                cell(row, self.plain.get(row.name)),
+                against(row, self.tuned, row.tuned),
+                against(row, self.debian, row.debian),
+                cell(row, self.max.get(row.name)),
+                cell(row, max.and_then(|figures| figures.get(row.name))),
+            )?;
+        }
+        text.push_str(
+            "\nMedians; in brackets the least, where it differs by more than a hundredth. \\* measured earlier: that kernel could not be \
+             had or has no driver for the disk. ",
+        );
+        let samples = ROWS.iter().filter_map(|row| self.plain.get(row.name)).map(|f| f.samples);
+        let (most, least) =
+            (samples.clone().max().unwrap_or(0), samples.filter(|n| *n > 1).min().unwrap_or(0));
+        writeln!(
+            text,
+            "{least} to {most} operations a row; swapping, RAM gone and the smallest RAM are measured once. *Zeroing, copying* is the \
+             part that goes into the bytes of the pages themselves, in steps of 8 bytes (512 instructions a page).\n"
+        )?;
+        self.how(machine, &mut text)?;
+        Ok(text)
     }
-    let qemu = output(Command::new("qemu-system-x86_64").arg("--version"))?;
-    let rustc = output(Command::new("rustc").arg("--version"))?;
-    let gcc = output(Command::new("gcc").arg("--version"))?;
-    let first = |text: &str| text.lines().next().unwrap_or_default().to_owned();
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        model.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": ")).map_or("?", |m| m.1);
-    writeln!(
-        text,
-        "\n{}; {}; programs by {}; on {cpus} × {model} (which the counts do not depend on).",
-        first(&qemu),
-        first(&rustc),
-        first(&gcc)
-    )?;
-    Ok(text)
+
+    /// The command lines, versions and machine.
+    fn how(&self, machine: &Hafez<'_>, text: &mut String) -> Result<()> {
+        text.push_str("Command lines:\n\n");
+        let (ram, touched) = SWAPPING;
+        let swap = ["--swap".to_owned(), "512M".into(), "-e".into(), format!("SWAP_MIB={touched}")];
+        let lines = [
+            machine.line(Model::Plain, 64, &[], "meter", &[]),
+            machine.line(Model::Plain, ROOMY, &[], "meter", &BIG),
+            machine.line(Model::Plain, ram, &swap, "meter", &SWAP),
+            machine.line(Model::Plain, ROOMY, &[], "first", &[]),
+            machine.line(Model::Max, 64, &[], "meter", &[]),
+        ];
+        let place = format!("{}/", machine.guests.display());
+        for line in lines {
+            // The programs were copied for this run only.
+            writeln!(text, "    hafez {}", line.join(" ").replace(&place, "target/guests/"))?;
+        }
+        for (name, opponent) in [("tuned", self.tuned), ("Debian", self.debian)] {
+            let Some(Opponent { kernel, .. }) = opponent else { continue };
+            let line = kernel.line(Model::Plain, ROOMY, "all.cpio".as_ref(), "ARGUMENTS", None);
+            let line: Vec<String> = line
+                .into_iter()
+                .map(|word| {
+                    word.rsplit_once("/hafez/bench/").map_or(word.clone(), |(_, name)| name.to_owned())
+                })
+                .collect();
+            writeln!(text, "    qemu-system-x86_64 {}", line.join(" "))?;
+            writeln!(
+                text,
+                "        ({name}: Debian's {}; ARGUMENTS: {} rdinit=/meter)",
+                kernel.version,
+                linux::ARGUMENTS
+            )?;
+        }
+        let qemu = output(Command::new("qemu-system-x86_64").arg("--version"))?;
+        let rustc = output(Command::new("rustc").arg("--version"))?;
+        let gcc = output(Command::new("gcc").arg("--version"))?;
+        let first = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model =
+            model.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": ")).map_or("?", |m| m.1);
+        writeln!(
+            text,
+            "\n{}; {}; programs by {}; on {cpus} × {model} (which the counts do not depend on).",
+            first(&qemu),
+            first(&rustc),
+            first(&gcc)
+        )?;
+        Ok(())
+    }
+}
+
+/// An opponent's cell: as measured now, else as measured earlier.
+fn against(row: &Row, opponent: &Option<Opponent>, earlier: Option<u64>) -> String {
+    let figure = opponent.as_ref().and_then(|o| o.figures.first()?.get(row.name));
+    match (figure, earlier) {
+        (Some(_), _) => cell(row, figure),
+        (None, Some(value)) => format!("{} \\*", show(row, value)),
+        (None, None) => "–".into(),
+    }
 }
 
 /// Puts the table between its two markers.

@@ -145,10 +145,17 @@ impl UserContext {
         self.state().frame.rip
     }
     /// A value that is no user address ends the next `run` with a general protection exception.
+    #[inline]
     pub fn set_rip(&mut self, rip: u64) {
-        // Disarmed, so that `run` looks at it.
-        self.settle();
+        if rip >= USER_TOP {
+            // Disarmed, so that `run` looks at it.
+            self.settle();
+        }
         self.state_mut().frame.rip = rip;
+    }
+    /// `rcx` and `r11` are the program's, too: after a system call they would be lost.
+    pub fn keep_all(&mut self) {
+        self.state_mut().frame.vector = trap::FIRST_INTERRUPT;
     }
     pub fn rsp(&self) -> u64 {
         self.state().frame.rsp
