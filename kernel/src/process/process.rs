@@ -7,7 +7,7 @@
 use super::Pid;
 use super::image::Image;
 use super::limits::Limits;
-use super::signal::{Actions, Pending, SigSet};
+use super::signal::{Action, Actions, Pending, SigSet};
 use super::task::Task;
 use super::timers::Timers;
 use crate::fs::poll::Signal;
@@ -33,7 +33,7 @@ pub struct Process {
     /// What to do on each signal; shared by `CLONE_SIGHAND`.
     actions: Mutex<Arc<Mutex<Actions>>>,
     /// Signals sent to the process as a whole: any task that does not block one takes it.
-    pub(super) pending: Mutex<Pending>,
+    pub(super) pending: Pending,
     /// Notified when a signal comes, once somebody waits for that (`signalfd`).
     pub(super) signal_came: Once<Arc<Signal>>,
     /// `setrlimit`.
@@ -145,7 +145,7 @@ impl Process {
                 leader_code: 0,
             }),
             actions: Mutex::new(actions),
-            pending: Mutex::new(Pending::new()),
+            pending: Pending::new(),
             signal_came: Once::new(),
             limits,
             timers: Timers::new(),
@@ -203,12 +203,24 @@ impl Process {
 
     /// The signals that wait for any of its tasks.
     pub fn pending_set(&self) -> SigSet {
-        self.pending.lock().set()
+        self.pending.set()
     }
 
     /// The signal actions.
     pub fn actions(&self) -> Arc<Mutex<Actions>> {
         self.actions.lock().clone()
+    }
+
+    /// What to do on one signal.
+    #[inline]
+    pub fn action(&self, signo: u32) -> Action {
+        self.actions.lock().lock().get(signo)
+    }
+
+    /// Replace what to do on one signal; what it was.
+    #[inline]
+    pub fn set_action(&self, signo: u32, action: Action) -> Action {
+        self.actions.lock().lock().set(signo, action)
     }
 
     pub(super) fn replace_actions(&self, actions: Arc<Mutex<Actions>>) {

@@ -53,7 +53,7 @@ pub struct Task {
     /// Blocked signals that the task waits for (`sigtimedwait`): they wake it all the same.
     awaited: AtomicU64,
     /// Signals sent to this very task.
-    pub(super) pending: Mutex<Pending>,
+    pub(super) pending: Pending,
     /// Where handlers with `SA_ONSTACK` run.
     pub alt_stack: Mutex<AltStack>,
     /// Open files; tasks created with `CLONE_FILES` share one table.
@@ -99,7 +99,7 @@ impl Task {
             work: AtomicU32::new(0),
             mask: AtomicU64::new(parts.mask.0),
             awaited: AtomicU64::new(0),
-            pending: Mutex::new(Pending::new()),
+            pending: Pending::new(),
             alt_stack: Mutex::new(AltStack::NONE),
             files: Mutex::new(parts.files),
             fs: Mutex::new(parts.fs),
@@ -187,7 +187,7 @@ impl Task {
 
     /// The signals that wait for this very task.
     pub fn pending_set(&self) -> SigSet {
-        self.pending.lock().set()
+        self.pending.set()
     }
 
     /// The signals that it is no use to wake the task for.

@@ -1,6 +1,7 @@
 //! Signals: `kill` and its kin, actions, masks, waiting for signals, the alternate stack.
 
 use super::{Calls, at, user};
+use crate::arch::user::{copy_words_from, copy_words_to};
 use crate::clock;
 use crate::errno::{Errno, Result};
 use crate::fs::anon;
@@ -62,6 +63,10 @@ fn kill(caller: &mut Caller) -> Result<u64> {
     let [pid, signo, ..] = caller.args();
     let info = mine(caller, number(signo)?, abi::SI_USER as i32);
     let pid = pid as Pid;
+    if pid == caller.task.process.pid && info.signo != 0 {
+        // To itself a process may always.
+        return signal::to_process(&caller.task.process, info).map(|()| 0);
+    }
     if pid == table::INIT {
         // The kernel itself: it has no handlers, so what root may send changes nothing, as with Linux's `init`.
         return if caller.task.cred().euid == 0 { Ok(0) } else { Err(Errno::EPERM) };
@@ -149,9 +154,7 @@ fn rt_sigaction(caller: &mut Caller) -> Result<u64> {
     let [signo, new, old, size, ..] = caller.args();
     check_size(size)?;
     let new = if new != 0 {
-        let mut raw = [0u64; 4];
-        user::read_words(&mut raw, new)?;
-        let [handler, flags, restorer, mask] = raw;
+        let [handler, flags, restorer, mask] = copy_words_from(new)?;
         Some(Action {
             handler,
             flags: flags & KNOWN_FLAGS,
@@ -166,16 +169,15 @@ fn rt_sigaction(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let process = &caller.task.process;
-    let actions = process.actions();
     let before = match new {
-        Some(action) => actions.lock().set(signo, action),
-        None => actions.lock().get(signo),
+        Some(action) => process.set_action(signo, action),
+        None => process.action(signo),
     };
     if new.is_some_and(|a| a.ignores(signo)) {
         signal::forget(process, SigSet::of(&[signo]));
     }
     if old != 0 {
-        user::write_words(old, &[before.handler, before.flags, before.restorer, before.mask.0])?;
+        copy_words_to(old, &[before.handler, before.flags, before.restorer, before.mask.0])?;
     }
     Ok(0)
 }

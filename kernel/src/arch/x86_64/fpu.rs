@@ -8,8 +8,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of the largest state that is kept: legacy 512, header 64, upper halves of the AVX registers 256.
 pub const MAX_BYTES: usize = 832;
-const LEGACY_BYTES: usize = 512;
-const HEADER_BYTES: usize = 64;
+/// Of them, what `fxsave` knows; and the header of `xsave`, which follows.
+pub const LEGACY_BYTES: usize = 512;
+pub const HEADER_BYTES: usize = 64;
 
 const X87: u64 = 1;
 const SSE: u64 = 2;

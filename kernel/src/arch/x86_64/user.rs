@@ -19,7 +19,7 @@
 
 use super::{
     descriptors,
-    fpu::FpuState,
+    fpu::{self, FpuState},
     percpu::{self, PerCpu},
     regs, trap,
     trap::Frame,
@@ -197,6 +197,34 @@ impl UserContext {
         self.abandon();
         &mut self.state_mut().fpu
     }
+    /// Put the FPU state into the program's memory, in the layout of `xsave` (or `fxsave`): straight from the processor, if it is
+    /// there and the page too.
+    pub fn save_fpu(&mut self, to: u64) -> Result<(), BadAddress> {
+        let area = percpu::this();
+        let live = area.live_user.get() == self.state.as_ptr() && core::ptr::eq(self.state().live_on, area);
+        let (size, mask) = (fpu::size(), fpu::xcr0());
+        // What `xsave` leaves of its header as it was, it later wants to be zero.
+        if live
+            && (mask == 0 || zero(to.wrapping_add(fpu::LEGACY_BYTES as u64), fpu::HEADER_BYTES).is_ok())
+            && save_fpu(to, size, mask).is_ok()
+        {
+            return Ok(());
+        }
+        copy_to(to, &self.fpu().bytes()[..size])
+    }
+    /// Take the FPU state from `bytes` of the program's memory, all of what `save_fpu` stores or the part of `fxsave`. What a program
+    /// may not set is masked away.
+    pub fn load_fpu(&mut self, from: u64, bytes: usize) -> Result<(), BadAddress> {
+        let (size, mask) = (fpu::size(), fpu::xcr0());
+        let armed = percpu::this().armed.get() == self.state.as_ptr();
+        if armed && bytes == size && load_fpu(from, size, mask).is_ok() {
+            return Ok(());
+        }
+        let mut copy = [0; fpu::MAX_BYTES];
+        copy_from(&mut copy[..bytes], from)?;
+        self.fpu().set_bytes(&copy[..bytes]);
+        Ok(())
+    }
     /// Bring what the processor holds to memory.
     fn settle(&mut self) {
         let area = percpu::this();
@@ -283,6 +311,8 @@ unsafe fn arm(state: *mut State) -> bool {
         if area.live_user.get() != state || (*state).live_on != &raw const *area {
             load(area, state);
         }
+        // Where the processor stores from when the program is interrupted, and where the system call entry begins.
+        (*area.tss.get()).rsp0 = state as u64 + trap::FRAME_BYTES as u64;
     }
     area.armed.set(state);
     true
@@ -337,8 +367,8 @@ pub fn leave() {
     }
 }
 
-/// Enter ring 3; returns at the next trap with the state completed. `sysret` where the last trap was a system call and
-/// nobody changed the registers it destroys, else `iret`.
+/// Enter ring 3; returns at the next trap with the state completed. `sysret`, which destroys rcx and r11 as the call did, where the
+/// last trap was a system call (see `keep_all`), else `iret`.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn enter_user(state: *mut State) {
     naked_asm!(
@@ -349,8 +379,6 @@ unsafe extern "sysv64" fn enter_user(state: *mut State) {
         "push r14",
         "push r15",
         "mov gs:[{kernel_rsp}], rsp",
-        "lea rax, [rdi + {frame_bytes}]",
-        "mov gs:[{rsp0}], rax",
         "mov rcx, [rdi + {rip}]",
         "mov r11, [rdi + {rflags}]",
         "mov rbx, [rdi + {rbx}]",
@@ -365,9 +393,7 @@ unsafe extern "sysv64" fn enter_user(state: *mut State) {
         "mov r9, [rdi + {r9}]",
         "mov r10, [rdi + {r10}]",
         "mov rax, [rdi + {rax}]",
-        "cmp rcx, [rdi + {rcx}]",
-        "jne 2f",
-        "cmp r11, [rdi + {r11}]",
+        "cmp qword ptr [rdi + {vector}], {syscall}",
         "jne 2f",
         "mov rsp, [rdi + {rsp}]",
         "mov rdi, [rdi + {rdi}]",
@@ -382,8 +408,8 @@ unsafe extern "sysv64" fn enter_user(state: *mut State) {
         "swapgs",
         "iretq",
         kernel_rsp = const offset_of!(PerCpu, kernel_rsp),
-        rsp0 = const trap::RSP0,
-        frame_bytes = const trap::FRAME_BYTES,
+        vector = const offset_of!(Frame, vector),
+        syscall = const trap::SYSCALL,
         rip = const offset_of!(Frame, rip),
         rflags = const offset_of!(Frame, rflags),
         rsp = const offset_of!(Frame, rsp),

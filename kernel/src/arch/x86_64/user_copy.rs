@@ -7,6 +7,7 @@
 
 use super::paging;
 use core::arch::global_asm;
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use hafez_mm::{PAGE_SIZE, Pfn};
 
@@ -66,15 +67,49 @@ user_read_32:
     ret
     FIXUP 3b, 9f
 
+    // From here to the end mark: accesses that fail where the page is not there.
+user_peeks:
     .balign 16
 user_peek_32:
     xor edx, edx
     PATCH 0
-user_peek_access:
-    mov eax, [rdi]
+3:  mov eax, [rdi]
     PATCH 1
     ret
-    FIXUP user_peek_access, 9f
+    FIXUP 3b, 9f
+
+    .balign 16
+user_fpu_save:                              // (to, mask): mask 0 is for CPUs without xsave
+    mov eax, esi
+    xor edx, edx
+    PATCH 0
+    test eax, eax
+    jz 4f
+3:  xsave64 [rdi]
+    jmp 5f
+4:  fxsave64 [rdi]
+5:  xor eax, eax
+    PATCH 1
+    ret
+    FIXUP 3b, 9f
+    FIXUP 4b, 9f
+
+    .balign 16
+user_fpu_load:                              // (from, mask): likewise
+    mov eax, esi
+    xor edx, edx
+    PATCH 0
+    test eax, eax
+    jz 4f
+3:  xrstor64 [rdi]
+    jmp 5f
+4:  fxrstor64 [rdi]
+5:  xor eax, eax
+    PATCH 1
+    ret
+    FIXUP 3b, 9f
+    FIXUP 4b, 9f
+user_peeks_end:
 
     .balign 16
 user_read_64:
@@ -187,7 +222,10 @@ unsafe extern "sysv64" {
     fn user_zero(to: *mut u8, bytes: usize) -> u64;
     fn user_read_32(at: u64) -> Answer;
     fn user_peek_32(at: u64) -> Answer;
-    fn user_peek_access();
+    fn user_peeks();
+    fn user_peeks_end();
+    fn user_fpu_save(to: u64, mask: u64) -> u64;
+    fn user_fpu_load(from: u64, mask: u64) -> u64;
     fn user_read_64(at: u64) -> Answer;
     fn user_write_32(at: u64, value: u32) -> u64;
     fn user_write_64(at: u64, value: u64) -> u64;
@@ -224,7 +262,7 @@ pub(super) fn enable_smap_gates() {
 
 /// Whether the access at `rip` is one that wants to fail where the page is not there.
 pub(super) fn is_peek(rip: u64) -> bool {
-    rip == user_peek_access as *const () as u64
+    (user_peeks as *const () as u64..user_peeks_end as *const () as u64).contains(&rip)
 }
 
 static HOOK: AtomicUsize = AtomicUsize::new(0);
@@ -274,6 +312,38 @@ pub fn copy_to(to: u64, from: &[u8]) -> Result<(), BadAddress> {
     check(to, from.len())?;
     // SAFETY: the destination is in the user half (checked) and may fault; the source is ours.
     done(unsafe { user_copy(to as *mut u8, from.as_ptr(), from.len()) })
+}
+/// Copy words from the program.
+#[inline]
+pub fn copy_words_from<const N: usize>(from: u64) -> Result<[u64; N], BadAddress> {
+    check(from, N * 8)?;
+    let mut words = MaybeUninit::<[u64; N]>::uninit();
+    // SAFETY: the source is in the user half (checked) and may fault; where it did not, all words have been written.
+    unsafe {
+        done(user_copy(words.as_mut_ptr().cast(), from as *const u8, N * 8))?;
+        Ok(words.assume_init())
+    }
+}
+/// Copy words to the program. On an error, part may have been written.
+#[inline]
+pub fn copy_words_to(to: u64, from: &[u64]) -> Result<(), BadAddress> {
+    check(to, size_of_val(from))?;
+    // SAFETY: the destination is in the user half (checked) and may fault; the source is ours.
+    done(unsafe { user_copy(to as *mut u8, from.as_ptr().cast(), size_of_val(from)) })
+}
+/// Store the FPU state that is in the processor, `bytes` of it, where the page is there and may be written; by `xsave` with this
+/// mask, or if it is 0 by `fxsave`.
+pub(super) fn save_fpu(to: u64, bytes: usize, mask: u64) -> Result<(), BadAddress> {
+    check(to, bytes)?;
+    // SAFETY: the destination is in the user half (checked); an access that faults changes nothing.
+    done(unsafe { user_fpu_save(to, mask) })
+}
+/// Load the processor's FPU state, where the page is there and holds what may be loaded. On an error the state is undefined.
+pub(super) fn load_fpu(from: u64, bytes: usize, mask: u64) -> Result<(), BadAddress> {
+    check(from, bytes)?;
+    // SAFETY: the source is in the user half (checked). Whatever it holds, the processor refuses (by a fault) what a program may
+    // not have; the rest is the program's own affair.
+    done(unsafe { user_fpu_load(from, mask) })
 }
 /// Zero `len` bytes of the program's memory.
 pub fn zero(to: u64, len: usize) -> Result<(), BadAddress> {

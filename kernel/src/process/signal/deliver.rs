@@ -1,11 +1,12 @@
 //! Delivering signals: what a task does about them on its way back to the program.
 
 use super::super::exit;
+use super::super::process::Process;
 use super::super::run::Caller;
 use super::super::stop;
 use super::super::task::work;
 use super::super::wait::Status;
-use super::{Action, SigInfo, SigSet, frame, set_mask};
+use super::{Action, SigInfo, SigSet, frame, set_mask, waiting};
 use crate::errno::Errno;
 use crate::sched;
 use core::sync::atomic::Ordering;
@@ -32,6 +33,10 @@ pub fn deliver(caller: &mut Caller) {
             blocked = blocked.with(info.signo);
         }
         set_mask(&caller.task, blocked);
+        // What comes from now on asks for another look.
+        if waiting(&caller.task).is_empty() {
+            return;
+        }
     }
     settle(caller, None);
     if let Some(mask) = caller.saved_mask.take() {
@@ -54,7 +59,7 @@ fn force_default(caller: &mut Caller, info: SigInfo, always: bool) {
         actions.set(info.signo, Action::default());
         task.mask.fetch_and(!SigSet::of(&[info.signo]).0, Ordering::SeqCst);
     }
-    task.pending.lock().push(info, u64::MAX);
+    task.pending.push(info, u64::MAX);
     task.work.fetch_or(work::SIGNAL, Ordering::SeqCst);
 }
 
@@ -69,18 +74,13 @@ fn next(caller: &mut Caller) -> Option<(SigInfo, Action)> {
             return None;
         }
         let wanted = SigSet(!task.mask().0);
-        let own = task.pending.lock().take(wanted);
-        let info = own.or_else(|| process.pending.lock().take(wanted))?;
+        let own = task.pending.take(wanted);
+        let info = own.or_else(|| process.pending.take(wanted))?;
         let signo = info.signo;
-        let action = {
-            let actions = process.actions();
-            let mut actions = actions.lock();
-            let action = actions.get(signo);
-            if action.is(abi::SA_RESETHAND) && action.handler > Action::IGNORE {
-                actions.set(signo, Action { handler: Action::DEFAULT, ..action });
-            }
-            action
-        };
+        let mut action = process.action(signo);
+        if action.is(abi::SA_RESETHAND) && action.handler > Action::IGNORE {
+            action = reset(process, signo);
+        }
         if action.ignores(signo) {
             continue;
         }
@@ -97,6 +97,18 @@ fn next(caller: &mut Caller) -> Option<(SigInfo, Action)> {
         exit::end_process(process, Status::Signalled { signo, core: false });
         return None;
     }
+}
+
+/// A handler that runs once (`SA_RESETHAND`): take it, and leave the default. Of two tasks that come at once one gets it.
+#[cold]
+fn reset(process: &Process, signo: u32) -> Action {
+    let actions = process.actions();
+    let mut actions = actions.lock();
+    let action = actions.get(signo);
+    if action.is(abi::SA_RESETHAND) && action.handler > Action::IGNORE {
+        actions.set(signo, Action { handler: Action::DEFAULT, ..action });
+    }
+    action
 }
 
 /// Decide how an interrupted call goes on, once: before the first handler's frame is made, or when no handler runs.

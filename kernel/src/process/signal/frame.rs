@@ -15,23 +15,21 @@
 //! may set itself is taken, segment selectors are not taken at all, and the FPU state is masked (`FpuState::set_bytes`).
 
 use super::super::run::Caller;
-use super::super::task::work;
 use super::{Action, AltStack, SIGINFO_LEN, SS_AUTODISARM, SigInfo, SigSet, set_mask};
 use crate::arch::fpu;
 use crate::arch::user;
 use crate::errno::{Errno, Result};
-use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
 /// Bytes below the stack pointer that the ABI lets functions use.
 const RED_ZONE: u64 = 128;
 /// Bytes of `struct ucontext`.
 const UCONTEXT: usize = 304;
-/// Where things stand in it.
-const UC_STACK: usize = 16;
-const UC_REGISTERS: usize = 40;
-const UC_FPSTATE: usize = UC_REGISTERS + 184;
-const UC_MASK: usize = 296;
+/// Where things stand in it, in words.
+const UC_STACK: usize = 2;
+const UC_REGISTERS: usize = 5;
+const UC_FPSTATE: usize = UC_REGISTERS + 23;
+const UC_MASK: usize = 37;
 /// Return address, ucontext, siginfo.
 const FRAME: usize = 8 + UCONTEXT + SIGINFO_LEN;
 /// `uc_flags`: an xsave image is there; the stack segment is in the frame and is to be taken as it is.
@@ -69,49 +67,26 @@ pub(super) fn push(caller: &mut Caller, info: &SigInfo, action: &Action, mask: S
         return Err(Errno::EFAULT);
     }
 
-    let mut frame = [0u8; FRAME];
-    put(&mut frame, 0, action.restorer);
-    let uc = &mut frame[8..8 + UCONTEXT];
-    let xsave = if fpu::xcr0() != 0 { UC_FP_XSTATE } else { 0 };
-    put(uc, 0, xsave | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS);
-    put(uc, UC_STACK, alt.base);
-    put(uc, UC_STACK + 8, (alt.flags | if on_alt { abi::SS_ONSTACK } else { 0 }) as u64);
-    put(uc, UC_STACK + 16, alt.size);
-    let u = &caller.user;
-    let registers = [
-        u.r8,
-        u.r9,
-        u.r10,
-        u.r11,
-        u.r12,
-        u.r13,
-        u.r14,
-        u.r15,
-        u.rdi,
-        u.rsi,
-        u.rbp,
-        u.rbx,
-        u.rdx,
-        u.rax,
-        u.rcx,
-        u.rsp(),
-        u.rip(),
-        u.rflags(),
-        USER_CS | USER_SS << 48,
-        0,
-        0,
-        mask.0,
-        if is_fault(info) { info.fields[0] } else { 0 },
-        fp_at,
-    ];
-    for (i, value) in registers.into_iter().enumerate() {
-        put(uc, UC_REGISTERS + 8 * i, value);
-    }
-    put(uc, UC_MASK, mask.0);
-    frame[8 + UCONTEXT..].copy_from_slice(&info.to_bytes());
-
     push_fpu(caller, fp_at)?;
-    user::copy_to(frame_at, &frame)?;
+    let u = &caller.user;
+    let xsave = if fpu::xcr0() != 0 { UC_FP_XSTATE } else { 0 };
+    let on_stack = if on_alt { abi::SS_ONSTACK } else { 0 };
+    let fault_at = if is_fault(info) { info.fields[0] } else { 0 };
+    let [f0, f1, f2, f3, f4, f5] = info.fields;
+    #[rustfmt::skip]
+    let frame: [u64; FRAME / 8] = [
+        action.restorer,
+        // ucontext: flags, link, stack
+        xsave | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS, 0, alt.base, (alt.flags | on_stack) as u64, alt.size,
+        // sigcontext
+        u.r8, u.r9, u.r10, u.r11, u.r12, u.r13, u.r14, u.r15, u.rdi, u.rsi, u.rbp, u.rbx, u.rdx, u.rax, u.rcx, sp,
+        u.rip(), u.rflags(), USER_CS | USER_SS << 48, 0, 0, mask.0, fault_at, fp_at, 0, 0, 0, 0, 0, 0, 0, 0,
+        mask.0,
+        // siginfo
+        info.signo as u64 | (info.errno as u32 as u64) << 32, info.code as u32 as u64, f0, f1, f2, f3, f4, f5,
+        0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    user::copy_words_to(frame_at, &frame)?;
 
     if alt.flags & SS_AUTODISARM != 0 {
         *caller.task.alt_stack.lock() = AltStack::NONE;
@@ -143,21 +118,15 @@ pub fn min_stack() -> u64 {
 }
 
 fn push_fpu(caller: &mut Caller, at: u64) -> Result<()> {
-    let size = fpu::size();
-    let xcr0 = fpu::xcr0();
-    let bytes = caller.user.fpu().bytes();
-    if xcr0 == 0 {
-        return Ok(user::copy_to(at, &bytes[..LEGACY])?);
+    caller.user.save_fpu(at)?;
+    if fpu::xcr0() == 0 {
+        return Ok(());
     }
-    let mut software = [0u8; 48];
-    software[0..4].copy_from_slice(&MAGIC1.to_le_bytes());
-    software[4..8].copy_from_slice(&(size as u32 + 4).to_le_bytes());
-    put(&mut software, 8, xcr0);
-    software[16..20].copy_from_slice(&(size as u32).to_le_bytes());
-    user::copy_to(at, &bytes[..SOFTWARE_BYTES])?;
-    user::copy_to(at + SOFTWARE_BYTES as u64, &software)?;
-    user::copy_to(at + LEGACY as u64, &bytes[LEGACY..size])?;
-    Ok(user::copy_to(at + size as u64, &MAGIC2.to_le_bytes())?)
+    // What says to others that more follows than `fxsave` knows.
+    let size = fpu::size();
+    let magic = MAGIC1 as u64 | (size as u64 + 4) << 32;
+    user::copy_words_to(at + SOFTWARE_BYTES as u64, &[magic, fpu::xcr0(), size as u64, 0, 0, 0])?;
+    Ok(user::write_u32(at + size as u64, MAGIC2)?)
 }
 
 /// `rt_sigreturn`: take everything back from the frame below the stack pointer. What `rax` was.
@@ -169,24 +138,19 @@ pub fn sigreturn(caller: &mut Caller) -> Result<u64> {
 }
 
 fn restore(caller: &mut Caller) -> Result<()> {
-    let mut uc = [0u8; UCONTEXT];
-    user::copy_from(&mut uc, caller.user.rsp())?;
-    let reg = |i: usize| get(&uc, UC_REGISTERS + 8 * i);
+    let uc: [u64; UCONTEXT / 8] = user::copy_words_from(caller.user.rsp())?;
     let u = &mut caller.user;
-    [u.r8, u.r9, u.r10, u.r11, u.r12, u.r13, u.r14, u.r15] = core::array::from_fn(reg);
-    [u.rdi, u.rsi, u.rbp, u.rbx, u.rdx, u.rax, u.rcx] = core::array::from_fn(|i| reg(8 + i));
-    u.set_rsp(reg(15));
-    u.set_rip(reg(16));
-    u.set_rflags(reg(17));
-    let fp_at = get(&uc, UC_FPSTATE);
-    set_mask(&caller.task, SigSet(get(&uc, UC_MASK)));
-    // Another look: what the old mask lets through must not wait for the next trap.
-    caller.task.work.fetch_or(work::SIGNAL, Ordering::Relaxed);
-    let alt = AltStack {
-        base: get(&uc, UC_STACK),
-        size: get(&uc, UC_STACK + 16),
-        flags: get(&uc, UC_STACK + 8) as u32 & !abi::SS_ONSTACK,
-    };
+    [u.r8, u.r9, u.r10, u.r11, u.r12, u.r13, u.r14, u.r15] = part(&uc, UC_REGISTERS);
+    [u.rdi, u.rsi, u.rbp, u.rbx, u.rdx, u.rax, u.rcx] = part(&uc, UC_REGISTERS + 8);
+    let [rsp, rip, rflags] = part(&uc, UC_REGISTERS + 15);
+    u.set_rsp(rsp);
+    u.set_rip(rip);
+    u.set_rflags(rflags);
+    u.keep_all();
+    // What the old mask lets through does not wait for the next trap.
+    set_mask(&caller.task, SigSet(uc[UC_MASK]));
+    let [base, flags, size] = part(&uc, UC_STACK);
+    let alt = AltStack { base, size, flags: flags as u32 & !abi::SS_ONSTACK };
     // As if by sigaltstack: while it is in use it stays.
     let mut now = caller.task.alt_stack.lock();
     if !now.holds(caller.user.rsp())
@@ -195,35 +159,30 @@ fn restore(caller: &mut Caller) -> Result<()> {
         *now = alt;
     }
     drop(now);
-    restore_fpu(caller, fp_at)
+    restore_fpu(caller, uc[UC_FPSTATE])
 }
 
 fn restore_fpu(caller: &mut Caller, at: u64) -> Result<()> {
-    let state = caller.user.fpu();
     if at == 0 {
-        *state = fpu::FpuState::new();
+        *caller.user.fpu() = fpu::FpuState::new();
         return Ok(());
     }
-    let mut bytes = [0u8; fpu::MAX_BYTES];
-    user::copy_from(&mut bytes[..LEGACY], at)?;
-    let magic1 = u32::from_le_bytes([bytes[464], bytes[465], bytes[466], bytes[467]]);
-    let size = u32::from_le_bytes([bytes[480], bytes[481], bytes[482], bytes[483]]) as usize;
     let mut used = LEGACY;
-    if fpu::xcr0() != 0 && magic1 == MAGIC1 && (LEGACY + 64..=fpu::size()).contains(&size) {
-        let end = user::read_u32(at.wrapping_add(size as u64))?;
-        if end == MAGIC2 {
-            user::copy_from(&mut bytes[LEGACY..size], at.wrapping_add(LEGACY as u64))?;
+    if fpu::xcr0() != 0 {
+        let [magic, _, size] = user::copy_words_from(at.wrapping_add(SOFTWARE_BYTES as u64))?;
+        let size = size as u32 as usize;
+        let whole = magic as u32 == MAGIC1
+            && (LEGACY + 64..=fpu::size()).contains(&size)
+            && user::read_u32(at.wrapping_add(size as u64))? == MAGIC2;
+        if whole {
             used = size;
         }
     }
-    state.set_bytes(&bytes[..used]);
-    Ok(())
+    Ok(caller.user.load_fpu(at, used)?)
 }
 
-fn put(bytes: &mut [u8], at: usize, value: u64) {
-    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-}
-
-fn get(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..at + 8].iter().rev().fold(0, |sum, byte| sum << 8 | *byte as u64)
+/// Some of the words.
+#[inline(always)]
+fn part<const N: usize>(words: &[u64; UCONTEXT / 8], from: usize) -> [u64; N] {
+    core::array::from_fn(|i| words[from + i])
 }

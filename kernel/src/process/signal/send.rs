@@ -19,10 +19,10 @@ pub fn to_task(task: &Arc<Task>, info: SigInfo) -> Result<()> {
         return Ok(());
     }
     let blocked = task.mask().has(info.signo);
-    if !blocked && process.actions().lock().get(info.signo).ignores(info.signo) {
+    if !blocked && process.action(info.signo).ignores(info.signo) {
         return Ok(());
     }
-    let queued = task.pending.lock().push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
+    let queued = task.pending.push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
     // Looked at again after the push: the task may have unblocked it meanwhile, before it could see it queued.
     if !task.deaf_to().has(info.signo) {
         task.ask(work::SIGNAL);
@@ -36,14 +36,20 @@ pub fn to_process(process: &Arc<Process>, info: SigInfo) -> Result<()> {
     if !prepare(process, info.signo) {
         return Ok(());
     }
-    let tasks = process.tasks();
-    let blocked = tasks.first().is_some_and(|t| t.mask().has(info.signo));
-    if !blocked && process.actions().lock().get(info.signo).ignores(info.signo) {
+    let deaf = |t: &&Arc<Task>| t.deaf_to().has(info.signo);
+    let (blocked, taker) = {
+        let tasks = process.tasks.lock();
+        let blocked = tasks.list.first().is_some_and(|t| t.mask().has(info.signo));
+        (blocked, tasks.list.iter().find(|t| !deaf(t)).cloned())
+    };
+    if !blocked && process.action(info.signo).ignores(info.signo) {
         return Ok(());
     }
-    let queued = process.pending.lock().push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
-    if let Some(task) = tasks.iter().find(|t| !t.deaf_to().has(info.signo)) {
-        task.ask(work::SIGNAL);
+    let queued = process.pending.push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
+    // Looked at again after the push: who unblocks it meanwhile sees it queued.
+    match taker.filter(|t| !deaf(&t)).or_else(|| process.tasks().iter().find(|t| !deaf(t)).cloned()) {
+        Some(task) => task.ask(work::SIGNAL),
+        None => {}
     }
     tell_listeners(process);
     lost(queued, &info)
@@ -61,7 +67,7 @@ fn tell_listeners(process: &Process) {
 /// False if none waits.
 pub fn add_overrun(process: &Process, task: Option<&Arc<Task>>, timer: i32, more: u32) -> bool {
     let pending = task.map_or(&process.pending, |task| &task.pending);
-    pending.lock().add_overrun(timer, more)
+    pending.add_overrun(timer, more)
 }
 
 /// Send to every process of a group. ESRCH if it has none.
@@ -81,7 +87,7 @@ pub fn to_group(group: Pid, info: SigInfo) -> Result<()> {
 pub fn set_mask(task: &Task, mask: SigSet) {
     let mask = mask.minus(SigSet::UNBLOCKABLE);
     let old = SigSet(task.mask.swap(mask.0, Ordering::SeqCst));
-    let waiting = task.pending.lock().set().union(task.process.pending.lock().set());
+    let waiting = task.pending.set().union(task.process.pending.set());
     if waiting.is_empty() {
         return;
     }
@@ -96,7 +102,7 @@ pub fn set_mask(task: &Task, mask: SigSet) {
 
 /// Wake another task of the process for those of `signals` that wait for the process as a whole.
 pub(in super::super) fn offer(from: &Task, signals: SigSet) {
-    let orphaned = from.process.pending.lock().set().both(signals);
+    let orphaned = from.process.pending.set().both(signals);
     if orphaned.is_empty() {
         return;
     }
@@ -124,9 +130,9 @@ fn prepare(process: &Arc<Process>, signo: u32) -> bool {
 
 /// Forget these signals, wherever they wait: they are ignored now.
 pub fn forget(process: &Process, signals: SigSet) {
-    process.pending.lock().remove(signals);
+    process.pending.remove(signals);
     for task in process.tasks() {
-        task.pending.lock().remove(signals);
+        task.pending.remove(signals);
     }
 }
 
@@ -137,7 +143,7 @@ fn lost(queued: bool, info: &SigInfo) -> Result<()> {
 
 /// What waits for this task, sent to it or to its process.
 pub fn waiting(task: &Task) -> SigSet {
-    task.pending.lock().set().union(task.process.pending.lock().set())
+    task.pending.set().union(task.process.pending.set())
 }
 
 /// Whether something waits that is not blocked, or the task shall stop or end.
@@ -148,6 +154,6 @@ pub fn deliverable(task: &Task) -> bool {
 
 /// Take one of these signals off the queues, without its action (`sigwait`, `signalfd`).
 pub fn take(task: &Task, wanted: SigSet) -> Option<SigInfo> {
-    let own = task.pending.lock().take(wanted);
-    own.or_else(|| task.process.pending.lock().take(wanted))
+    let own = task.pending.take(wanted);
+    own.or_else(|| task.process.pending.take(wanted))
 }

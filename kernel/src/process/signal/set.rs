@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
 
 /// Signals are numbered 1 to 64.
@@ -143,60 +145,74 @@ fn pair(low: u32, high: u32) -> u64 {
 /// Signals that wait to be delivered.
 ///
 /// Of a standard signal at most one waits: a second one adds nothing. Real-time signals queue up, each with its info, and
-/// come out in the order they went in.
+/// come out in the order they went in. Which wait can be seen without the queue's lock, under which it changes.
 pub struct Pending {
-    set: SigSet,
-    queue: VecDeque<SigInfo>,
+    set: AtomicU64,
+    queue: Mutex<VecDeque<SigInfo>>,
 }
 
 impl Pending {
     /// None.
     pub const fn new() -> Pending {
-        Pending { set: SigSet::EMPTY, queue: VecDeque::new() }
+        Pending { set: AtomicU64::new(0), queue: Mutex::new(VecDeque::new()) }
     }
     /// Which signals wait.
+    #[inline(always)]
     pub fn set(&self) -> SigSet {
-        self.set
+        SigSet(self.set.load(SeqCst))
+    }
+    fn note(&self, set: SigSet) {
+        self.set.store(set.0, SeqCst);
     }
     /// Add one. False if the queue is full at `limit` and the info of a real-time signal is lost (the signal itself is not).
-    pub fn push(&mut self, info: SigInfo, limit: u64) -> bool {
-        let known = self.set.has(info.signo);
+    pub fn push(&self, info: SigInfo, limit: u64) -> bool {
+        let mut queue = self.queue.lock();
+        let known = self.set().has(info.signo);
         if info.signo < FIRST_REALTIME && known {
             return true;
         }
-        let room = info.signo < FIRST_REALTIME || (self.queue.len() as u64) < limit;
+        let room = info.signo < FIRST_REALTIME || (queue.len() as u64) < limit;
         if room {
-            self.queue.push_back(info);
-            self.set = self.set.with(info.signo);
+            queue.push_back(info);
         } else if !known {
-            self.queue.push_back(SigInfo::user(info.signo, 0, 0, 0));
-            self.set = self.set.with(info.signo);
+            queue.push_back(SigInfo::user(info.signo, 0, 0, 0));
         }
+        self.note(self.set().with(info.signo));
         room
     }
     /// Count `more` expirations into the waiting signal of a timer. False if none of this timer waits.
-    pub fn add_overrun(&mut self, timer: i32, more: u32) -> bool {
+    pub fn add_overrun(&self, timer: i32, more: u32) -> bool {
         let of_timer = |i: &&mut SigInfo| i.code == abi::SI_TIMER && i.fields[0] as u32 == timer as u32;
-        let Some(info) = self.queue.iter_mut().find(of_timer) else { return false };
+        let mut queue = self.queue.lock();
+        let Some(info) = queue.iter_mut().find(of_timer) else { return false };
         let count = ((info.fields[0] >> 32) as u32).saturating_add(more).min(i32::MAX as u32);
         info.fields[0] = pair(timer as u32, count);
         true
     }
     /// Take the most urgent one of those in `wanted`.
-    pub fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {
-        let signo = self.set.both(wanted).first()?;
-        let at = self.queue.iter().position(|i| i.signo == signo)?;
-        let info = self.queue.remove(at)?;
-        if !self.queue.iter().any(|i| i.signo == signo) {
-            self.set = self.set.minus(SigSet::of(&[signo]));
+    #[inline]
+    pub fn take(&self, wanted: SigSet) -> Option<SigInfo> {
+        if self.set().both(wanted).is_empty() {
+            return None;
+        }
+        let mut queue = self.queue.lock();
+        let signo = self.set().both(wanted).first()?;
+        // Nearly always only one waits.
+        let info = match queue.front() {
+            Some(first) if first.signo == signo => queue.pop_front()?,
+            _ => queue.iter().position(|i| i.signo == signo).and_then(|at| queue.remove(at))?,
+        };
+        if signo < FIRST_REALTIME || !queue.iter().any(|i| i.signo == signo) {
+            self.note(self.set().minus(SigSet::of(&[signo])));
         }
         Some(info)
     }
     /// Forget all of these.
-    pub fn remove(&mut self, signals: SigSet) {
-        if !self.set.both(signals).is_empty() {
-            self.set = self.set.minus(signals);
-            self.queue.retain(|i| !signals.has(i.signo));
+    pub fn remove(&self, signals: SigSet) {
+        if !self.set().both(signals).is_empty() {
+            let mut queue = self.queue.lock();
+            self.note(self.set().minus(signals));
+            queue.retain(|i| !signals.has(i.signo));
         }
     }
 }
