@@ -29,7 +29,7 @@ macro_rules! families {
         }
     )* };
 }
-families! { memory futex time limits process exec signals wait pidfd identity pipes files directories events }
+families! { memory futex time limits process exec signals frames wait pidfd identity pipes files directories events }
 
 /// What another user than root is refused. Only root can become that user, and its answers are compared under a name of their own.
 #[test]

@@ -109,7 +109,7 @@ impl Table<'_> {
             (samples.clone().max().unwrap_or(0), samples.filter(|n| *n > 1).min().unwrap_or(0));
         writeln!(
             text,
-            "{least} to {most} operations a row; swapping, RAM gone and the smallest RAM are measured once. *Zeroing, copying* is the \
+            "{least} to {most} operations a row; starting: the least of 9; swapping and RAM: once. *Zeroing, copying* is the \
              part that goes into the bytes of the pages themselves, in steps of 8 bytes (512 instructions a page).\n"
         )?;
         self.how(machine, &mut text)?;

@@ -47,9 +47,9 @@ pub fn to_process(process: &Arc<Process>, info: SigInfo) -> Result<()> {
     }
     let queued = process.pending.push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
     // Looked at again after the push: who unblocks it meanwhile sees it queued.
-    match taker.filter(|t| !deaf(&t)).or_else(|| process.tasks().iter().find(|t| !deaf(t)).cloned()) {
-        Some(task) => task.ask(work::SIGNAL),
-        None => {}
+    let taker = taker.filter(|t| !deaf(&t)).or_else(|| process.tasks().iter().find(|t| !deaf(t)).cloned());
+    if let Some(task) = taker {
+        task.ask(work::SIGNAL);
     }
     tell_listeners(process);
     lost(queued, &info)
