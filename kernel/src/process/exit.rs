@@ -16,7 +16,7 @@ use super::run::Caller;
 use super::signal::{self, SigInfo, SigSet};
 use super::task::{Task, work};
 use super::wait::{self, Status};
-use super::{futex, start, table};
+use super::{futex, start, sysv, table};
 use crate::arch::user;
 use crate::fs;
 use crate::sched;
@@ -112,6 +112,7 @@ fn process_ends(process: &Arc<Process>, last: &Task) {
     process.uid.store(uid, Ordering::Relaxed);
     let ended = table::end(process, status, wanted);
     process.set_ended();
+    sysv::sem::process_ends(process.pid);
     for orphan in &ended.orphans {
         for task in orphan.tasks() {
             let signo = task.death_signal.load(Ordering::Relaxed);

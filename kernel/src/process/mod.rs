@@ -14,7 +14,7 @@
 //! | `fork`, `exec`, `elf`, `exit`, `wait`, `stop` | how it changes |
 //! | `signal/` | signals |
 //! | `files` | open files · `limits` rlimits · `futex` · `proc` what `/proc` shows |
-//! | `pidfd` | descriptors for processes · `timer`, `timers` timers · `host` names and load |
+//! | `sysv/` | System V's shared memory, semaphores, messages · `pidfd` | descriptors for processes · `timer`, `timers` timers · `host` names and load |
 //! | `start` | the first program, and the end of the machine |
 #![forbid(unsafe_code)]
 
@@ -40,6 +40,7 @@ pub mod signalfd;
 mod stack;
 pub mod start;
 mod stop;
+pub mod sysv;
 pub mod table;
 pub mod task;
 mod terminal;

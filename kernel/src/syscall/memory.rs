@@ -340,7 +340,7 @@ fn low_gap(caller: &Caller, count: u64) -> Option<VirtAddr> {
 
 /// Whether `count` more pages fit `RLIMIT_AS`, `replaced` pages going at the same time, and, if they are private and writable,
 /// `RLIMIT_DATA`.
-fn room_for(caller: &Caller, count: u64, replaced: u64, data: bool) -> Result<()> {
+pub(super) fn room_for(caller: &Caller, count: u64, replaced: u64, data: bool) -> Result<()> {
     let limits = &caller.task.process.limits;
     let limit = limits.soft(abi::RLIMIT_AS);
     if limit != INFINITY && caller.space().total_pages() - replaced + count > limit >> PAGE_SHIFT {

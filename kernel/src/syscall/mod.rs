@@ -40,6 +40,7 @@ mod socket_message;
 mod splice;
 mod stat;
 mod system;
+mod sysv;
 mod time;
 mod timers;
 mod words;
@@ -60,6 +61,7 @@ static TABLE: [Handler; NUMBERS] = {
         signal::CALLS,
         pidfd::CALLS,
         prctl::CALLS,
+        sysv::CALLS,
         socket::CALLS,
         socket_message::CALLS,
         identity::CALLS,
