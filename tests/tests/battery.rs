@@ -29,7 +29,26 @@ macro_rules! families {
         }
     )* };
 }
-families! { memory futex time limits process exec signals frames wait pidfd identity pipes files directories events pty splice }
+families! {
+    directories
+    events
+    exec
+    files
+    frames
+    futex
+    identity
+    limits
+    memory
+    pidfd
+    pipes
+    process
+    pty
+    signals
+    splice
+    sysv
+    time
+    wait
+}
 
 /// The FPU's state has another layout on an old processor.
 #[test]
