@@ -12,7 +12,11 @@
 //! Locks: `link`, `children`, `Recent` are spin locks, each taken alone. Inodes and dentries are dropped outside
 //! of them, since that may talk to a server.
 
-use super::{inode::Inode, mount::Mount};
+use super::{
+    inode::{Inode, RenameFlags},
+    inotify,
+    mount::Mount,
+};
 use crate::errno::{Errno, Result};
 use alloc::{
     boxed::Box,
@@ -193,6 +197,14 @@ impl Dentry {
         self.adopt(name, inode, until)
     }
 
+    /// A file that was made in this directory without a name.
+    pub fn unnamed(self: &Arc<Self>, inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        let name = alloc::format!("#{}", inode.id().ino);
+        let new = Dentry::make(inode, Some(self.clone()), name.as_bytes());
+        new.removed.store(true, Relaxed);
+        new
+    }
+
     /// Make `name` lead to `inode` for as long as the dentry is held, whatever the file system says.
     pub fn graft(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
         let new = Dentry::make(inode, Some(self.clone()), name);
@@ -226,8 +238,9 @@ impl Dentry {
         self.children.lock().unset(name);
     }
 
-    /// The file system has just renamed `name` here to `to_name` in `to`; `exchange`: and the other way round.
-    pub fn renamed(self: &Arc<Self>, name: &[u8], to: &Arc<Dentry>, to_name: &[u8], exchange: bool) {
+    /// The file system has just renamed `name` here to `to_name` in `to`.
+    pub fn renamed(self: &Arc<Self>, name: &[u8], to: &Arc<Dentry>, to_name: &[u8], how: RenameFlags) {
+        let exchange = how.contains(RenameFlags::EXCHANGE);
         let moved = self.known(name);
         let other = to.known(to_name);
         self.forget(name);
@@ -242,7 +255,7 @@ impl Dentry {
                 other.is_gone();
             }
         }
-        if !exchange {
+        if !exchange && !how.contains(RenameFlags::WHITEOUT) {
             self.learn(name, None, crate::clock::monotonic().saturating_add(self.inode.lookup_ttl()));
         }
     }
@@ -283,6 +296,9 @@ impl Children {
 impl Drop for Dentry {
     fn drop(&mut self) {
         let me: *const Dentry = self;
+        if *self.removed.get_mut() && inotify::active() {
+            inotify::gone(&self.inode);
+        }
         let link = self.link.get_mut();
         let mut next = link.parent.take();
         if let Some(parent) = &next {

@@ -8,7 +8,8 @@
 //! Lock order: offset > write lock of the inode > whatever the file system has.
 
 use super::{
-    inode::{Inode, Kind, OpenMode, Stat},
+    inode::{Inode, Kind, OpenMode, Stat, Writing},
+    inotify,
     iobuf::{Sink, Source},
     lock::SleepLock,
     locks,
@@ -118,6 +119,8 @@ pub struct File {
     id: u64,
     /// Who hears of changes by signal, once somebody was named.
     owner: Once<Arc<Owner>>,
+    /// Nobody can run what is being written.
+    _writing: Option<Writing>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -135,11 +138,14 @@ impl File {
         if !crate::mem::headroom(4096) {
             return Err(Errno::ENFILE);
         }
+        let mode = open_mode(flags);
+        let writing = if mode.write { Some(Writing::new(place.inode())?) } else { None };
         COUNT.fetch_add(1, Relaxed);
         Ok(Arc::new(File {
             ops,
             place,
-            mode: open_mode(flags),
+            mode,
+            _writing: writing,
             flags: AtomicU32::new(flags & !OPEN_ONLY),
             offset: AtomicU64::new(0),
             offset_lock: SleepLock::new(),
@@ -232,6 +238,12 @@ impl File {
         if !self.mode.read || self.is_path_only() {
             return Err(Errno::EBADF);
         }
+        let result = self.read_some(at, to, how);
+        self.tell(result, inotify::ACCESS)
+    }
+
+    #[inline(always)]
+    fn read_some(&self, at: Option<u64>, to: &mut Sink<'_>, how: How) -> Result<usize> {
         if !self.ops.seekable() {
             if at.is_some() {
                 return Err(Errno::ESPIPE);
@@ -254,11 +266,26 @@ impl File {
         to.outcome(result)
     }
 
+    /// Tell who watches the file that so many bytes of it were read or written.
+    #[inline]
+    fn tell(&self, result: Result<usize>, what: u32) -> Result<usize> {
+        if inotify::active() && result.is_ok_and(|n| n > 0) {
+            inotify::fire(&self.place, what);
+        }
+        result
+    }
+
     /// `write(2)` if `at` is `None`, else `pwrite(2)`. With `append` both write at the end, as on Linux.
     pub fn write_how(&self, at: Option<u64>, from: &mut Source<'_>, how: How, append: bool) -> Result<usize> {
         if !self.mode.write || self.is_path_only() {
             return Err(Errno::EBADF);
         }
+        let result = self.write_some(at, from, how, append);
+        self.tell(result, inotify::MODIFY)
+    }
+
+    #[inline(always)]
+    fn write_some(&self, at: Option<u64>, from: &mut Source<'_>, how: How, append: bool) -> Result<usize> {
         if !self.ops.seekable() {
             if at.is_some() {
                 return Err(Errno::ESPIPE);
@@ -333,8 +360,8 @@ impl File {
         let _one = self.offset_lock.lock();
         let to = match whence {
             abi::SEEK_SET => offset,
-            abi::SEEK_CUR => (self.offset() as i64).checked_add(offset).ok_or(Errno::EOVERFLOW)?,
-            abi::SEEK_END => (self.ops.size()? as i64).checked_add(offset).ok_or(Errno::EOVERFLOW)?,
+            abi::SEEK_CUR => (self.offset() as i64).checked_add(offset).ok_or(Errno::EINVAL)?,
+            abi::SEEK_END => (self.ops.size()? as i64).checked_add(offset).ok_or(Errno::EINVAL)?,
             abi::SEEK_DATA | abi::SEEK_HOLE => {
                 let at = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
                 self.ops.seek_data(at, whence == abi::SEEK_HOLE)? as i64
@@ -350,6 +377,9 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         locks::release_file(self);
+        if inotify::active() && !self.is_path_only() {
+            inotify::closed(&self.place, self.mode.write);
+        }
         if self.mode.write {
             self.ops.closed();
         }

@@ -10,6 +10,7 @@ use super::{cred::Cred, file::FileOps, lock::SleepLock};
 use crate::errno::{Errno, Result};
 use alloc::{sync::Arc, vec::Vec};
 use core::any::Any;
+use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use hafez_mm::Object;
 
 /// Which file, on the whole machine.
@@ -171,7 +172,7 @@ pub struct OpenMode {
 bitflags::bitflags! {
     /// `renameat2(2)`.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct RenameFlags: u32 { const NOREPLACE = 1; const EXCHANGE = 2; }
+    pub struct RenameFlags: u32 { const NOREPLACE = 1; const EXCHANGE = 2; const WHITEOUT = 4; }
 }
 
 /// A file, directory, link or device. What an implementation leaves out answers as Linux does for a file system without it.
@@ -198,6 +199,10 @@ pub trait Inode: Any + Send + Sync {
     fn lookup(&self, _name: &[u8]) -> Result<Arc<dyn Inode>> {
         Err(Errno::ENOTDIR)
     }
+    /// Whether a name that is not there is an error even to who wants to make it, as in `/proc`.
+    fn only_known_names(&self) -> bool {
+        false
+    }
     /// For how many ns an answer of `lookup` may be reused (also "no such file"). For ever where nobody else can change
     /// the directory; 0 where its entries come and go by themselves.
     fn lookup_ttl(&self) -> u64 {
@@ -208,8 +213,8 @@ pub trait Inode: Any + Send + Sync {
         // The two that Linux says for a directory that can have no new files, or no other new things.
         Err(if new.node == NewKind::File { Errno::EACCES } else { Errno::EPERM })
     }
-    /// A regular file with no name in this directory's file system (O_TMPFILE).
-    fn create_unnamed(&self, _new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+    /// A regular file with no name in this directory's file system (O_TMPFILE); `linkable`: it may be given one later, once.
+    fn create_unnamed(&self, _new: &NewNode<'_>, _linkable: bool) -> Result<Arc<dyn Inode>> {
         Err(Errno::EOPNOTSUPP)
     }
     /// A second name for `target`, which is of the same file system (same `dev`) and no directory.
@@ -273,6 +278,32 @@ pub trait Inode: Any + Send + Sync {
     fn punch(&self, _from: u64, _to: u64) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
     }
+    /// `fallocate(2)`: room for these bytes, which reads as zero; writing them will not fail for want of it. `from` and `to` may lie
+    /// past the end, which stays where it is.
+    fn reserve(&self, _from: u64, _to: u64) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// Who writes the file, or runs it: of regular files.
+    fn writers(&self) -> Option<&Writers> {
+        None
+    }
+
+    // Extended attributes; names with their prefix. What goes for every file system, `xattr` has seen to.
+
+    fn xattr(&self, _name: &[u8]) -> Result<Vec<u8>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    fn set_xattr(&self, _name: &[u8], _value: &[u8], _flags: u32) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    fn remove_xattr(&self, _name: &[u8]) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// All names, each with a NUL behind it.
+    fn xattrs(&self) -> Result<Vec<u8>> {
+        Err(Errno::EOPNOTSUPP)
+    }
+
     /// `fsync(2)`: everything is on stable storage when it returns.
     fn sync(&self, _data_only: bool) -> Result<()> {
         Ok(())
@@ -303,5 +334,38 @@ pub trait Inode: Any + Send + Sync {
     /// Whether contents may be written, or mapped shared and writable, in spite of seals.
     fn check_unsealed(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+/// How many have a file open for writing; or, below zero, how many run it as their program. It is never both: `ETXTBSY`.
+#[derive(Default)]
+pub struct Writers(AtomicI32);
+
+/// One who writes a file, or (`RUNS`) keeps others from writing it.
+pub struct Claim<const RUNS: bool>(Arc<dyn Inode>);
+
+/// Writes a file.
+pub type Writing = Claim<false>;
+/// Runs a file.
+pub type Running = Claim<true>;
+
+impl<const RUNS: bool> Claim<RUNS> {
+    const STEP: i32 = if RUNS { -1 } else { 1 };
+
+    /// `ETXTBSY` where the other kind has it; nothing to claim in what is no regular file.
+    pub fn new(inode: &Arc<dyn Inode>) -> Result<Self> {
+        if let Some(Writers(count)) = inode.writers() {
+            let free = |n: i32| (n.signum() != -Self::STEP).then_some(n + Self::STEP);
+            count.fetch_update(Relaxed, Relaxed, free).map_err(|_| Errno::ETXTBSY)?;
+        }
+        Ok(Claim(inode.clone()))
+    }
+}
+
+impl<const RUNS: bool> Drop for Claim<RUNS> {
+    fn drop(&mut self) {
+        if let Some(Writers(count)) = self.0.writers() {
+            count.fetch_sub(Self::STEP, Relaxed);
+        }
     }
 }

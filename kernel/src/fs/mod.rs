@@ -25,6 +25,7 @@ pub mod epoll;
 pub mod eventfd;
 pub mod file;
 pub mod inode;
+pub mod inotify;
 pub mod iobuf;
 pub mod lock;
 pub mod locks;
@@ -40,6 +41,7 @@ pub mod synth;
 pub mod sys;
 pub mod tmpfs;
 pub mod tty;
+pub mod xattr;
 
 pub use cred::Cred;
 pub use file::File;
@@ -73,7 +75,14 @@ pub fn start(host: Arc<dyn Inode>, proc: Arc<dyn Inode>, writable: Vec<Writable>
     dentry::set_limit(crate::mem::memory().stats().total);
     let root = Mount::new(host, None, "9p", b"root", true).root();
     let root = ROOT.call_once(|| root).clone();
-    let all = Walker { root: root.clone(), cwd: root.clone(), cred: Arc::new(Cred::default()), umask: 0 };
+    let all = Walker {
+        root: root.clone(),
+        cwd: root.clone(),
+        cred: Arc::new(Cred::default()),
+        umask: 0,
+        limits: Default::default(),
+        beneath: None,
+    };
     mount_on(&all, b"/proc", proc, "proc", b"proc")?;
     mount_on(&all, b"/sys", sys::tree(), "sysfs", b"sysfs")?;
     mount_on(&all, b"/dev", dev::tree(), "devtmpfs", b"udev")?;

@@ -5,9 +5,10 @@
 
 use super::{
     cred::want,
-    dentry::{self, Dentry},
+    dentry,
     file::{File, OpenDir, PathOnly, open_mode},
-    inode::{Inode, Kind, NewKind, NewNode, RenameFlags, SetAttr, Stat},
+    inode::{Inode, Kind, NewKind, NewNode, RenameFlags, SetAttr, Stat, Writing},
+    inotify,
     lock::SleepLock,
     path::{Last, Location, Walker},
 };
@@ -55,7 +56,7 @@ impl Walker {
 
     /// O_TMPFILE: a file without a name.
     fn open_temporary(&self, base: &Location, path: &[u8], flags: u32, mode: u32) -> Result<Arc<File>> {
-        if flags & abi::O_DIRECTORY == 0 || !open_mode(flags).write {
+        if flags & (abi::O_DIRECTORY | abi::O_CREAT) != abi::O_DIRECTORY || !open_mode(flags).write {
             return Err(Errno::EINVAL);
         }
         let dir = self.resolve(base, path, true)?;
@@ -65,10 +66,10 @@ impl Walker {
         dir.mount.check_writable()?;
         dir.inode().permission(&self.cred, want::WRITE | want::EXEC)?;
         let new = self.new_node(&dir, NewKind::File, mode)?;
-        let inode = dir.inode().create_unnamed(&new)?;
+        let inode = dir.inode().create_unnamed(&new, flags & abi::O_EXCL == 0)?;
         let ops = inode.clone().open(open_mode(flags))?;
-        let dentry = Dentry::root(inode, b"/ (deleted)");
-        File::new(ops, Location { mount: dir.mount, dentry }, flags & !abi::__O_TMPFILE & !abi::O_DIRECTORY)
+        let dentry = dir.dentry.unnamed(inode);
+        File::new(ops, Location { mount: dir.mount, dentry }, flags)
     }
 
     /// Open what is there.
@@ -95,13 +96,18 @@ impl Walker {
             self.cred.check_owner(&inode.stat()?)?;
         }
         if inode.kind() == Kind::Dir {
+            inotify::fire(&place, inotify::OPEN);
             return File::new(Arc::new(OpenDir), place, flags);
         }
+        let _writing = if changes { Some(Writing::new(&inode)?) } else { None };
         let ops = inode.clone().open(mode)?;
         if flags & abi::O_TRUNC != 0 && inode.kind() == Kind::File {
             truncate(&inode, 0)?;
+            inotify::fire(&place, inotify::MODIFY);
         }
-        File::new(ops, place, flags)
+        let file = File::new(ops, place, flags)?;
+        inotify::fire(file.place(), inotify::OPEN);
+        Ok(file)
     }
 
     fn open_new(&self, last: Last, flags: u32, mode: u32) -> Result<Arc<File>> {
@@ -120,7 +126,9 @@ impl Walker {
         };
         // Whoever makes a file may open it, whatever mode he gave it.
         let ops = place.inode().clone().open(open_mode(flags))?;
-        File::new(ops, place, flags)
+        let file = File::new(ops, place, flags)?;
+        inotify::fire(file.place(), inotify::OPEN);
+        Ok(file)
     }
 
     fn new_node<'a>(&self, dir: &Location, node: NewKind<'a>, mode: u32) -> Result<NewNode<'a>> {
@@ -138,10 +146,14 @@ impl Walker {
 
     /// Make a node in a directory where it is known not to be.
     fn make(&self, dir: &Location, name: &[u8], node: NewKind<'_>, mode: u32) -> Result<Location> {
+        if dir.inode().only_known_names() {
+            return Err(Errno::ENOENT);
+        }
         dir.mount.check_writable()?;
         self.may_change(dir)?;
         let new = self.new_node(dir, node, mode)?;
         let inode = dir.inode().create(name, &new)?;
+        inotify::fire_entry(dir, name, inotify::CREATE, node == NewKind::Dir);
         Ok(Location { mount: dir.mount.clone(), dentry: dir.dentry.created(name, inode) })
     }
 
@@ -181,6 +193,9 @@ impl Walker {
             Err(Errno::ENOENT) => {}
             Err(e) => return Err(e),
         }
+        if last.dir.inode().only_known_names() {
+            return Err(Errno::ENOENT);
+        }
         if !Arc::ptr_eq(&target.mount, &last.dir.mount) {
             return Err(Errno::EXDEV);
         }
@@ -192,6 +207,8 @@ impl Walker {
         self.may_link(target)?;
         last.dir.inode().link(name, target.inode())?;
         last.dir.dentry.created(name, target.inode().clone());
+        inotify::fire_self(target.inode(), inotify::ATTRIB);
+        inotify::fire_entry(&last.dir, name, inotify::CREATE, false);
         Ok(())
     }
 
@@ -222,7 +239,10 @@ impl Walker {
             return Err(Errno::EISDIR);
         }
         last.dir.inode().unlink(name)?;
+        inotify::fire_self(victim.inode(), inotify::ATTRIB);
         last.dir.dentry.deleted(name);
+        drop(victim);
+        inotify::fire_entry(&last.dir, name, inotify::DELETE, false);
         Ok(())
     }
 
@@ -246,6 +266,8 @@ impl Walker {
         }
         last.dir.inode().rmdir(name)?;
         last.dir.dentry.deleted(name);
+        drop(victim);
+        inotify::fire_entry(&last.dir, name, inotify::DELETE, true);
         Ok(())
     }
 
@@ -264,8 +286,11 @@ impl Walker {
 
     /// `renameat2(2)`.
     pub fn rename(&self, from: (&Location, &[u8]), to: (&Location, &[u8]), how: RenameFlags) -> Result<()> {
-        if how.contains(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
+        if how.contains(RenameFlags::EXCHANGE) && how != RenameFlags::EXCHANGE {
             return Err(Errno::EINVAL);
+        }
+        if how.contains(RenameFlags::WHITEOUT) && !self.cred.is_root() {
+            return Err(Errno::EPERM);
         }
         let from = self.resolve_last(from.0, from.1)?;
         let to = self.resolve_last(to.0, to.1)?;
@@ -288,8 +313,15 @@ impl Walker {
             return Ok(());
         }
         from.dir.inode().rename(name, to.dir.inode(), to_name, how)?;
-        let exchange = how.contains(RenameFlags::EXCHANGE);
-        from.dir.dentry.renamed(name, &to.dir.dentry, to_name, exchange);
+        from.dir.dentry.renamed(name, &to.dir.dentry, to_name, how);
+        inotify::fire_move(&from.dir, name, &to.dir, to_name, &moved);
+        if let Some(target) = target {
+            if how.contains(RenameFlags::EXCHANGE) {
+                inotify::fire_move(&to.dir, to_name, &from.dir, name, &target);
+            } else {
+                inotify::fire_self(target.inode(), inotify::ATTRIB);
+            }
+        }
         Ok(())
     }
 
@@ -336,7 +368,10 @@ impl Walker {
         }
         place.mount.check_writable()?;
         place.inode().permission(&self.cred, want::WRITE)?;
-        truncate(place.inode(), size)
+        let _writing = Writing::new(place.inode())?;
+        truncate(place.inode(), size)?;
+        inotify::fire(place, inotify::MODIFY);
+        Ok(())
     }
 
     /// `chmod(2)`.
@@ -351,7 +386,9 @@ impl Walker {
         if !self.cred.is_root() && !self.cred.in_group(stat.gid) {
             mode &= !abi::S_ISGID;
         }
-        place.inode().setattr(&SetAttr { mode: Some(mode), ..SetAttr::default() })
+        place.inode().setattr(&SetAttr { mode: Some(mode), ..SetAttr::default() })?;
+        inotify::fire(place, inotify::ATTRIB);
+        Ok(())
     }
 
     /// `chown(2)`; `None` leaves one as it is.
@@ -365,7 +402,9 @@ impl Walker {
         if !may {
             return Err(Errno::EPERM);
         }
-        place.inode().setattr(&SetAttr { uid, gid, mode: without_suid(&stat), ..SetAttr::default() })
+        place.inode().setattr(&SetAttr { uid, gid, mode: without_suid(&stat), ..SetAttr::default() })?;
+        inotify::fire(place, inotify::ATTRIB);
+        Ok(())
     }
 }
 

@@ -8,6 +8,9 @@
 //!   ..       up; from the root of a mount first to the directory that it covers; never above the root
 //!   link     its text takes the name's place, at most 40 times in one walk; or the file says itself where it leads
 //! ```
+//!
+//! `openat2(2)` can put [`Limits`] on a walk: no way out of a directory, no links, no other mount. "Out" is also where a
+//! directory on the way was moved out meanwhile: so after each `..` the place must still be below the beginning.
 
 use super::{
     cred::{Cred, want},
@@ -18,6 +21,18 @@ use super::{
 use crate::errno::{Errno, Result};
 use alloc::{sync::Arc, vec::Vec};
 use hafez_mm::lock::Mutex;
+
+bitflags::bitflags! {
+    /// `RESOLVE_*`: what a walk may not do.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct Limits: u32 {
+        const NO_XDEV = 1;
+        const NO_MAGICLINKS = 2;
+        const NO_SYMLINKS = 4;
+        const BENEATH = 8;
+        const IN_ROOT = 16;
+    }
+}
 
 /// The longest name.
 pub const NAME_MAX: usize = 255;
@@ -154,7 +169,8 @@ impl FsContext {
     /// One who walks for `cred` from here.
     pub fn walker(&self, cred: Arc<Cred>) -> Walker {
         let p = self.0.lock();
-        Walker { root: p.root.clone(), cwd: p.cwd.clone(), cred, umask: p.umask }
+        let (root, cwd) = (p.root.clone(), p.cwd.clone());
+        Walker { root, cwd, cred, umask: p.umask, limits: Limits::default(), beneath: None }
     }
 }
 
@@ -165,6 +181,9 @@ pub struct Walker {
     pub cwd: Location,
     pub cred: Arc<Cred>,
     pub umask: u32,
+    pub limits: Limits,
+    /// With `Limits::BENEATH` or `IN_ROOT`: where the walk began.
+    pub beneath: Option<Location>,
 }
 
 /// The end of a path that may not exist: a name in a directory.
@@ -187,6 +206,16 @@ impl Last {
 }
 
 impl Walker {
+    /// The same, limited, for one walk from `base`.
+    pub fn limited(&self, limits: Limits, base: &Location) -> Walker {
+        let scoped = limits.intersects(Limits::BENEATH | Limits::IN_ROOT);
+        let mut limited = Walker { limits, beneath: scoped.then(|| base.clone()), ..self.clone() };
+        if limits.contains(Limits::IN_ROOT) {
+            limited.root = base.clone();
+        }
+        limited
+    }
+
     /// Where a path begins that is not given a directory.
     pub fn start(&self, path: &[u8]) -> Location {
         if path.first() == Some(&b'/') { self.root.clone() } else { self.cwd.clone() }
@@ -227,7 +256,7 @@ impl Walker {
                     if last.slash {
                         text.push(b'/');
                     }
-                    last = self.last(&last.dir.clone(), &text, &mut links)?;
+                    last = self.last_of_link(&last.dir, &text, &mut links)?;
                 }
             }
         }
@@ -244,7 +273,7 @@ impl Walker {
                     }
                     Target::Text(text) => {
                         let slash = last.slash;
-                        last = self.last(&last.dir.clone(), &text, links)?;
+                        last = self.last_of_link(&last.dir, &text, links)?;
                         last.slash |= slash;
                     }
                 }
@@ -254,12 +283,24 @@ impl Walker {
         }
     }
 
+    /// As `last`, for the text of a link that was found in `dir`.
+    fn last_of_link(&self, dir: &Location, text: &[u8], links: &mut u32) -> Result<Last> {
+        if text.first() == Some(&b'/') && !self.limits.is_empty() {
+            self.check_jump(dir)?;
+        }
+        self.last(dir, text, links)
+    }
+
     /// Walk all but the last name.
     fn last(&self, base: &Location, path: &[u8], links: &mut u32) -> Result<Last> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
-        let mut at = if path[0] == b'/' { self.root.clone() } else { base.clone() };
+        let mut at = match path[0] {
+            b'/' if self.limits.contains(Limits::BENEATH) => return Err(Errno::EXDEV),
+            b'/' => self.root.clone(),
+            _ => base.clone(),
+        };
         let mut rest = path.to_vec();
         let mut pos = 0;
         loop {
@@ -289,6 +330,7 @@ impl Walker {
                 Target::Place(place) => at = place,
                 Target::Text(mut text) => {
                     if text.first() == Some(&b'/') {
+                        self.check_jump(&at)?;
                         at = self.root.clone();
                     }
                     text.extend_from_slice(&rest[pos..]);
@@ -307,10 +349,37 @@ impl Walker {
         self.may_search(dir)?;
         match name {
             b"" | b"." => Ok(dir.clone()),
-            b".." => Ok(dir.parent(&self.root)),
+            b".." if self.limits.is_empty() => Ok(dir.parent(&self.root)),
+            b".." => self.limited_parent(dir),
             _ if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
-            _ => dir.child(name),
+            _ if self.limits.is_empty() => dir.child(name),
+            _ => self.check_mount(dir, dir.child(name)?),
         }
+    }
+
+    fn limited_parent(&self, dir: &Location) -> Result<Location> {
+        let start = self.beneath.as_ref();
+        if start.is_some_and(|start| dir.same(start)) {
+            return if self.limits.contains(Limits::BENEATH) { Err(Errno::EXDEV) } else { Ok(dir.clone()) };
+        }
+        let parent = dir.parent(&self.root);
+        if start.is_some_and(|start| parent.path_from(start).is_none()) {
+            return Err(Errno::EAGAIN);
+        }
+        self.check_mount(dir, parent)
+    }
+
+    fn check_mount(&self, from: &Location, to: Location) -> Result<Location> {
+        let other = !Arc::ptr_eq(&from.mount, &to.mount);
+        if other && self.limits.contains(Limits::NO_XDEV) { Err(Errno::EXDEV) } else { Ok(to) }
+    }
+
+    /// A link leads from `at` to the root.
+    fn check_jump(&self, at: &Location) -> Result<()> {
+        if self.limits.contains(Limits::BENEATH) {
+            return Err(Errno::EXDEV);
+        }
+        self.check_mount(at, self.root.clone()).map(|_| ())
     }
 
     fn may_search(&self, dir: &Location) -> Result<()> {
@@ -322,8 +391,17 @@ impl Walker {
         if *links > MAX_LINKS {
             return Err(Errno::ELOOP);
         }
+        if self.limits.contains(Limits::NO_SYMLINKS) {
+            return Err(Errno::ELOOP);
+        }
         if let Some(place) = link.inode().follow() {
-            return place.map(Target::Place);
+            if self.limits.contains(Limits::NO_MAGICLINKS) {
+                return Err(Errno::ELOOP);
+            }
+            if self.beneath.is_some() {
+                return Err(Errno::EXDEV);
+            }
+            return self.check_mount(link, place?).map(Target::Place);
         }
         let text = link.inode().readlink()?;
         if text.is_empty() { Err(Errno::ENOENT) } else { Ok(Target::Text(text)) }

@@ -252,6 +252,9 @@ impl Inode for SynthInode {
         let id = InodeId { dev: self.id.dev, ino: number(self.id.ino, name) };
         Ok(Arc::new(SynthInode { entry, id, parent: self.id.ino, magic: self.magic }))
     }
+    fn only_known_names(&self) -> bool {
+        self.magic == abi::PROC_SUPER_MAGIC
+    }
     fn lookup_ttl(&self) -> u64 {
         match &self.entry.node {
             Node::Dir(dir) if !dir.is_dynamic() => u64::MAX,

@@ -18,6 +18,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::cred::{Cred, want};
 use crate::fs::file::{File, open_mode};
 use crate::fs::inode::Kind;
+use crate::fs::inode::Running;
 use crate::fs::path::{Location, Walker};
 use crate::mem;
 use crate::mem::memory;
@@ -97,6 +98,8 @@ fn open(walker: &Walker, place: Location) -> Result<Arc<File>> {
         _ => return Err(Errno::EACCES),
     }
     inode.permission(&walker.cred, want::EXEC)?;
+    // Not while it is being written.
+    let _running = Running::new(&inode)?;
     let ops = inode.open(open_mode(abi::O_RDONLY))?;
     File::new(ops, place, abi::O_RDONLY)
 }
@@ -245,6 +248,7 @@ fn build(
     memory().set_heap(space, VirtAddr(heap));
     image.set_layout(Arc::new(Layout {
         place: Some(file.place().clone()),
+        _running: Some(Running::new(file.inode())?),
         args: stack.args,
         env: stack.env,
         auxv: stack.aux,

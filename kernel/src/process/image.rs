@@ -4,6 +4,7 @@
 //! image owns the space and the account that its frames are charged to; when the last task lets go of it, both end.
 //! Others (`/proc`) hold it only for as long as they look.
 
+use crate::fs::inode::Running;
 use crate::fs::path::Location;
 use crate::mem::memory;
 use alloc::boxed::Box;
@@ -17,6 +18,8 @@ use hafez_mm::{AccountId, MmError, Space};
 pub struct Layout {
     /// The program's file.
     pub place: Option<Location>,
+    /// Nobody can write that while it runs.
+    pub _running: Option<Running>,
     /// Where the argument strings begin and end.
     pub args: (u64, u64),
     /// Where the environment strings begin and end.

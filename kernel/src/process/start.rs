@@ -153,7 +153,14 @@ fn first_program(start: Start) -> core::result::Result<(), Failure> {
         // One that this kernel does not know, or that makes no sense, stays as it is.
         let _ = limits.set(l.resource, Limit { soft: l.soft.min(most), hard: l.hard.min(most) }, true);
     }
-    let mut walker = Walker { root: root.clone(), cwd: root.clone(), cred: cred.clone(), umask: start.umask };
+    let mut walker = Walker {
+        root: root.clone(),
+        cwd: root.clone(),
+        cred: cred.clone(),
+        umask: start.umask,
+        limits: Default::default(),
+        beneath: None,
+    };
     walker.cwd = walker.resolve(&root, &start.cwd, true).map_err(|e| {
         failed(format!("working directory {}: {}", String::from_utf8_lossy(&start.cwd), words(e)))
     })?;
@@ -203,6 +210,7 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
     fs::tty::job::set_processes(&super::terminal::OfTerminals);
     net::set_caller(sender);
     fs::poll::set_sender(signal_io);
+    fs::tmpfs::set_mapped(table::can_write);
     fs::start(root, proc::root(), writable).map_err(|e| failed(format!("files: {}", words(e))))
 }
 

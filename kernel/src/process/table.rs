@@ -261,6 +261,18 @@ pub fn group_and_session(pid: Pid) -> Result<(Pid, Pid)> {
     TABLE.lock().nodes.get(&pid).map(|n| (n.group, n.session)).ok_or(Errno::ESRCH)
 }
 
+/// Whether some process can write an object of this number through a shared mapping.
+pub(super) fn can_write(object: u32) -> bool {
+    let images = processes().into_iter().filter_map(|p| p.any_task()?.image());
+    images.into_iter().any(|image| {
+        let mut found = false;
+        image.space().for_each_region(&mut |region| {
+            found |= region.object == Some(object) && region.shared && region.may_write;
+        });
+        found
+    })
+}
+
 /// The session of a group, if there is such a group.
 pub(super) fn session_of_group(group: Pid) -> Option<Pid> {
     TABLE.lock().nodes.values().find(|n| n.group == group).map(|n| n.session)

@@ -31,6 +31,8 @@ pub const CALLS: &Calls = &[
     (abi::__NR_linkat, linkat),
     (abi::__NR_symlink, symlink),
     (abi::__NR_symlinkat, symlinkat),
+    (abi::__NR_name_to_handle_at, name_to_handle_at),
+    (abi::__NR_open_by_handle_at, open_by_handle_at),
 ];
 
 const CWD: u64 = abi::AT_FDCWD as u64;
@@ -287,4 +289,32 @@ fn symlink(caller: &mut Caller) -> Result<u64> {
 fn symlinkat(caller: &mut Caller) -> Result<u64> {
     let [target, dir, path, ..] = caller.args();
     symlink_at(caller, target, dir, path)
+}
+
+/// No file system here can find a file by a number that outlives it, so there are no handles: as on Linux for such a file system,
+/// once everything else about the call has been found right.
+fn name_to_handle_at(caller: &mut Caller) -> Result<u64> {
+    /// `MAX_HANDLE_SZ`.
+    const MOST: u32 = 128;
+    let [dir, path, handle, _, flags, ..] = caller.args();
+    let flags = check_flags(flags, abi::AT_SYMLINK_FOLLOW | abi::AT_EMPTY_PATH)?;
+    let path = at::path(path)?;
+    Paths::new(caller).find(dir, &path, flags, flags & abi::AT_SYMLINK_FOLLOW != 0)?;
+    if user::read_u32(handle)? > MOST {
+        return Err(Errno::EINVAL);
+    }
+    Err(Errno::EOPNOTSUPP)
+}
+
+/// And so none can be opened.
+fn open_by_handle_at(caller: &mut Caller) -> Result<u64> {
+    let [fd, handle, ..] = caller.args();
+    if !caller.task.cred().is_root() {
+        return Err(Errno::EPERM);
+    }
+    if fd as i32 != abi::AT_FDCWD {
+        caller.task.files().get_any(fd as u32)?;
+    }
+    user::read_u32(handle)?;
+    Err(Errno::ESTALE)
 }

@@ -16,6 +16,9 @@ use linux_raw_sys::{general as abi, ioctl as request};
 /// `linux/fs.h`: the block size, as an int.
 const FIGETBSZ: u32 = 2;
 
+/// A bit that `flock` once knew.
+const LOCK_MAND: u32 = 32;
+
 pub const CALLS: &Calls = &[(abi::__NR_fcntl, fcntl), (abi::__NR_flock, flock), (abi::__NR_ioctl, ioctl)];
 
 fn fcntl(caller: &mut Caller) -> Result<u64> {
@@ -37,6 +40,7 @@ fn fcntl(caller: &mut Caller) -> Result<u64> {
             files.set_close_on_exec(fd, argument as u32 & abi::FD_CLOEXEC != 0)?;
             Ok(0)
         }
+        abi::F_GETFL if file.is_path_only() => Ok(file.flags() as u64),
         abi::F_GETFL => Ok((file.flags() | abi::O_LARGEFILE) as u64),
         _ if file.is_path_only() => Err(Errno::EBADF),
         abi::F_SETFL => set_flags(&file, argument as u32),
@@ -62,6 +66,12 @@ fn fcntl(caller: &mut Caller) -> Result<u64> {
             file.inode().add_seals(argument as u32)?;
             Ok(0)
         }
+        // Nobody has a lease; to give one up is too late, to take one is not possible.
+        abi::F_GETLEASE => Ok(abi::F_UNLCK as u64),
+        abi::F_SETLEASE if argument as u32 == abi::F_UNLCK => Err(Errno::EAGAIN),
+        // Watching directories by signal was given up for inotify.
+        abi::F_NOTIFY if argument as u32 & !abi::DN_MULTISHOT == 0 => Ok(0),
+        abi::F_NOTIFY if file.kind() != Kind::Dir => Err(Errno::ENOTDIR),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -195,6 +205,10 @@ fn flock(caller: &mut Caller) -> Result<u64> {
     let [fd, operation, ..] = caller.args();
     let file = at::file(caller, fd)?;
     let operation = operation as u32;
+    if operation & LOCK_MAND != 0 {
+        // Mandatory locks, which Linux has given up too: it takes the request and does nothing.
+        return Ok(0);
+    }
     let exclusive = match operation & !abi::LOCK_NB {
         abi::LOCK_SH => Some(false),
         abi::LOCK_EX => Some(true),

@@ -4,7 +4,8 @@ use super::at::{self, Paths, check_flags};
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
 use crate::fs::cred::want;
-use crate::fs::{self, File, Kind, Location, SetAttr, SleepLock, tmpfs};
+use crate::fs::path::Limits;
+use crate::fs::{self, File, Kind, Location, SetAttr, SleepLock, inotify, tmpfs};
 use crate::mem;
 use crate::process::run::Caller;
 use crate::process::signal::{self, SigInfo};
@@ -38,6 +39,9 @@ pub const CALLS: &Calls = &[
 /// `linux/close_range.h`.
 const CLOSE_RANGE_UNSHARE: u32 = 2;
 const CLOSE_RANGE_CLOEXEC: u32 = 4;
+
+/// Only what is cached already.
+const RESOLVE_CACHED: u64 = 32;
 
 /// Flags that `openat2` takes; `open` passes over what it does not know.
 const OPEN_FLAGS: u32 = abi::O_ACCMODE
@@ -104,11 +108,26 @@ fn openat2(caller: &mut Caller) -> Result<u64> {
     if mode != 0 && !makes {
         return Err(Errno::EINVAL);
     }
-    // Walking under restrictions is not supported; a caller that wants it must not get less.
-    if resolve != 0 {
-        return Err(Errno::ENOSYS);
+    if resolve & !(RESOLVE_CACHED | Limits::all().bits() as u64) != 0 {
+        return Err(Errno::EINVAL);
     }
-    open_at(caller, dir, path, flags as u32, mode as u32)
+    let limits = Limits::from_bits_truncate(resolve as u32);
+    let with_path = (abi::O_PATH | abi::O_DIRECTORY | abi::O_NOFOLLOW | abi::O_CLOEXEC) as u64;
+    let of_path = flags as u32 & abi::O_PATH != 0 && flags & !with_path != 0;
+    if limits.contains(Limits::BENEATH | Limits::IN_ROOT) || of_path {
+        return Err(Errno::EINVAL);
+    }
+    if resolve & RESOLVE_CACHED != 0 {
+        // What is cached is not told apart here: who asks for that opens again without.
+        return Err(Errno::EAGAIN);
+    }
+    let path = at::path(path)?;
+    let paths = Paths::new(caller);
+    let inside = limits.contains(Limits::IN_ROOT);
+    let base = paths.base(dir, if inside && !path.is_empty() { b"." } else { &path })?;
+    let walker = paths.walker.limited(limits, &base);
+    let file = walker.open(&base, &path, flags as u32, mode as u32)?;
+    at::install(caller, file, flags as u32 & abi::O_CLOEXEC != 0)
 }
 
 fn close(caller: &mut Caller) -> Result<u64> {
@@ -198,6 +217,7 @@ fn ftruncate(caller: &mut Caller) -> Result<u64> {
     }
     check_size(caller, size)?;
     fs::names::truncate(file.inode(), size)?;
+    inotify::fire(file.place(), inotify::MODIFY);
     Ok(0)
 }
 
@@ -208,6 +228,7 @@ fn fallocate(caller: &mut Caller) -> Result<u64> {
     if len == 0 {
         return Err(Errno::EINVAL);
     }
+    const HOLE: u32 = abi::FALLOC_FL_PUNCH_HOLE | abi::FALLOC_FL_KEEP_SIZE;
     let known = abi::FALLOC_FL_KEEP_SIZE | abi::FALLOC_FL_PUNCH_HOLE | abi::FALLOC_FL_ZERO_RANGE;
     let mode = mode as u32;
     if mode & !known != 0 {
@@ -223,20 +244,25 @@ fn fallocate(caller: &mut Caller) -> Result<u64> {
         _ => return Err(Errno::ENODEV),
     }
     let end = offset.checked_add(len).filter(|e| *e <= fs::cache::MAX_SIZE).ok_or(Errno::EFBIG)?;
-    let keep = mode & abi::FALLOC_FL_KEEP_SIZE != 0;
+    let inode = file.inode();
+    let _one = inode.write_lock().map(SleepLock::lock);
     let size = file.ops().size()?;
-    let _one = file.inode().write_lock().map(SleepLock::lock);
-    match mode & !abi::FALLOC_FL_KEEP_SIZE {
-        // Memory and swap are taken when bytes are written: to promise them is to make the file long.
-        0 => {}
-        abi::FALLOC_FL_PUNCH_HOLE if keep => file.inode().punch(offset.min(size), end.min(size))?,
-        abi::FALLOC_FL_ZERO_RANGE => file.inode().punch(offset.min(size), end.min(size))?,
+    match mode {
+        abi::FALLOC_FL_KEEP_SIZE => inode.reserve(offset, end)?,
+        0 => {
+            let grows = end > size;
+            if grows {
+                check_size(caller, end)?;
+            }
+            inode.reserve(offset, end)?;
+            if grows {
+                inode.setattr(&SetAttr { size: Some(end), ..SetAttr::default() })?;
+            }
+        }
+        HOLE => inode.punch(offset.min(size), end.min(size))?,
         _ => return Err(Errno::EOPNOTSUPP),
     }
-    if end > size && !keep {
-        check_size(caller, end)?;
-        file.inode().setattr(&SetAttr { size: Some(end), ..SetAttr::default() })?;
-    }
+    inotify::fire(file.place(), inotify::MODIFY);
     Ok(0)
 }
 

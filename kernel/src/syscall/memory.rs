@@ -97,7 +97,8 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
     };
     let count = request.count()?;
     request.check_address(count)?;
-    let mut source = match &source {
+    let file = source;
+    let mut source = match &file {
         None => request.anonymous()?,
         Some(file) => request.file(file)?,
     };
@@ -131,6 +132,13 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
         memory().object_retire(&object);
     }
     let mapped = mapped?;
+    if let Some(file) = file.filter(|_| request.shared() && request.rights.contains(Rights::WRITE)) {
+        // Sealed since we looked: whoever sealed it has not seen this mapping.
+        if let Err(e) = file.inode().check_unsealed() {
+            PageRange::sized(mapped.page(), count).map(|range| memory().unmap(caller.space(), range));
+            return Err(e);
+        }
+    }
     if populate || wired {
         // What cannot be brought in now will fault later: mmap does not fail for it.
         if let Some(range) = PageRange::sized(mapped.page(), count) {

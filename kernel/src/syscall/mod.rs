@@ -23,6 +23,7 @@ mod file;
 mod foreign;
 mod futex;
 mod identity;
+mod inotify;
 mod io;
 mod limits;
 mod memory;
@@ -44,6 +45,7 @@ mod sysv;
 mod time;
 mod timers;
 mod words;
+mod xattr;
 pub use crate::process::user;
 
 /// What serves one system call.
@@ -81,6 +83,8 @@ static TABLE: [Handler; NUMBERS] = {
         dir::CALLS,
         pipe::CALLS,
         splice::CALLS,
+        xattr::CALLS,
+        inotify::CALLS,
         fcntl::CALLS,
         poll::CALLS,
         epoll::CALLS,

@@ -7,7 +7,7 @@ use crate::clock::SECOND;
 use crate::errno::{Errno, Result};
 use crate::fs::cred::want;
 use crate::fs::names::retry_stale;
-use crate::fs::{Kind, Location, SetAttr, Stat, Time};
+use crate::fs::{Kind, Location, SetAttr, Stat, Time, inotify};
 use crate::process::run::Caller;
 use linux_raw_sys::general as abi;
 
@@ -36,18 +36,6 @@ pub const CALLS: &Calls = &[
     (abi::__NR_utimes, utimes),
     (abi::__NR_futimesat, futimesat),
     (abi::__NR_utimensat, utimensat),
-    (abi::__NR_getxattr, path_xattr),
-    (abi::__NR_lgetxattr, path_xattr),
-    (abi::__NR_fgetxattr, fd_xattr),
-    (abi::__NR_setxattr, path_xattr),
-    (abi::__NR_lsetxattr, path_xattr),
-    (abi::__NR_fsetxattr, fd_xattr),
-    (abi::__NR_removexattr, path_xattr),
-    (abi::__NR_lremovexattr, path_xattr),
-    (abi::__NR_fremovexattr, fd_xattr),
-    (abi::__NR_listxattr, path_listxattr),
-    (abi::__NR_llistxattr, path_listxattr),
-    (abi::__NR_flistxattr, fd_listxattr),
 ];
 
 const CWD: u64 = abi::AT_FDCWD as u64;
@@ -351,6 +339,12 @@ fn set_times(paths: &Paths, place: &Location, atime: Want, mtime: Want) -> Resul
     };
     let set = SetAttr { atime: time(atime), mtime: time(mtime), ..SetAttr::default() };
     place.inode().setattr(&set)?;
+    let what = match (set.atime, set.mtime) {
+        (Some(_), Some(_)) => inotify::ATTRIB,
+        (Some(_), None) => inotify::ACCESS,
+        _ => inotify::MODIFY,
+    };
+    inotify::fire(place, what);
     Ok(0)
 }
 
@@ -411,6 +405,10 @@ fn utimensat(caller: &mut Caller) -> Result<u64> {
         (timespec(w[0], w[1])?, timespec(w[2], w[3])?)
     };
     let flags = check_flags(flags, abi::AT_SYMLINK_NOFOLLOW | abi::AT_EMPTY_PATH)?;
+    if atime == Want::Leave && mtime == Want::Leave {
+        // Nothing is to be done, so nothing is looked for.
+        return Ok(0);
+    }
     let paths = Paths::new(caller);
     let place = if path == 0 {
         if dir as i32 == abi::AT_FDCWD {
@@ -430,33 +428,4 @@ fn timespec(sec: u64, nsec: u64) -> Result<Want> {
         _ if nsec >= SECOND => Err(Errno::EINVAL),
         nsec => Ok(Want::At(Time { sec: sec as i64, nsec })),
     }
-}
-
-// Extended attributes: no file system here has any, so the file is looked for, and then the answer is Linux's for such a
-// file system.
-
-fn path_xattr(caller: &mut Caller) -> Result<u64> {
-    let [path, ..] = caller.args();
-    let path = at::path(path)?;
-    Paths::new(caller).find(CWD, &path, 0, false)?;
-    Err(Errno::EOPNOTSUPP)
-}
-
-fn fd_xattr(caller: &mut Caller) -> Result<u64> {
-    let [fd, ..] = caller.args();
-    at::file(caller, fd)?;
-    Err(Errno::EOPNOTSUPP)
-}
-
-fn path_listxattr(caller: &mut Caller) -> Result<u64> {
-    let [path, ..] = caller.args();
-    let path = at::path(path)?;
-    Paths::new(caller).find(CWD, &path, 0, false)?;
-    Ok(0)
-}
-
-fn fd_listxattr(caller: &mut Caller) -> Result<u64> {
-    let [fd, ..] = caller.args();
-    at::file(caller, fd)?;
-    Ok(0)
 }

@@ -138,6 +138,8 @@ pub struct RegionInfo {
     pub range: PageRange,
     pub rights: Rights,
     pub shared: bool,
+    /// It is, or can be made, writable.
+    pub may_write: bool,
     /// The number of the object behind it, if any, and the byte of it that the first page begins with.
     pub object: Option<u32>,
     pub offset: u64,
@@ -156,6 +158,7 @@ impl From<&Region> for RegionInfo {
             range: region.range,
             rights: region.rights,
             shared: region.is_shared(),
+            may_write: region.max_rights.contains(Rights::WRITE),
             object,
             offset: first * crate::PAGE_SIZE as u64,
             label: region.label.clone(),

@@ -11,6 +11,7 @@ use crate::drivers::p9::{CallError, Channel, Data, FRAMES_MAX};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{DirEntry, Kind, SetAttr, Stat, StatFs, Time};
 use crate::fs::lock::SleepLock;
+use crate::fs::xattr;
 use crate::mem::memory;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -340,6 +341,61 @@ impl Fid {
         text[..begin.len()].copy_from_slice(begin);
         bounce.read(0, &mut text[begin.len()..]).ok_or(Errno::EIO)?;
         Ok(text)
+    }
+
+    /// The value of an extended attribute; without a name: the list of all names.
+    pub fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        let id = self.client.new_id();
+        let mut room = [0; HEADER + 8];
+        let message = Message::new(op::XATTRWALK).u32(self.id).u32(id).string(name);
+        let size = self.client.ask(message, &mut room)?.u64()?;
+        let fid = Fid { client: self.client, id };
+        let size = usize::try_from(size).ok().filter(|n| *n <= xattr::SIZE_MAX).ok_or(Errno::E2BIG)?;
+        let mut value = Vec::new();
+        value.try_reserve_exact(size).map_err(|_| Errno::ENOMEM)?;
+        value.resize(size, 0);
+        let bounce = &self.client.bounce;
+        let _mine = bounce.lock.lock();
+        let mut done = 0;
+        while done < size {
+            let got = fid.read_frames(done as u64, &bounce.frames())?.min(size - done);
+            if got == 0 {
+                return Err(Errno::EIO);
+            }
+            bounce.read(0, &mut value[done..done + got]).ok_or(Errno::EIO)?;
+            done += got;
+        }
+        Ok(value)
+    }
+
+    /// Set an extended attribute; without a value, take it away.
+    pub fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        let fid = self.twin()?;
+        let mut room = [0; ERROR_BYTES];
+        let message =
+            Message::new(op::XATTRCREATE).u32(fid.id).string(name).u64(value.len() as u64).u32(flags);
+        command!(self.client, message, &mut room)?;
+        let bounce = &self.client.bounce;
+        {
+            let _mine = bounce.lock.lock();
+            let mut done = 0;
+            while done < value.len() {
+                let piece = &value[done..value.len().min(done + Bounce::BYTES)];
+                bounce.write(piece);
+                match fid.write_frames(done as u64, &bounce.frames(), piece.len())? {
+                    0 => return Err(Errno::EIO),
+                    n => done += n,
+                }
+            }
+        }
+        fid.close()
+    }
+
+    /// Give the name back, and hear how that went: for an attribute, that is when it is set.
+    fn close(self) -> Result<()> {
+        let fid = core::mem::ManuallyDrop::new(self);
+        let mut room = [0; ERROR_BYTES];
+        command!(fid.client, Message::new(op::CLUNK).u32(fid.id), &mut room).map(|_| ())
     }
 
     /// The next entries of this open directory, from the cursor on. `emit` says `false` when it wants no more.

@@ -51,6 +51,7 @@ pub struct P9Inode {
     object: Mutex<Option<Arc<Object>>>,
     opening: SleepLock,
     writing: SleepLock,
+    writers: Writers,
 }
 
 struct State {
@@ -119,6 +120,7 @@ impl P9Inode {
             object: Mutex::new(None),
             opening: SleepLock::new(),
             writing: SleepLock::new(),
+            writers: Writers::default(),
         });
         Ok(share.table.insert(inode))
     }
@@ -541,6 +543,32 @@ impl Inode for P9Inode {
 
     fn written(&self) {
         self.state.lock().changed = Some(Time::now());
+    }
+
+    fn writers(&self) -> Option<&Writers> {
+        (self.kind == Kind::File).then_some(&self.writers)
+    }
+
+    fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.name().xattr(name)
+    }
+    fn xattrs(&self) -> Result<Vec<u8>> {
+        // Of the server's form: the list is the value of the attribute without a name.
+        self.name().xattr(b"")
+    }
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        if value.is_empty() {
+            // To the server that means to take it away.
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.name().set_xattr(name, value, flags)?;
+        self.outdated();
+        Ok(())
+    }
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.name().set_xattr(name, b"", crate::fs::xattr::REPLACE)?;
+        self.outdated();
+        Ok(())
     }
 
     fn sync(&self, data_only: bool) -> Result<()> {

@@ -22,6 +22,8 @@ pub mod op {
     pub const READLINK: u8 = 22;
     pub const GETATTR: u8 = 24;
     pub const SETATTR: u8 = 26;
+    pub const XATTRWALK: u8 = 30;
+    pub const XATTRCREATE: u8 = 32;
     pub const READDIR: u8 = 40;
     pub const FSYNC: u8 = 50;
     pub const LINK: u8 = 70;

@@ -1,6 +1,6 @@
 //! What the rest of the kernel asks of a file of a tmpfs.
 
-use super::{Body, Node};
+use super::{Body, Node, reserve};
 use crate::{
     errno::{Errno, Result},
     fs::{
@@ -8,7 +8,8 @@ use crate::{
         dev,
         file::FileOps,
         inode::{
-            DirEntry, Inode, InodeId, Kind, NewNode, OpenMode, RenameFlags, SetAttr, Stat, StatFs, Time,
+            DirEntry, Inode, InodeId, Kind, NewKind, NewNode, OpenMode, RenameFlags, SetAttr, Stat, StatFs,
+            Time, Writers,
         },
         lock::SleepLock,
     },
@@ -16,7 +17,7 @@ use crate::{
 };
 use alloc::{sync::Arc, vec::Vec};
 use core::any::Any;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use hafez_mm::{Object, PAGE_SIZE};
 use linux_raw_sys::general as abi;
 
@@ -41,7 +42,7 @@ impl Inode for Node {
     fn stat(&self) -> Result<Stat> {
         let attr = *self.attr.lock();
         let (size, pages) = match &self.body {
-            Body::File { object, .. } => (object.size(), object.held()),
+            Body::File { object, ahead, .. } => (object.size(), object.held() + ahead.pages()),
             Body::Dir { names, .. } => (20 * (2 + names.lock().by_name.len() as u64), 0),
             Body::Link(target) => (target.len() as u64, 0),
             _ => (0, 0),
@@ -111,18 +112,20 @@ impl Inode for Node {
         Ok(node)
     }
 
-    fn create_unnamed(&self, new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+    fn create_unnamed(&self, new: &NewNode<'_>, linkable: bool) -> Result<Arc<dyn Inode>> {
         let node = Node::make(&self.fs, new)?;
         node.attr.lock().nlink = 0;
+        node.linkable.store(linkable, Relaxed);
         Ok(node)
     }
 
     fn link(&self, name: &[u8], target: &Arc<dyn Inode>) -> Result<()> {
         let node = Node::of(target)?;
-        if node.attr.lock().nlink == 0 {
+        if node.attr.lock().nlink == 0 && !node.linkable.load(Relaxed) {
             return Err(Errno::ENOENT);
         }
         self.insert(name, &node)?;
+        node.linkable.store(false, Relaxed);
         let now = Time::now();
         let mut attr = node.attr.lock();
         attr.nlink += 1;
@@ -167,6 +170,13 @@ impl Inode for Node {
             Some(t) if !exchange && t.is_dir() && !t.is_empty() => return Err(Errno::ENOTEMPTY),
             _ => {}
         }
+        let whiteout = match how.contains(RenameFlags::WHITEOUT) {
+            true => {
+                let device = NewKind::Device { block: false, rdev: 0 };
+                Some(Node::make(&self.fs, &NewNode { node: device, mode: 0, uid: 0, gid: 0 })?)
+            }
+            false => None,
+        };
         if target.is_some() {
             let old = to.remove(to_name)?;
             if !exchange {
@@ -175,8 +185,9 @@ impl Inode for Node {
         }
         self.remove(name)?;
         to.insert(to_name, &node)?;
-        if let Some(target) = target.filter(|_| exchange) {
-            self.insert(name, &target)?;
+        let left = target.filter(|_| exchange).or(whiteout);
+        if let Some(left) = left {
+            self.insert(name, &left)?;
         }
         node.attr.lock().ctime = Time::now();
         Ok(())
@@ -239,6 +250,31 @@ impl Inode for Node {
             _ => Ok(()),
         }
     }
+    fn reserve(&self, from: u64, to: u64) -> Result<()> {
+        self.reserve_pages(from, to)
+    }
+    fn writers(&self) -> Option<&Writers> {
+        match &self.body {
+            Body::File { writers, .. } => Some(writers),
+            _ => None,
+        }
+    }
+    fn xattr(&self, name: &[u8]) -> Result<Vec<u8>> {
+        self.xattrs.get(name)
+    }
+    fn set_xattr(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
+        self.xattrs.set(name, value, flags)?;
+        self.attr.lock().ctime = Time::now();
+        Ok(())
+    }
+    fn remove_xattr(&self, name: &[u8]) -> Result<()> {
+        self.xattrs.remove(name)?;
+        self.attr.lock().ctime = Time::now();
+        Ok(())
+    }
+    fn xattrs(&self) -> Result<Vec<u8>> {
+        Ok(self.xattrs.list())
+    }
     fn close_written(&self) -> Result<()> {
         self.recount();
         Ok(())
@@ -276,25 +312,29 @@ impl Inode for Node {
         let known = abi::F_SEAL_SEAL
             | abi::F_SEAL_SHRINK
             | abi::F_SEAL_GROW
+            | abi::F_SEAL_WRITE
             | abi::F_SEAL_FUTURE_WRITE
             | abi::F_SEAL_EXEC;
-        self.object().map_err(|_| Errno::EINVAL)?;
-        if self.seals.load(Relaxed) & abi::F_SEAL_SEAL != 0 {
-            return Err(Errno::EPERM);
-        }
-        // Whether a writable mapping exists is not known here, so the seal that promises that there is none, F_SEAL_WRITE,
-        // is refused as Linux does when one exists.
-        if seals & abi::F_SEAL_WRITE != 0 {
-            return Err(Errno::EBUSY);
-        }
         if seals & !known != 0 {
             return Err(Errno::EINVAL);
         }
-        self.seals.fetch_or(seals, Relaxed);
+        let object = self.object().map_err(|_| Errno::EINVAL)?;
+        // No write is under way while this is held.
+        let _one = self.write_lock().map(SleepLock::lock);
+        let before = self.seals.load(Relaxed);
+        if before & abi::F_SEAL_SEAL != 0 {
+            return Err(Errno::EPERM);
+        }
+        self.seals.store(before | seals, SeqCst);
+        // First the seal, then the look: who maps the file looks at the seals again when it is mapped.
+        if seals & !before & abi::F_SEAL_WRITE != 0 && reserve::is_mapped_writable(object.id()) {
+            self.seals.store(before, SeqCst);
+            return Err(Errno::EBUSY);
+        }
         Ok(())
     }
     fn check_unsealed(&self) -> Result<()> {
-        let sealed = self.seals.load(Relaxed) & (abi::F_SEAL_WRITE | abi::F_SEAL_FUTURE_WRITE) != 0;
+        let sealed = self.seals.load(SeqCst) & (abi::F_SEAL_WRITE | abi::F_SEAL_FUTURE_WRITE) != 0;
         if sealed { Err(Errno::EPERM) } else { Ok(()) }
     }
 }

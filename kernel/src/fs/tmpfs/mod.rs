@@ -13,13 +13,17 @@
 //! Nodes are dropped outside of locks, for the last drop of a file frees its object.
 
 mod inode;
+mod reserve;
+
+pub use reserve::set_mapped;
 
 use super::{
     cache, dev,
-    inode::{Inode, Kind, NewKind, NewNode, Time},
+    inode::{Inode, Kind, NewKind, NewNode, Time, Writers},
     lock::SleepLock,
     mount::Mount,
     pipe::Pipe,
+    xattr::Store,
 };
 use crate::{
     errno::{Errno, Result},
@@ -30,11 +34,12 @@ use alloc::{
     collections::BTreeMap,
     sync::{Arc, Weak},
 };
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use hafez_mm::lock::{Mutex, Once};
 use hafez_mm::{AccountId, Object, PAGE_SIZE};
 use hashbrown::HashMap;
 use linux_raw_sys::general as abi;
+use reserve::Ahead;
 
 /// What a node takes of the kernel's heap, roughly: asked for before one is made.
 const NODE_COST: usize = 2048;
@@ -64,7 +69,7 @@ struct Attr {
 }
 
 enum Body {
-    File { object: Arc<Object>, write_lock: SleepLock, charged: AtomicU64 },
+    File { object: Arc<Object>, write_lock: SleepLock, charged: AtomicU64, ahead: Ahead, writers: Writers },
     Dir { names: Mutex<Names>, parent: Mutex<Weak<Node>> },
     Link(Box<[u8]>),
     Fifo(Arc<Pipe>),
@@ -108,6 +113,9 @@ pub struct Node {
     made: Time,
     /// `F_SEAL_*`; only a memfd's ever change.
     seals: AtomicU32,
+    /// It has no name yet, and may get one (O_TMPFILE).
+    linkable: AtomicBool,
+    xattrs: Store,
 }
 
 impl TmpFs {
@@ -156,7 +164,9 @@ impl Node {
         let (kind, body) = match new.node {
             NewKind::File => {
                 let object = memory().new_object_shared(0, AccountId::KERNEL)?;
-                (Kind::File, Body::File { object, write_lock: SleepLock::new(), charged: AtomicU64::new(0) })
+                let (write_lock, charged) = (SleepLock::new(), AtomicU64::new(0));
+                let (ahead, writers) = (Ahead::default(), Writers::default());
+                (Kind::File, Body::File { object, write_lock, charged, ahead, writers })
             }
             NewKind::Dir => {
                 (Kind::Dir, Body::Dir { names: Mutex::default(), parent: Mutex::new(Weak::new()) })
@@ -187,6 +197,8 @@ impl Node {
             }),
             made: now,
             seals: AtomicU32::new(abi::F_SEAL_SEAL),
+            linkable: AtomicBool::new(false),
+            xattrs: Store::default(),
         }))
     }
 
@@ -256,7 +268,7 @@ impl Node {
     /// `ENOSPC` if page `index` is a hole and the limit is reached.
     fn charge(&self, object: &Object, charged: &AtomicU64, index: u64) -> Result<()> {
         let Some(limit) = self.fs.limit else { return Ok(()) };
-        if object.next_held(index) == Some(index) {
+        if object.next_held(index) == Some(index) || self.is_ahead(index) {
             return Ok(());
         }
         if self.fs.used.load(Relaxed) >= limit {
@@ -286,7 +298,7 @@ impl Node {
                 if size < old {
                     self.recount();
                 }
-                Ok(())
+                self.take_ahead(old, size)
             }
             Body::Dir { .. } => Err(Errno::EISDIR),
             _ => Err(Errno::EINVAL),
@@ -302,6 +314,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.fs.nodes.fetch_sub(1, Relaxed);
         if let Body::File { object, charged, .. } = &self.body {
+            self.drop_ahead();
             self.fs.used.fetch_sub(charged.load(Relaxed), Relaxed);
             memory().object_retire(object);
         }
