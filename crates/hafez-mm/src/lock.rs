@@ -20,7 +20,6 @@ pub struct Attentive;
 impl RelaxStrategy for Attentive {
     #[inline]
     fn relax() {
-        core::hint::spin_loop();
         if let Some(idler) = IDLER.get() {
             idler();
         }

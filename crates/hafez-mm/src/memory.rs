@@ -116,6 +116,11 @@ impl<P: Platform> Memory<P> {
         }
     }
 
+    /// Whether no request to the disk is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.spaces.swap.in_flight() == 0
+    }
+
     // ---- accounts and the kernel's own frames ----
 
     pub fn open_account(&self) -> Result<AccountId, MmError> {

@@ -10,7 +10,7 @@ use crate::arch;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
-use hafez_mm::{Config, Memory, Pfn, PolicyKind};
+use hafez_mm::{AuditError, Config, Memory, Pfn, PolicyKind};
 
 struct Place(UnsafeCell<MaybeUninit<Memory<KernelPlatform>>>);
 // SAFETY: written once, before any other thread or CPU runs.
@@ -45,6 +45,29 @@ pub fn memory() -> &'static Memory<KernelPlatform> {
     debug_assert!(UP.load(Ordering::Relaxed));
     // SAFETY: `init` has run: it is the first thing that `kernel_main` does.
     unsafe { (*MEMORY.0.get()).assume_init_ref() }
+}
+
+/// Whether [`audit`] is there for programs to ask for.
+pub static AUDITED: AtomicBool = AtomicBool::new(false);
+
+/// Check the invariants at a quiet point: no other CPU in the kernel, no request under way. `None`: no such point could be found.
+pub fn audit() -> Option<Result<(), AuditError>> {
+    /// Tries before the disk is never quiet.
+    const TRIES: usize = 1000;
+    /// Nanoseconds between two.
+    const PAUSE: u64 = 1_000_000;
+    for _ in 0..TRIES {
+        let result = arch::smp::hold_others(|| memory().is_quiet().then(|| memory().audit()));
+        if result.is_some() {
+            return result;
+        }
+        // The disk's answers come in meanwhile.
+        let from = arch::time::now_ns();
+        while arch::time::now_ns() - from < PAUSE {
+            arch::cpu::interrupt_window();
+        }
+    }
+    None
 }
 
 /// 2^`order` contiguous frames for the kernel itself. Does not sleep.

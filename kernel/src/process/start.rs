@@ -26,7 +26,7 @@ use crate::errno::{Errno, Result};
 use crate::fs;
 use crate::fs::cred::Cred;
 use crate::fs::path::{Location, Walker};
-use crate::mem::memory;
+use crate::mem::{self, memory};
 use crate::net;
 use crate::sched::{self, WaitQueue};
 use crate::syscall;
@@ -105,6 +105,7 @@ fn run(start: Start, inbox: Inbox) -> Ending {
         return not_started(failed(String::from("no memory to begin with")));
     }
     let audit = start.audit;
+    mem::AUDITED.store(audit, Ordering::Relaxed);
     let w = start.window;
     if (w.rows, w.cols) != (0, 0) {
         fs::tty::set_window([w.rows, w.cols, w.width, w.height]);
@@ -118,7 +119,7 @@ fn run(start: Start, inbox: Inbox) -> Ending {
     if let Err(e) = fs::p9::sync_all() {
         control::explain(format!("not all that was written has reached the host: {}", words(e)));
     }
-    if audit && let Err(e) = memory().audit() {
+    if audit && let Some(Err(e)) = mem::audit() {
         return not_started(failed(format!("the memory audit found: {}", e.0)));
     }
     match table::first_status() {

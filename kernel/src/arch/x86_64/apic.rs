@@ -12,6 +12,7 @@ const IO_LINES: u8 = 24;
 /// Distance of a second IOAPIC.
 const IO_STRIDE: u64 = 0x1_0000;
 
+const TASK_PRIORITY: u32 = 0x8;
 const EOI: u32 = 0xB;
 const SPURIOUS_VECTOR: u32 = 0xF;
 const COMMAND: u32 = 0x30;
@@ -95,6 +96,14 @@ pub fn count() -> u32 {
 /// Keep the timer from interrupting (calibration), or let it.
 pub fn mask_timer(masked: bool) {
     write(LVT_TIMER, trap::TIMER as u32 | if masked { MASKED } else { 0 });
+}
+
+/// Let only requests of other CPUs in, and the timer as one of them; or all again, and the timer as itself.
+pub fn only_requests(only: bool) {
+    let (priority, vector) = if only { (trap::REQUEST - 16, trap::REQUEST) } else { (0, trap::TIMER) };
+    let mode = if cpu::features().tsc_deadline { TSC_DEADLINE_MODE } else { 0 };
+    write(LVT_TIMER, vector as u32 | mode);
+    write(TASK_PRIORITY, priority as u32);
 }
 
 /// This CPU's number among the interrupt controllers.

@@ -3,7 +3,7 @@
 //! The kernel runs with interrupts off. They come in while a program runs, and in the idle loop. Handlers run with
 //! interrupts off, do not block, and wake whoever waits.
 
-use super::{apic, percpu, shootdown, trap};
+use super::{apic, percpu, shootdown, smp, trap};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// Lines of two IOAPICs.
@@ -57,6 +57,8 @@ pub(super) fn dispatch(vector: u8) {
         percpu::this().need_resched.set(true);
     } else if vector == trap::REQUEST {
         shootdown::serve();
+        apic::end_of_interrupt();
+        return smp::be_held();
     } else if let Some(line) = vector.checked_sub(trap::FIRST_LINE).and_then(|n| HANDLERS.get(n as usize)) {
         for entry in line {
             let function = entry.function.load(Ordering::Acquire);

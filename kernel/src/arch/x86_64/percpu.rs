@@ -44,6 +44,11 @@ pub struct PerCpu {
     pub current: AtomicPtr<()>,
     /// For `sched`: another thread should run soon.
     pub need_resched: Cell<bool>,
+    /// For what time the timer is set (see `time`); `u64::MAX` for none.
+    pub deadline: Cell<u64>,
+    /// This CPU sleeps in the middle of a wait (see `smp::attend`); and how often it has looked since it last did.
+    pub napping: Cell<bool>,
+    pub looks: Cell<u32>,
     /// The thread that runs has no space of its own: the one that is loaded may go at any time (see `paging`).
     pub lazy: Cell<bool>,
     /// What names the space that is loaded; null for the kernel's own.
@@ -68,6 +73,9 @@ impl PerCpu {
             id: Cell::new(0),
             current: AtomicPtr::new(core::ptr::null_mut()),
             need_resched: Cell::new(false),
+            deadline: Cell::new(u64::MAX),
+            napping: Cell::new(false),
+            looks: Cell::new(0),
             lazy: Cell::new(true),
             loaded: Cell::new(core::ptr::null()),
             shared: Shared::new(),

@@ -205,6 +205,45 @@ pub fn reschedule(cpu: usize) {
 /// Return when every other CPU has passed through a full barrier since the call.
 pub use super::shootdown::barrier;
 
+/// Who holds the others, as its number + 1; 0: nobody. And how many are held.
+static HOLDER: AtomicUsize = AtomicUsize::new(0);
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// Do `f` while all other CPUs stand still outside the kernel: between two instructions of a program, or idle. The caller
+/// holds no lock.
+pub fn hold_others<R>(f: impl FnOnce() -> R) -> R {
+    let others = count() - 1;
+    let me = percpu::this().id.get() as usize + 1;
+    while HOLDER.compare_exchange(0, me, AcqRel, Relaxed).is_err() {
+        // Two that hold each other would wait for ever: let the other have this one.
+        cpu::interrupt_window();
+    }
+    for other in (0..count()).filter(|&other| other + 1 != me).filter_map(percpu::shared) {
+        apic::send(other.apic.load(Relaxed), super::trap::REQUEST);
+    }
+    while HELD.load(Acquire) < others {
+        Attentive::relax();
+    }
+    let result = f();
+    HOLDER.store(0, Release);
+    while HELD.load(Acquire) > 0 {
+        Attentive::relax();
+    }
+    result
+}
+
+/// The interrupt of a request came: stand still while somebody holds this CPU.
+pub(super) fn be_held() {
+    if HOLDER.load(Acquire) == 0 || percpu::this().napping.get() {
+        return;
+    }
+    HELD.fetch_add(1, AcqRel);
+    while HOLDER.load(Acquire) != 0 {
+        Attentive::relax();
+    }
+    HELD.fetch_sub(1, AcqRel);
+}
+
 /// Stop all other CPUs, for good.
 pub(super) fn stop_others() {
     if count() > 1 {
@@ -212,7 +251,24 @@ pub(super) fn stop_others() {
     }
 }
 
+/// Looks at what it waits for before a CPU naps.
+const LOOKS: u32 = 3000;
+/// How long it naps, in nanoseconds.
+const NAP: u64 = 50_000;
+
+/// Between two looks at what this CPU waits for: serve others. Where it takes long, the one that is waited for may itself wait for
+/// a processor of the host, which this one keeps busy by looking: so it sleeps for a moment. Requests wake it.
+fn attend() {
+    super::shootdown::serve();
+    let looks = &percpu::this().looks;
+    looks.set(looks.get() + 1);
+    if looks.get() > LOOKS {
+        looks.set(0);
+        time::nap(NAP);
+    }
+}
+
 /// What a CPU that spins shall do meanwhile.
 pub(super) fn init() {
-    hafez_mm::lock::set_idler(super::shootdown::serve);
+    hafez_mm::lock::set_idler(attend);
 }

@@ -4,7 +4,7 @@
 //! is 10^9 by definition). Without it, the counter is held against the local APIC's timer, which counts nanoseconds under
 //! the hypervisors we know.
 
-use super::{apic, boot, cpu, regs};
+use super::{apic, boot, cpu, percpu, regs};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
@@ -68,6 +68,25 @@ pub fn tsc_hz() -> u64 {
 /// Interrupt this CPU at the time given (`None`: no more); the last call counts. It may come early by rounding, or
 /// because the timer cannot count that far: look at the clock and set it again. For `sched` alone.
 pub fn set_deadline(ns: Option<u64>) {
+    percpu::this().deadline.set(ns.unwrap_or(u64::MAX));
+    set_timer(ns);
+}
+
+/// Sleep, with interrupts off but for requests of other CPUs, until one comes or so many nanoseconds have passed.
+pub(super) fn nap(ns: u64) {
+    let area = percpu::this();
+    area.napping.set(true);
+    apic::only_requests(true);
+    set_timer(Some(now_ns() + ns));
+    cpu::halt_with_interrupts();
+    apic::only_requests(false);
+    area.napping.set(false);
+    // If its time has passed meanwhile, it comes as soon as interrupts may.
+    let due = area.deadline.get();
+    set_timer((due != u64::MAX).then_some(due));
+}
+
+fn set_timer(ns: Option<u64>) {
     let Some(ns) = ns else {
         return disarm();
     };

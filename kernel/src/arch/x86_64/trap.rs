@@ -12,18 +12,19 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 
 /// Gates in use: exceptions below 32, then the CPU's own interrupts, then one for each interrupt line.
-pub const VECTORS: usize = FIRST_LINE as usize + irq::LINES;
+pub const VECTORS: usize = REQUEST as usize + 1;
 pub const PAGE_FAULT: u64 = 14;
 /// The first vector that is no exception.
 pub const FIRST_INTERRUPT: u64 = 32;
 pub const TIMER: u8 = 32;
 /// Another CPU has work for this one's scheduler.
 pub const RESCHEDULE: u8 = 33;
-/// Another CPU has posted a request (see `shootdown`).
-pub const REQUEST: u8 = 34;
 pub const SPURIOUS: u8 = 47;
 /// The vector of interrupt line 0.
 pub const FIRST_LINE: u8 = 48;
+/// Another CPU has posted a request (see `shootdown`). Above all others in priority, which goes by sixteens.
+pub const REQUEST: u8 = 96;
+const _: () = assert!(REQUEST / 16 > (FIRST_LINE as usize + irq::LINES - 1) as u8 / 16);
 /// What the system call entry stores as its vector.
 pub const SYSCALL: u64 = 256;
 

@@ -27,10 +27,12 @@ use super::{table, task::current_task};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Kind;
 use crate::fs::synth::{Entry, SynthDir};
+use crate::mem;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as abi;
 
 /// The root of a new `/proc`.
@@ -56,6 +58,7 @@ impl SynthDir for Root {
             b"mounts" => Some(Entry::link(|| Ok(b"self/mounts".to_vec()))),
             b"net" => Some(Entry::link(|| Ok(b"self/net".to_vec()))),
             b"sys" => Some(Entry::dir(self.sys.clone())),
+            b"audit" if mem::AUDITED.load(Relaxed) => Some(Entry::file(|| Ok(system::audit().into_bytes()))),
             b"pressure" => Some(Entry::dir(Arc::new(Texts(system::PRESSURE)))),
             _ => match number(name) {
                 Some(pid) => pid::process(pid),

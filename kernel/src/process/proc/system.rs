@@ -120,6 +120,15 @@ fn meminfo() -> String {
     text
 }
 
+/// What the audit of memory says now; only there where the start asked for audits.
+pub(super) fn audit() -> String {
+    match crate::mem::audit() {
+        Some(Ok(())) => String::from("ok\n"),
+        Some(Err(why)) => format!("{}\n", why.0),
+        None => String::from("the machine is never quiet\n"),
+    }
+}
+
 fn vmstat() -> String {
     let stats = memory().stats();
     let mut text = String::new();
