@@ -185,6 +185,8 @@ pub trait Protocol: Send + Sync {
     fn is_listening(&self) -> bool {
         false
     }
+    /// An option of SOL_SOCKET was set.
+    fn options_changed(&self) {}
     /// The last descriptor is gone.
     fn close(&self);
     fn as_any(&self) -> &dyn Any;
@@ -209,6 +211,10 @@ impl FileOps for Socket {
         self
     }
     fn read(&self, _: u64, to: &mut Sink<'_>, how: How) -> Result<()> {
+        // Nothing asked for, nothing looked at; `recv` differs.
+        if to.remaining() == 0 && self.0.common().kind == abi::SOCK_STREAM {
+            return Ok(());
+        }
         self.receive(to, &mut Incoming::default(), how.nonblock)
     }
     fn write(&self, _: u64, from: &mut Source<'_>, how: How) -> Result<()> {
@@ -240,7 +246,7 @@ pub fn create(domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Protocol>
     if domain >= abi::AF_MAX {
         return Err(Errno::EAFNOSUPPORT);
     }
-    if kind == 0 || kind > abi::SOCK_PACKET {
+    if kind > abi::SOCK_PACKET {
         return Err(Errno::EINVAL);
     }
     if !crate::mem::headroom(4096) {

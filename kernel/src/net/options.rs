@@ -295,5 +295,6 @@ pub fn set(socket: &dyn Protocol, level: u32, name: u32, value: &[u8], root: boo
         flag if FLAGS.contains(&flag) => c.set(flag, number != 0),
         _ => return Err(Errno::ENOPROTOOPT),
     }
+    socket.options_changed();
     Ok(())
 }

@@ -40,7 +40,8 @@ fn fcntl(caller: &mut Caller) -> Result<u64> {
             files.set_close_on_exec(fd, argument as u32 & abi::FD_CLOEXEC != 0)?;
             Ok(0)
         }
-        abi::F_GETFL if file.is_path_only() => Ok(file.flags() as u64),
+        // Whatever was opened by a path is good for large files; what was not says no such thing.
+        abi::F_GETFL if file.is_path_only() || file.place().mount.id() == 0 => Ok(file.flags() as u64),
         abi::F_GETFL => Ok((file.flags() | abi::O_LARGEFILE) as u64),
         _ if file.is_path_only() => Err(Errno::EBADF),
         abi::F_SETFL => set_flags(&file, argument as u32),

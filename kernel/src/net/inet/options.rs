@@ -67,40 +67,50 @@ fn flag(level: u32, name: u32) -> Option<u32> {
     }
 }
 
-fn known(common: &Common, level: u32, name: u32) -> Result<&'static Known> {
-    let belongs = match level {
+/// Whether sockets such as this have options of this level.
+fn belongs(common: &Common, level: u32) -> bool {
+    match level {
         abi::IPPROTO_TCP => common.kind == abi::SOCK_STREAM,
+        abi::IPPROTO_UDP => common.kind == abi::SOCK_DGRAM,
         abi::IPPROTO_IPV6 => common.domain == abi::AF_INET6,
-        abi::IPPROTO_IP => true,
-        abi::SOL_SOCKET => false,
-        _ => return Err(if level == abi::IPPROTO_UDP { Errno::ENOPROTOOPT } else { Errno::EOPNOTSUPP }),
-    };
-    let found = KNOWN.iter().find(|k| belongs && (k.0, k.1) == (level, name));
+        abi::IPPROTO_IP | abi::SOL_SOCKET => true,
+        _ => false,
+    }
+}
+
+fn known(level: u32, name: u32) -> Result<&'static Known> {
+    let found = KNOWN.iter().find(|k| (k.0, k.1) == (level, name));
     found.ok_or(Errno::ENOPROTOOPT)
 }
 
 impl Set {
     /// `ENOPROTOOPT` for what is not known here.
     pub fn get(&self, common: &Common, level: u32, name: u32) -> Result<Vec<u8>> {
+        if !belongs(common, level) {
+            return Err(Errno::EOPNOTSUPP);
+        }
         if let Some(flag) = flag(level, name) {
             return Ok(int(common.has(flag) as i64));
         }
-        Ok(int(self.number(common, level, name)? as i64))
+        Ok(int(self.number(level, name)? as i64))
     }
 
     /// The value of a number among them.
-    pub fn number(&self, common: &Common, level: u32, name: u32) -> Result<i32> {
-        let (_, _, first, _) = *known(common, level, name)?;
+    pub fn number(&self, level: u32, name: u32) -> Result<i32> {
+        let (_, _, first, _) = *known(level, name)?;
         let set = self.0.lock();
         Ok(set.iter().find(|s| (s.0, s.1) == (level, name)).map_or(first, |s| s.2))
     }
 
     pub fn set(&self, common: &Common, level: u32, name: u32, value: &[u8]) -> Result<()> {
+        if !belongs(common, level) {
+            return Err(Errno::ENOPROTOOPT);
+        }
         if let Some(flag) = flag(level, name) {
             common.set(flag, int_of(value)? != 0);
             return Ok(());
         }
-        let (_, _, first, values) = *known(common, level, name)?;
+        let (_, _, first, values) = *known(level, name)?;
         // Those of IPPROTO_IP may be a single byte.
         let number = match value {
             [byte, ..] if value.len() < 4 && level == abi::IPPROTO_IP => *byte as i32,

@@ -131,6 +131,12 @@ impl Ports {
         Ok(())
     }
 
+    /// The socket's options have changed.
+    pub fn refresh(&self, port: u16, common: &Common) {
+        let (reuse, share) = (common.has(abi::SO_REUSEADDR), common.has(abi::SO_REUSEPORT));
+        self.change(port, common.number, |e| (e.reuse, e.share) = (reuse, share));
+    }
+
     fn change(&self, port: u16, id: u64, change: impl Fn(&mut Entry)) {
         if let Some(entries) = self.by_port.lock().get_mut(&port) {
             entries.iter_mut().filter(|e| e.id == id).for_each(change);

@@ -27,6 +27,7 @@ use core::any::Any;
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::lock::Mutex;
+use linux_raw_sys::net as raw;
 
 /// The most bytes of one datagram.
 const MAX_BYTES: usize = 65_507;
@@ -245,6 +246,7 @@ impl Protocol for Udp {
             let state = self.state.lock();
             (state.peer, state.shut)
         };
+        let local = self.local()?;
         let to = match &out.to {
             Some(to) => destination(named(&self.common, &to.address)?),
             None => peer.ok_or(Errno::EDESTADDRREQ)?,
@@ -256,7 +258,6 @@ impl Protocol for Udp {
         if shut.write {
             return Err(Errno::EPIPE);
         }
-        let local = self.local()?;
         if !is_ours(to.ip()) {
             return self.send_outside(from, local, to);
         }
@@ -300,7 +301,17 @@ impl Protocol for Udp {
         self.settings.get(&self.common, level, name)
     }
     fn set_option(&self, level: u32, name: u32, value: &[u8]) -> Result<()> {
+        let late = self.state.lock().local.is_some();
+        if (level, name) == (abi::IPPROTO_IPV6, raw::IPV6_V6ONLY) && late {
+            return Err(Errno::EINVAL);
+        }
         self.settings.set(&self.common, level, name, value)
+    }
+    fn options_changed(&self) {
+        let local = self.state.lock().local;
+        if let Some(local) = local {
+            ports::UDP.refresh(local.port(), &self.common);
+        }
     }
 
     fn close(&self) {

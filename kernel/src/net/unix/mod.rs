@@ -167,7 +167,8 @@ impl Protocol for Unix {
 
     fn bind(&self, to: &Target) -> Result<()> {
         if self.state.lock().name.is_some() {
-            return Err(Errno::EINVAL);
+            // What exists counts before that this socket has a name.
+            return Err(if name::is_taken(to) { Errno::EADDRINUSE } else { Errno::EINVAL });
         }
         let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
         let name = name::claim(to, &me)?;

@@ -83,6 +83,14 @@ pub fn claim(to: &Target, socket: &Arc<Unix>) -> Result<Arc<Name>> {
     Ok(Arc::new(Name { address, key, _place: place, socket: Arc::downgrade(socket) }))
 }
 
+/// Whether a file has the name.
+pub fn is_taken(to: &Target) -> bool {
+    match &to.address {
+        Address::Path(path) => to.walker.resolve(&to.walker.start(path), path, false).is_ok(),
+        _ => false,
+    }
+}
+
 /// "Autobind": five hexadecimal digits that nobody has.
 fn pick(socket: &Arc<Unix>) -> Result<Vec<u8>> {
     static NEXT: AtomicU32 = AtomicU32::new(0);

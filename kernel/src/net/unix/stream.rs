@@ -181,13 +181,14 @@ impl Unix {
         let how = Reading { peek: into.peeks(), by_sender: self.common.has(abi::SO_PASSCRED) };
         let all = into.flags & abi::MSG_WAITALL != 0;
         let wanted = to.remaining();
-        if wanted == 0 {
-            return Ok(());
-        }
-        let least = if all { 1 } else { self.common.low_water().min(wanted) };
+        // Who wants nothing waits all the same until there is something.
+        let least = if all || wanted == 0 { 1 } else { self.common.low_water().min(wanted) };
         loop {
             let moved =
                 (self.inbox.bytes() >= least || self.shut().read) && self.inbox.read_stream(to, into, how);
+            if wanted == 0 && !self.inbox.is_empty() {
+                return Ok(());
+            }
             if to.faulted() || moved && (!all || how.peek || to.remaining() == 0 || !into.rights.is_empty()) {
                 return Ok(());
             }

@@ -164,7 +164,7 @@ impl Tcp {
     pub(super) fn hears_reset(&self, error: Errno) {
         {
             let mut state = self.state.lock();
-            (state.fin, state.gone) = (true, true);
+            (state.fin, state.gone, state.reset) = (true, true, true);
             state.shut.write = true;
         }
         self.common.fail(error);
@@ -219,12 +219,10 @@ impl Tcp {
 
     pub(super) fn receive_inside(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()> {
         let wanted = to.remaining();
-        if wanted == 0 {
-            return Ok(());
-        }
         let how = Reading { peek: into.flags & abi::MSG_PEEK != 0, by_sender: false };
         let all = into.flags & abi::MSG_WAITALL != 0;
-        let least = if all { 1 } else { self.common.low_water().min(wanted) };
+        // Who wants nothing waits all the same until there is something.
+        let least = if all || wanted == 0 { 1 } else { self.common.low_water().min(wanted) };
         let ended = || {
             let state = self.state.lock();
             state.fin || state.shut.read
@@ -232,6 +230,9 @@ impl Tcp {
         loop {
             if self.inbox.bytes() >= least || ended() {
                 let moved = self.inbox.read_stream(to, into, how);
+                if wanted == 0 && !self.inbox.is_empty() {
+                    return Ok(());
+                }
                 if to.faulted() || moved && (!all || how.peek || to.remaining() == 0) {
                     return Ok(());
                 }

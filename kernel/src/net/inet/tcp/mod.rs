@@ -77,6 +77,10 @@ struct State {
     fin: bool,
     /// The other side has gone altogether.
     gone: bool,
+    /// It broke the connection off.
+    reset: bool,
+    /// A `connect` failed that did not wait: one more call is to hear of it.
+    failed: bool,
 }
 
 enum Role {
@@ -103,6 +107,8 @@ const NEW: State = State {
     shut: Shut { read: false, write: false },
     fin: false,
     gone: false,
+    reset: false,
+    failed: false,
 };
 
 impl Tcp {
@@ -163,7 +169,7 @@ impl Tcp {
             let mut state = self.state.lock();
             state.role = Role::Closed;
             state.connecting = false;
-            (state.fin, state.gone) = (true, true);
+            (state.fin, state.gone, state.failed) = (true, true, true);
         }
         self.common.fail(error);
         self.common.signal.notify();
@@ -262,19 +268,24 @@ impl Protocol for Tcp {
             let news = core::mem::take(&mut state.news);
             match &state.role {
                 Role::Fresh => {}
-                Role::Closed if self.common.has_error() => {}
-                Role::Closed => *state = NEW,
+                Role::Closed => {}
                 Role::Listening { .. } => return Err(Errno::EISCONN),
                 _ if state.connecting => {}
                 _ if news => return Ok(()),
                 _ => return Err(Errno::EISCONN),
             }
         }
-        if let Err(e) = self.common.take_error() {
+        let closed = matches!(self.state.lock().role, Role::Closed);
+        if closed {
+            let failed = self.state.lock().failed;
             self.release_port();
             *self.state.lock() = NEW;
-            return Err(e);
+            self.common.take_error()?;
+            if failed {
+                return Err(Errno::ECONNABORTED);
+            }
         }
+        self.common.take_error()?;
         if self.state.lock().connecting {
             if wait == Wait::Never {
                 return Err(Errno::EALREADY);
@@ -310,7 +321,7 @@ impl Protocol for Tcp {
     fn peer_name(&self) -> Result<Address> {
         let state = self.state.lock();
         match (&state.role, state.peer) {
-            (Role::Inside(_) | Role::Outside(_), Some(peer)) if !state.connecting => {
+            (Role::Inside(_) | Role::Outside(_), Some(peer)) if !state.connecting && !state.reset => {
                 Ok(shown(peer, self.common.domain))
             }
             _ => Err(Errno::ENOTCONN),
@@ -450,9 +461,19 @@ impl Protocol for Tcp {
         if (level, name) == (abi::IPPROTO_TCP, raw::TCP_CONGESTION) {
             return if value.starts_with(b"reno") { Ok(()) } else { Err(Errno::ENOENT) };
         }
+        if (level, name) == (abi::IPPROTO_IPV6, raw::IPV6_V6ONLY) && self.state.lock().port.is_some() {
+            return Err(Errno::EINVAL);
+        }
         let result = self.settings.set(&self.common, level, name, value);
         self.configure();
         result
+    }
+    fn options_changed(&self) {
+        let port = self.state.lock().port;
+        if let Some(port) = port {
+            ports::TCP.refresh(port, &self.common);
+        }
+        self.configure();
     }
     fn send_limit(&self, bytes: usize) {
         self.account.set_limit(bytes + RECEIVE_BUFFER as usize);

@@ -58,7 +58,7 @@ impl Tcp {
             Role::Outside(handle) => handle,
             _ => return,
         };
-        let number = |name| options::Set::number(&self.settings, &self.common, abi::IPPROTO_TCP, name);
+        let number = |name| options::Set::number(&self.settings, abi::IPPROTO_TCP, name);
         let keep_alive = self.common.has(abi::SO_KEEPALIVE);
         let interval = number(raw::TCP_KEEPIDLE).unwrap_or(7200) as u64;
         let give_up = number(raw::TCP_USER_TIMEOUT).unwrap_or(0) as u64;
@@ -116,7 +116,7 @@ impl Tcp {
             state.fin |= now.fin;
             let broken = now.closed && !(state.fin && state.shut.write) && !state.gone;
             if broken {
-                (state.gone, state.fin) = (true, true);
+                (state.gone, state.fin, state.reset) = (true, true, true);
                 state.shut.write = true;
             }
             let was = state.connecting;

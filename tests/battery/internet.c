@@ -1,0 +1,419 @@
+/* TCP and UDP on the machine itself. */
+#include "check.h"
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+static struct sockaddr_in in(const char *ip, int port) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+    inet_pton(AF_INET, ip, &a.sin_addr);
+    return a;
+}
+static struct sockaddr_in6 in6(const char *ip, int port) {
+    struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    inet_pton(AF_INET6, ip, &a.sin6_addr);
+    return a;
+}
+static int poll1(int fd, int events, int timeout) {
+    struct pollfd p = {.fd = fd, .events = events};
+    int n = poll(&p, 1, timeout);
+    return n <= 0 ? n : p.revents;
+}
+static int opt(int fd, int level, int name) {
+    int v = -7;
+    socklen_t l = sizeof v;
+    return getsockopt(fd, level, name, &v, &l) ? -1 : v;
+}
+static int setopt(int fd, int level, int name, int v) { return setsockopt(fd, level, name, &v, sizeof v); }
+static int port_of(int fd) {
+    struct sockaddr_in6 a;
+    socklen_t l = sizeof a;
+    return getsockname(fd, (void *)&a, &l) ? -1 : ntohs(a.sin6_port);
+}
+static char text_[80];
+static char *name_of(int fd, int peer) {
+    struct sockaddr_in6 a;
+    socklen_t l = sizeof a;
+    if (peer ? getpeername(fd, (void *)&a, &l) : getsockname(fd, (void *)&a, &l))
+        return strcpy(text_, strerrorname_np(errno));
+    if (a.sin6_family == AF_INET)
+        inet_ntop(AF_INET, &((struct sockaddr_in *)&a)->sin_addr, text_, 80);
+    else
+        inet_ntop(AF_INET6, &a.sin6_addr, text_, 80);
+    return text_;
+}
+#define SA(a) (struct sockaddr *)&(a), sizeof(a)
+#define ALL (POLLIN | POLLOUT | POLLRDHUP | POLLPRI)
+
+static int listener(void) {
+    struct sockaddr_in a = in("127.0.0.1", 0);
+    int s = socket(AF_INET, SOCK_STREAM, 0);
+    bind(s, SA(a));
+    listen(s, 5);
+    return s;
+}
+static int client(int s, int flags) {
+    struct sockaddr_in a = in("127.0.0.1", port_of(s));
+    int c = socket(AF_INET, SOCK_STREAM | flags, 0);
+    connect(c, SA(a));
+    return c;
+}
+
+static void options(void) {
+    int t = socket(AF_INET, SOCK_STREAM, 0), u = socket(AF_INET, SOCK_DGRAM, 0), s = socket(AF_INET6, SOCK_STREAM, 0);
+    struct tcp_info ti;
+    socklen_t l = sizeof ti;
+    T(opt(t, SOL_SOCKET, SO_PROTOCOL));
+    T(opt(u, SOL_SOCKET, SO_PROTOCOL));
+    T(opt(t, SOL_SOCKET, SO_SNDBUF));
+    T(opt(t, SOL_SOCKET, SO_RCVBUF));
+    T(opt(u, SOL_SOCKET, SO_SNDBUF));
+    T(opt(t, SOL_SOCKET, SO_KEEPALIVE));
+    T(opt(u, SOL_SOCKET, SO_BROADCAST));
+    T(opt(t, IPPROTO_TCP, TCP_NODELAY));
+    T(setopt(t, IPPROTO_TCP, TCP_NODELAY, 1));
+    T(opt(t, IPPROTO_TCP, TCP_NODELAY));
+    T(opt(t, IPPROTO_TCP, TCP_CORK));
+    T(opt(t, IPPROTO_TCP, TCP_KEEPIDLE));
+    T(opt(t, IPPROTO_TCP, TCP_KEEPINTVL));
+    T(opt(t, IPPROTO_TCP, TCP_KEEPCNT));
+    T(setopt(t, IPPROTO_TCP, TCP_KEEPIDLE, 0));
+    T(setopt(t, IPPROTO_TCP, TCP_KEEPIDLE, 40000));
+    T(setopt(t, IPPROTO_TCP, TCP_KEEPIDLE, 60));
+    T(opt(t, IPPROTO_TCP, TCP_KEEPIDLE));
+    T(setopt(t, IPPROTO_TCP, TCP_USER_TIMEOUT, -5));
+    T(opt(t, IPPROTO_TCP, 200));
+    T(setopt(t, IPPROTO_TCP, 200, 1));
+    T(opt(u, IPPROTO_TCP, TCP_NODELAY));
+    T(opt(t, IPPROTO_IP, IP_TTL));
+    T(setopt(t, IPPROTO_IP, IP_TTL, 0));
+    T(setopt(t, IPPROTO_IP, IP_TTL, 256));
+    T(setopt(t, IPPROTO_IP, IP_TTL, 9));
+    T(opt(t, IPPROTO_IP, IP_TTL));
+    T(opt(t, IPPROTO_IP, IP_TOS));
+    T(opt(t, IPPROTO_IPV6, IPV6_V6ONLY));
+    T(opt(s, IPPROTO_IPV6, IPV6_V6ONLY));
+    T(setopt(s, IPPROTO_IPV6, IPV6_V6ONLY, 1));
+    T(opt(s, IPPROTO_IPV6, IPV6_V6ONLY));
+    T(getsockopt(t, IPPROTO_TCP, TCP_INFO, &ti, &l));
+    T(ti.tcpi_state);
+    T(poll1(t, ALL, 0));
+    T(poll1(u, ALL, 0));
+    T(setopt(t, SOL_SOCKET, SO_SNDBUF, 5000));
+    T(opt(t, SOL_SOCKET, SO_SNDBUF));
+    close(t);
+    close(u);
+    close(s);
+}
+
+static void names(void) {
+    int s = socket(AF_INET, SOCK_STREAM, 0), t, p;
+    struct sockaddr_in a = in("127.0.0.1", 0), far = in("192.0.2.77", 0), any = in("0.0.0.0", 0);
+    struct sockaddr_in6 b = in6("::1", 0), any6 = in6("::", 0);
+    S(name_of(s, 0));
+    S(name_of(s, 1));
+    T(port_of(s));
+    T(bind(s, SA(far)));
+    T(bind(s, (void *)&a, 4));
+    T(bind(s, (void *)&a, 1));
+    T(bind(s, (void *)&a, -1));
+    T(bind(s, (void *)8, 16));
+    T(bind(s, SA(b)));
+    T(bind(s, SA(a)));
+    S(name_of(s, 0));
+    T(port_of(s) >= 32768);
+    T(bind(s, SA(a)));
+    a.sin_port = htons(port_of(s));
+    t = socket(AF_INET, SOCK_STREAM, 0);
+    T(bind(t, SA(a)));
+    T(setopt(t, SOL_SOCKET, SO_REUSEADDR, 1));
+    T(bind(t, SA(a)));
+    T(setopt(s, SOL_SOCKET, SO_REUSEADDR, 1));
+    T(bind(t, SA(a)));
+    T(listen(s, 1));
+    T(listen(t, 1));
+    close(t);
+    t = socket(AF_INET, SOCK_STREAM, 0);
+    T(setopt(t, SOL_SOCKET, SO_REUSEADDR, 1));
+    T(bind(t, SA(a)));
+    any.sin_port = a.sin_port;
+    T(bind(t, SA(any)));
+    a = in("127.0.0.2", port_of(s));
+    T(bind(t, SA(a)));
+    close(t);
+    t = socket(AF_INET6, SOCK_STREAM, 0);
+    any6.sin6_port = htons(port_of(s));
+    T(bind(t, SA(any6)));
+    T(setopt(t, IPPROTO_IPV6, IPV6_V6ONLY, 1));
+    T(bind(t, SA(any6)));
+    close(t);
+    close(s);
+    s = socket(AF_INET, SOCK_STREAM, 0);
+    T(listen(s, 1));
+    S(name_of(s, 0));
+    T(port_of(s) >= 32768);
+    close(s);
+    s = socket(AF_INET, SOCK_STREAM, 0);
+    t = socket(AF_INET, SOCK_STREAM, 0);
+    setopt(s, SOL_SOCKET, SO_REUSEPORT, 1);
+    setopt(t, SOL_SOCKET, SO_REUSEPORT, 1);
+    a = in("127.0.0.1", 0);
+    T(bind(s, SA(a)));
+    a.sin_port = htons(port_of(s));
+    T(bind(t, SA(a)));
+    T(listen(s, 1));
+    T(listen(t, 1));
+    close(s);
+    close(t);
+    (void)p;
+}
+
+static void connections(void) {
+    int s = listener(), c, d, n;
+    char b[200];
+    static char big[1 << 16];
+    struct sockaddr_in a = in("127.0.0.1", port_of(s)), nobody = in("127.0.0.1", 1), r;
+    struct sockaddr_in6 six = in6("::1", 1);
+    struct linger lg = {1, 0};
+    struct tcp_info ti;
+    socklen_t l;
+    T(poll1(s, ALL, 0));
+    c = socket(AF_INET, SOCK_STREAM, 0);
+    T(send(c, "x", 1, MSG_NOSIGNAL));
+    T(recv(c, b, 1, 0));
+    T(shutdown(c, SHUT_WR));
+    T(accept(c, 0, 0));
+    T(connect(c, SA(nobody)));
+    T(connect(c, SA(six)));
+    T(connect(c, (void *)&a, 4));
+    T(connect(c, SA(a)));
+    T(connect(c, SA(a)));
+    T(poll1(s, ALL, 1000));
+    T(poll1(c, ALL, 0));
+    l = sizeof r;
+    T((d = accept(s, (void *)&r, &l)) >= 0);
+    T(l);
+    T(r.sin_family);
+    T(ntohs(r.sin_port) == port_of(c));
+    S(name_of(d, 0));
+    S(name_of(d, 1));
+    S(name_of(c, 1));
+    T(listen(c, 1));
+    T(bind(c, SA(a)));
+    l = sizeof ti;
+    T(getsockopt(c, IPPROTO_TCP, TCP_INFO, &ti, &l));
+    T(ti.tcpi_state);
+    T(write(c, "hello", 5));
+    T(poll1(d, ALL, 1000));
+    T(ioctl(d, FIONREAD, &n));
+    T(n);
+    T(recv(d, b, 2, MSG_PEEK));
+    T(recv(d, b, 200, 0));
+    T(recv(d, b, 200, MSG_DONTWAIT));
+    T(recv(d, b, 1, MSG_OOB));
+    T(sendto(c, "to", 2, 0, SA(nobody)));
+    T(recv(d, b, 200, 0));
+    T(shutdown(c, SHUT_WR));
+    T(send(c, "x", 1, MSG_NOSIGNAL));
+    T(poll1(d, ALL, 1000));
+    T(recv(d, b, 1, 0));
+    T(recv(d, b, 1, 0));
+    T(poll1(c, ALL, 0));
+    l = sizeof ti;
+    getsockopt(d, IPPROTO_TCP, TCP_INFO, &ti, &l);
+    T(ti.tcpi_state);
+    T(write(d, "half", 4));
+    T(recv(c, b, 200, 0));
+    T(shutdown(d, SHUT_RDWR));
+    T(poll1(c, ALL, 1000));
+    T(recv(c, b, 1, 0));
+    T(shutdown(c, SHUT_RDWR) >= -1);
+    close(c);
+    close(d);
+
+    /* An orderly end: the first write goes, the next hears of it. */
+    c = client(s, 0);
+    d = accept(s, 0, 0);
+    close(d);
+    T(poll1(c, ALL, 1000));
+    T(recv(c, b, 1, 0));
+    T(send(c, "x", 1, MSG_NOSIGNAL));
+    usleep(1000);
+    T(poll1(c, ALL, 0));
+    T(send(c, "x", 1, MSG_NOSIGNAL));
+    T(recv(c, b, 1, 0));
+    close(c);
+    /* Resets: bytes unread, and no lingering. */
+    c = client(s, 0);
+    d = accept(s, 0, 0);
+    T(write(c, "unread", 6));
+    T(write(d, "last", 4));
+    T(poll1(d, POLLIN, 1000));
+    close(d);
+    T(poll1(c, ALL, 1000));
+    T(opt(c, SOL_SOCKET, SO_ERROR));
+    T(recv(c, b, 10, 0) >= -1);
+    T(send(c, "x", 1, MSG_NOSIGNAL));
+    S(name_of(c, 1));
+    close(c);
+    c = client(s, 0);
+    d = accept(s, 0, 0);
+    T(setsockopt(d, SOL_SOCKET, SO_LINGER, &lg, sizeof lg));
+    close(d);
+    T(poll1(c, ALL, 1000));
+    T(recv(c, b, 10, 0));
+    T(recv(c, b, 10, 0));
+    close(c);
+
+    /* Without waiting. */
+    c = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    T(connect(c, SA(nobody)));
+    T(poll1(c, ALL, 1000));
+    T(opt(c, SOL_SOCKET, SO_ERROR));
+    T(opt(c, SOL_SOCKET, SO_ERROR));
+    T(connect(c, SA(nobody)));
+    T(connect(c, SA(nobody)));
+    T(connect(c, SA(a)));
+    T(poll1(c, POLLOUT, 1000));
+    T(opt(c, SOL_SOCKET, SO_ERROR));
+    T(connect(c, SA(a)));
+    T(connect(c, SA(a)));
+    T((d = accept(s, 0, 0)) >= 0);
+    T(recv(c, b, 1, 0));
+    long sent = 0, got = 0;
+    while ((n = write(c, big, sizeof big)) > 0)
+        sent += n;
+    T(n);
+    T(sent > 100000);
+    T(poll1(c, POLLOUT, 0));
+    shutdown(c, SHUT_WR);
+    while ((n = read(d, big, sizeof big)) > 0)
+        got += n;
+    T(got == sent);
+    close(c);
+    close(d);
+    T(fcntl(s, F_SETFL, O_NONBLOCK));
+    T(accept(s, 0, 0));
+
+    /* A listener that goes, and one that is shut. */
+    c = client(s, 0);
+    T(write(c, "x", 1));
+    close(s);
+    T(poll1(c, POLLIN, 1000));
+    T(recv(c, b, 1, 0));
+    close(c);
+    T((c = socket(AF_INET, SOCK_STREAM, 0)) >= 0);
+    T(connect(c, SA(a)));
+    close(c);
+    s = listener();
+    T(shutdown(s, SHUT_RD));
+    T(accept(s, 0, 0));
+    close(s);
+
+    /* Both families at one listener. */
+    six = in6("::", 0);
+    s = socket(AF_INET6, SOCK_STREAM, 0);
+    T(bind(s, SA(six)));
+    T(listen(s, 3));
+    a = in("127.0.0.1", port_of(s));
+    c = socket(AF_INET, SOCK_STREAM, 0);
+    T(connect(c, SA(a)));
+    T((d = accept(s, 0, 0)) >= 0);
+    S(name_of(d, 1));
+    S(name_of(d, 0));
+    close(c);
+    close(d);
+    six = in6("::1", port_of(s));
+    c = socket(AF_INET6, SOCK_STREAM, 0);
+    T(connect(c, SA(six)));
+    T((d = accept(s, 0, 0)) >= 0);
+    S(name_of(d, 1));
+    close(c);
+    close(d);
+    six = in6("::ffff:127.0.0.1", port_of(s));
+    c = socket(AF_INET6, SOCK_STREAM, 0);
+    T(connect(c, SA(six)));
+    S(name_of(c, 1));
+    S(name_of(c, 0));
+    close(c);
+    T(setopt(s, IPPROTO_IPV6, IPV6_V6ONLY, 1));
+    close(s);
+}
+
+static void datagrams(void) {
+    int u = socket(AF_INET, SOCK_DGRAM, 0), v = socket(AF_INET, SOCK_DGRAM, 0), n;
+    char b[200];
+    static char big[70000];
+    struct sockaddr_in a = in("127.0.0.1", 0), r, nobody = in("127.0.0.1", 9);
+    socklen_t l = sizeof r;
+    T(listen(u, 1));
+    T(accept(u, 0, 0));
+    T(send(u, "x", 1, 0));
+    T(shutdown(u, SHUT_RD));
+    T(port_of(u) > 0);
+    close(u);
+    u = socket(AF_INET, SOCK_DGRAM, 0);
+    T(bind(u, SA(a)));
+    a.sin_port = htons(port_of(u));
+    T(sendto(v, "one", 3, 0, SA(a)));
+    T(port_of(v) >= 32768);
+    S(name_of(v, 0));
+    T(sendto(v, "", 0, 0, SA(a)));
+    T(sendto(v, "three", 5, 0, SA(a)));
+    T(poll1(u, ALL, 1000));
+    T(ioctl(u, FIONREAD, &n));
+    T(n);
+    T(recvfrom(u, b, 200, 0, (void *)&r, &l));
+    T(l);
+    T(ntohs(r.sin_port) == port_of(v));
+    T(recv(u, b, 200, 0));
+    T(recv(u, b, 2, MSG_TRUNC));
+    T(recv(u, b, 2, MSG_DONTWAIT));
+    T(sendto(v, big, 65507, 0, SA(a)));
+    T(recv(u, big, sizeof big, 0));
+    T(sendto(v, big, 65508, 0, SA(a)));
+    a.sin_port = 0;
+    T(sendto(v, "x", 1, 0, SA(a)));
+    a.sin_port = htons(port_of(u));
+    T(sendto(v, "x", 1, 0, SA(nobody)));
+    T(recv(v, b, 1, MSG_DONTWAIT));
+    T(connect(v, SA(nobody)));
+    S(name_of(v, 0));
+    S(name_of(v, 1));
+    T(send(v, "x", 1, 0));
+    T(poll1(v, ALL, 1000));
+    T(recv(v, b, 1, MSG_DONTWAIT));
+    T(send(v, "x", 1, 0));
+    T(send(v, "x", 1, 0));
+    T(opt(v, SOL_SOCKET, SO_ERROR) >= 0);
+    T(connect(v, SA(a)));
+    T(send(v, "conn", 4, 0));
+    T(recvfrom(u, b, 200, 0, (void *)&r, &l));
+    T(sendto(u, "reply", 5, 0, (void *)&r, l));
+    T(recv(v, b, 200, 0));
+    /* Only the peer is heard. */
+    n = socket(AF_INET, SOCK_DGRAM, 0);
+    T(sendto(n, "x", 1, 0, (void *)&r, l));
+    T(recv(v, b, 200, MSG_DONTWAIT));
+    r.sin_family = AF_UNSPEC;
+    T(connect(v, SA(r)));
+    T(send(v, "x", 1, 0));
+    S(name_of(v, 1));
+    a = in("255.255.255.255", 9);
+    T(sendto(v, "x", 1, 0, SA(a)));
+    T(shutdown(v, SHUT_RDWR));
+    close(u);
+    close(v);
+    close(n);
+}
+
+int main(void) {
+    signal(SIGPIPE, SIG_IGN);
+    options();
+    names();
+    connections();
+    datagrams();
+    return 0;
+}
