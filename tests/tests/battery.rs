@@ -29,21 +29,7 @@ macro_rules! families {
         }
     )* };
 }
-<<<<<<< HEAD
-families! { directories events exec files frames futex identity limits memory pidfd pipes process pty signals splice sysv time wait opening data tree }
-=======
-families! { memory futex time limits process exec signals frames wait pidfd identity pipes files directories events pty splice sockets internet }
-
-/// The FPU's state has another layout on an old processor.
-#[test]
-fn frames_on_an_old_processor() {
-    let scratch = Scratch::new();
-    let program = battery::build("frames.c", &scratch);
-    let outside = host(&[&program], None, Path::new("/")).good().text();
-    let old = ["-m", "64M", "--qemu-arg=-cpu", "--qemu-arg=qemu64"];
-    assert_eq!(Hafez::with(&old).run(&[&program]).good().text(), outside);
-}
->>>>>>> ee89866 (Sockets answer as Linux does: 560 checks of their own)
+families! { directories events exec files frames futex identity limits memory pidfd pipes process pty signals splice sysv time wait opening data tree sockets internet }
 
 /// What another user than root is refused. Only root can become that user, and its answers are compared under a name of their own.
 #[test]
