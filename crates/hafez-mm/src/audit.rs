@@ -8,6 +8,7 @@ use crate::frame::meta::{Flags, State};
 use crate::memory::Memory;
 use crate::object::Place;
 use crate::paging::Entry;
+use crate::paging::share::each_left;
 use crate::{Platform, SpaceId};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -35,15 +36,21 @@ impl<P: Platform> Memory<P> {
         let mut maps = vec![0u32; count];
         let mut slot_refs: BTreeMap<u32, u32> = BTreeMap::new();
 
+        // Links to each leaf. What is in a shared one is counted when it is met first.
+        let mut links: BTreeMap<u32, u32> = BTreeMap::new();
         let mut number = 0;
         while let Some((next, space)) = spaces.spaces.next(number) {
             number = next;
             let all = PageRange::new(Vpn(0), USER_END);
             let regions = space.regions.read();
             let (mut stray, mut lost) = (None, None);
-            spaces.cursor(&space, all).each(all, &mut |page, slot| {
+            let mut cursor = spaces.cursor(&space, all);
+            cursor.each(all, &mut |page, slot| {
                 if regions.find(page).is_none() {
                     stray = Some(page);
+                }
+                if slot.is_shared() && links.contains_key(&slot.leaf(frames).0) {
+                    return;
                 }
                 match slot.get() {
                     Entry::Present { frame, .. } if frame != frames.zero => {
@@ -56,12 +63,25 @@ impl<P: Platform> Memory<P> {
                     _ => {}
                 }
             });
+            cursor.each_leaf(&mut |leaf| *links.entry(leaf.0).or_default() += 1);
             check!(
                 lost.is_none(),
                 "I3: the reverse map misses space {:?}'s entry, (frame, page) {lost:?}",
                 space.id()
             );
             check!(stray.is_none(), "space {:?} has an entry outside its regions, at {stray:?}", space.id());
+        }
+
+        for (&leaf, &links) in &links {
+            let meta = frames.meta(Pfn(leaf));
+            let mut used = 0;
+            each_left(frames, Pfn(leaf), &mut |_| used += 1);
+            check!(
+                meta.word().maps() == links && meta.index() == used,
+                "I2: leaf {leaf:#x} counts {} links and {} entries; there are {links} and {used}",
+                meta.word().maps(),
+                meta.index()
+            );
         }
 
         let mut in_map = vec![false; count];

@@ -29,7 +29,8 @@
 //! ```text
 //!   Space::regions
 //!     Family::members, Object::mappings
-//!       Tables (a cursor)
+//!       Tables (a cursor; in a fork the parent's, then the child's)
+//!         a shared leaf
 //!         Object::pages
 //!           Swap::state, a Request
 //!             Lists
@@ -41,7 +42,7 @@
 //! | | |
 //! |---|---|
 //! | I1 | a frame is in exactly one of: free, one generation, isolated, wired, on its way in or out |
-//! | I2 | a frame's map count is the number of present entries that name it |
+//! | I2 | a frame's map count is the number of present entries that name it; a leaf's, the number of links to it |
 //! | I3 | a frame on a generation list has a valid owner |
 //! | I4 | a slot has at most one cached frame; its references are the entries and page maps that name it |
 //! | I5 | no frame is freed, reused or written out while a CPU may hold a translation to it |

@@ -183,10 +183,10 @@ impl<P: Platform> Memory<P> {
         self.spaces.platform.wake(FREED_KEY);
     }
     pub fn map(&self, space: &Arc<Space>, request: MapRequest) -> Result<VirtAddr, MmError> {
-        self.spaces.map(space, request).map_err(refused)
+        self.retry(space.account(), || self.spaces.map(space, &request)).map_err(refused)
     }
     pub fn unmap(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
-        self.spaces.unmap(space, range).map_err(refused)
+        self.retry(space.account(), || self.spaces.unmap(space, range)).map_err(refused)
     }
     pub fn protect(
         &self,
@@ -194,7 +194,7 @@ impl<P: Platform> Memory<P> {
         range: PageRange,
         rights: crate::Rights,
     ) -> Result<(), MmError> {
-        self.spaces.protect(space, range, rights).map_err(refused)
+        self.retry(space.account(), || self.spaces.protect(space, range, rights)).map_err(refused)
     }
     /// mremap; lengths in bytes, rounded up to pages.
     pub fn remap(
@@ -260,7 +260,7 @@ impl<P: Platform> Memory<P> {
     }
     /// The heap's end after the call: where it was if it cannot go there. `limit`: bytes that the heap may have.
     pub fn brk(&self, space: &Arc<Space>, to: VirtAddr, limit: u64) -> VirtAddr {
-        self.spaces.brk(space, to, limit).unwrap_or(space.heap().1)
+        self.retry(space.account(), || self.spaces.brk(space, to, limit)).unwrap_or(space.heap().1)
     }
     pub fn activate(&self, space: &Space, cpu: usize) {
         self.spaces.activate(space, cpu);

@@ -20,6 +20,16 @@ pub enum Mutant {
     RightsLost,
     /// Fork leaves the parent's processors their right to write.
     ForkWithoutFlush,
+    /// A fault changes entries that other spaces share.
+    SharedLeafChanged,
+    /// Who gets a leaf of his own leaves the right to write in the one that he leaves to the others.
+    SharersMayWrite,
+    /// Eviction flushes one of the spaces that share an entry.
+    SharersNotFlushed,
+    /// The first who leaves a shared leaf frees it.
+    LeafFreedInUse,
+    /// The copy of a leaf is used before processors have forgotten the way through the old one.
+    OwnWithoutFlush,
     /// What comes from the disk is believed.
     SumIgnored,
     /// Nobody tells those who wait that their page is there.

@@ -51,6 +51,12 @@ impl PhysMap {
         unsafe { &*self.ptr(frame).cast::<[AtomicU64; PAGE_SIZE / 8]>() }
     }
 
+    /// The frame that a word of it is in.
+    pub(crate) fn frame_of(&self, word: &AtomicU64) -> Pfn {
+        let bytes = (core::ptr::from_ref(word) as usize).wrapping_sub(self.base as usize);
+        Pfn((bytes / PAGE_SIZE) as u32)
+    }
+
     /// Fill the frame with zeroes.
     #[inline]
     pub fn zero(&self, frame: Pfn) {

@@ -18,7 +18,7 @@ fn caught(bug: Mutant, setup: Setup) {
             world.finish();
         }))
     };
-    for seed in 1..=10 {
+    for seed in 1..=100 {
         let policy = if seed % 2 == 0 { Clock } else { Generations };
         let setup = Setup { seed, policy, ..setup };
         mutant::set(Some(bug));
@@ -67,6 +67,36 @@ fn rights_lost_after_swap_in() {
 #[test]
 fn fork_without_flush() {
     caught(Mutant::ForkWithoutFlush, small());
+}
+
+/// Processes that fork much, on several processors.
+fn forking() -> Setup {
+    Setup { frames: 24, cpus: 3, processes: 4, threads: 2, ..Setup::default() }
+}
+
+#[test]
+fn shared_leaf_changed() {
+    caught(Mutant::SharedLeafChanged, forking());
+}
+
+#[test]
+fn sharers_may_write() {
+    caught(Mutant::SharersMayWrite, forking());
+}
+
+#[test]
+fn sharers_not_flushed() {
+    caught(Mutant::SharersNotFlushed, forking());
+}
+
+#[test]
+fn leaf_freed_in_use() {
+    caught(Mutant::LeafFreedInUse, forking());
+}
+
+#[test]
+fn own_without_flush() {
+    caught(Mutant::OwnWithoutFlush, Setup { frames: 128, cpus: 4, threads: 4, processes: 2, ..forking() });
 }
 
 #[test]

@@ -12,6 +12,8 @@
 //! ([`Flags::ISOLATED`], [`Flags::READING`]). All holds live in the one word, so of several that let go at once,
 //! exactly one sees the word become unheld, and that one frees the frame. There is no count to keep in step.
 //!
+//! The maps of a page-table node are the links to it: one, but for a leaf that several spaces share since a fork.
+//!
 //! The other fields are written only by the one that owns the frame in its present state:
 //!
 //! | field | free head | page table | anonymous | of an object |
@@ -22,6 +24,7 @@
 //! | `prev`, `next` | free list | – | generation list | generation list |
 
 use crate::account::AccountId;
+use crate::lock::{Attentive, RelaxStrategy};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 /// What a frame is used for.
@@ -56,7 +59,7 @@ bitflags::bitflags! {
         const REFERENCED = 1 << 9;
         /// In an object's page map or in the swap cache.
         const CACHED = 1 << 10;
-        /// Taken off its list by reclaim, which decides what comes next.
+        /// Taken off its list by reclaim, which decides what comes next. Of a page-table node: locked by a cursor.
         const ISOLATED = 1 << 11;
         /// Its bytes are on their way in; nobody may map or read it yet.
         const READING = 1 << 12;
@@ -202,6 +205,15 @@ impl FrameMeta {
         let before = Word(self.word.fetch_sub(MAP, AcqRel));
         debug_assert!(before.maps() > 0, "an entry is gone that no map was counted for");
         Word(before.0 - MAP)
+    }
+    /// Wait for the node's lock, and take it. Only a leaf that spaces share needs one: others are under their space's.
+    pub fn lock_node(&self) {
+        while self.set(Flags::ISOLATED).has(Flags::ISOLATED) {
+            Attentive::relax();
+        }
+    }
+    pub fn unlock_node(&self) {
+        self.clear(Flags::ISOLATED);
     }
     /// Hold the frame's bytes in RAM; false where it is pinned too often already.
     #[must_use]

@@ -14,14 +14,19 @@
 //!
 //! A node's record counts its used entries in `index`, so an empty node is known without a scan.
 //! Today one lock guards all of a space's tables; the interface leaves room for a lock a node.
+//!
+//! A leaf may be shared: since a fork several spaces link to it ([`super::share`]). Who walks into one holds the leaf's own
+//! lock until he leaves it, and does not fill or replace its entries: a fault first makes a leaf of the space's own. Only
+//! what takes a page from all who map it changes a shared leaf where it is ([`Slot::take`]).
 
 use super::entry::{self, Entry};
+use crate::Rights;
 use crate::account::{AccountId, Charge};
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::meta::{FrameMeta, State, Word};
 use crate::frame::{Frames, NoFrames, Priority};
 use crate::lock::{Mutex, MutexGuard};
-use core::sync::atomic::{AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 /// A space's page tables: the root, behind the lock that a cursor holds.
 pub struct Tables {
@@ -29,6 +34,8 @@ pub struct Tables {
     /// The same frame, for loading it without the lock.
     root_frame: Pfn,
     account: AccountId,
+    /// Some leaf may be shared. Never taken back: what a space was forked with it gives up leaf by leaf.
+    pub(super) forked: AtomicBool,
 }
 
 /// How many levels lie above the leaf.
@@ -49,7 +56,7 @@ impl Tables {
             let bits = frames.phys.word(kernel_root, i).load(Relaxed);
             frames.phys.word(root, i).store(bits, Relaxed);
         }
-        Ok(Tables { root: Mutex::new(root), root_frame: root, account })
+        Ok(Tables { root: Mutex::new(root), root_frame: root, account, forked: AtomicBool::new(false) })
     }
 
     pub fn root(&self) -> Pfn {
@@ -58,7 +65,17 @@ impl Tables {
 
     /// Lock `range`.
     pub fn cursor<'a>(&'a self, frames: &'a Frames, cpu: usize, range: PageRange) -> Cursor<'a> {
-        Cursor { root: self.root.lock(), frames, cpu, account: self.account, range, leaf: None }
+        Cursor { root: self.root.lock(), tables: self, frames, cpu, range, leaf: None }
+    }
+
+    /// Who pays for its nodes.
+    pub(super) fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// Whether a leaf of it may be shared.
+    pub fn may_share(&self) -> bool {
+        self.forked.load(Relaxed)
     }
 
     /// Give back the root of tables that no CPU uses and whose lower half is empty.
@@ -69,10 +86,10 @@ impl Tables {
     }
 }
 
-fn new_node(frames: &Frames, cpu: usize, account: AccountId) -> Result<Pfn, NoFrames> {
+pub(super) fn new_node(frames: &Frames, cpu: usize, account: AccountId) -> Result<Pfn, NoFrames> {
     let node = frames.alloc(cpu, Priority::Kernel)?;
     frames.phys.zero(node);
-    frames.meta(node).begin(Word::new(State::Table, account, 0), 0, 0);
+    frames.meta(node).begin(Word::new(State::Table, account, 1), 0, 0);
     frames.accounts.charge(account, Charge::Table, 1);
     Ok(node)
 }
@@ -85,28 +102,60 @@ pub(super) fn free_node(frames: &Frames, cpu: usize, node: Pfn) {
 
 /// Exclusive access to the entries of a range of one space.
 pub struct Cursor<'a> {
-    root: MutexGuard<'a, Pfn>,
-    frames: &'a Frames,
-    cpu: usize,
-    account: AccountId,
+    pub(super) root: MutexGuard<'a, Pfn>,
+    pub(super) tables: &'a Tables,
+    pub(super) frames: &'a Frames,
+    pub(super) cpu: usize,
     range: PageRange,
-    /// The last leaf found, by `page >> 9`.
-    leaf: Option<(u64, Pfn)>,
+    /// The last leaf found.
+    pub(super) leaf: Option<Leaf>,
+}
+
+/// A leaf that a cursor is at.
+#[derive(Clone, Copy)]
+pub(super) struct Leaf {
+    /// The number of its first page, divided by 512.
+    pub at: u64,
+    pub node: Pfn,
+    /// Others link to it too, and the cursor holds its lock.
+    pub shared: bool,
 }
 
 /// One entry under a cursor.
 pub struct Slot<'a> {
-    word: &'a AtomicU64,
+    pub(super) word: &'a AtomicU64,
     node: &'a FrameMeta,
+    shared: bool,
 }
 
 impl Slot<'_> {
+    /// What the entry says. In a shared leaf no page may be written through it.
     #[inline]
     pub fn get(&self) -> Entry {
+        match (Entry::decode(self.word.load(Acquire)), self.shared) {
+            (Entry::Present { frame, rights, accessed, dirty }, true) => {
+                Entry::Present { frame, rights: rights - Rights::WRITE, accessed, dirty }
+            }
+            (entry, _) => entry,
+        }
+    }
+    /// What the entry says where the leaf is not guarded.
+    pub fn raw(&self) -> Entry {
         Entry::decode(self.word.load(Acquire))
+    }
+    /// Whether the leaf that it is in belongs to other spaces too.
+    #[inline]
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
     /// Put another entry here; the one that stood here to the last, with the bits that the processor set.
     pub fn replace(&self, entry: Entry) -> Entry {
+        debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is replaced");
+        self.take(entry)
+    }
+    /// As [`Slot::replace`] where the leaf may be shared: who calls it takes the page from all who share it, and flushes
+    /// them all.
+    pub fn take(&self, entry: Entry) -> Entry {
         let new = entry.encode();
         let old = self.word.swap(new, AcqRel);
         self.count(old, new);
@@ -115,6 +164,7 @@ impl Slot<'_> {
     /// Fill an entry that is absent or in swap, which the processor does not write to.
     #[inline]
     pub fn fill(&self, entry: Entry) {
+        debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is filled");
         let old = self.word.load(Relaxed);
         debug_assert!(!matches!(Entry::decode(old), Entry::Present { .. }));
         let new = entry.encode();
@@ -155,10 +205,10 @@ impl<'a> Cursor<'a> {
     pub fn find(&mut self, page: Vpn) -> Option<Slot<'a>> {
         debug_assert!(self.range.contains(page), "{page:?} is outside the cursor's {:?}", self.range);
         let leaf = match self.leaf {
-            Some((at, leaf)) if at == page.0 >> 9 => leaf,
+            Some(leaf) if leaf.at == page.0 >> 9 => leaf,
             _ => self.walk(page)?,
         };
-        Some(self.slot(leaf, page))
+        Some(self.slot(leaf.node, page, leaf.shared))
     }
 
     /// The entry's place, with nodes made as needed.
@@ -167,7 +217,7 @@ impl<'a> Cursor<'a> {
         if let Some(slot) = self.find(page) {
             return Ok(slot);
         }
-        self.grow(page)?;
+        self.grow(page, 0)?;
         self.find(page).ok_or(NoFrames)
     }
 
@@ -176,28 +226,43 @@ impl<'a> Cursor<'a> {
         self.find(page).map_or(Entry::Absent, |slot| slot.get())
     }
 
-    fn slot(&self, leaf: Pfn, page: Vpn) -> Slot<'a> {
-        Slot { word: self.frames.phys.word(leaf, index(page, 0)), node: self.frames.meta(leaf) }
+    #[inline]
+    pub(super) fn slot(&self, leaf: Pfn, page: Vpn, shared: bool) -> Slot<'a> {
+        Slot { word: self.frames.phys.word(leaf, index(page, 0)), node: self.frames.meta(leaf), shared }
     }
 
-    fn walk(&mut self, page: Vpn) -> Option<Pfn> {
+    fn walk(&mut self, page: Vpn) -> Option<Leaf> {
         let mut node = *self.root;
-        for level in (1..=TOP).rev() {
+        for level in (2..=TOP).rev() {
             node = entry::linked(self.frames.phys.word(node, index(page, level)).load(Relaxed))?;
         }
-        self.leaf = Some((page.0 >> 9, node));
-        Some(node)
+        let word = self.frames.phys.word(node, index(page, 1));
+        let bits = word.load(Relaxed);
+        let leaf = entry::linked(bits)?;
+        self.leave();
+        let shared = entry::is_guarded(bits) && self.lock_shared(word, leaf);
+        self.leaf = Some(Leaf { at: page.0 >> 9, node: leaf, shared });
+        self.leaf
     }
 
+    /// Forget the leaf that the cursor is at.
+    #[inline]
+    pub(super) fn leave(&mut self) {
+        if let Some(Leaf { node, shared: true, .. }) = self.leaf.take() {
+            self.frames.meta(node).unlock_node();
+        }
+    }
+
+    /// Make the nodes that lead to `page`, down to the one of `level`.
     #[cold]
-    fn grow(&mut self, page: Vpn) -> Result<(), NoFrames> {
+    pub(super) fn grow(&mut self, page: Vpn, level: u32) -> Result<Pfn, NoFrames> {
         let mut node = *self.root;
-        for level in (1..=TOP).rev() {
+        for level in (level + 1..=TOP).rev() {
             let word = self.frames.phys.word(node, index(page, level));
             node = match entry::linked(word.load(Relaxed)) {
                 Some(next) => next,
                 None => {
-                    let next = new_node(self.frames, self.cpu, self.account)?;
+                    let next = new_node(self.frames, self.cpu, self.tables.account)?;
                     let meta = self.frames.meta(node);
                     meta.set_index(meta.index() + 1);
                     word.store(entry::link(next), Release);
@@ -205,17 +270,19 @@ impl<'a> Cursor<'a> {
                 }
             };
         }
-        Ok(())
+        Ok(node)
     }
 
     /// Visit each entry of `range` that is not absent, in order of address.
     pub fn each(&mut self, range: PageRange, f: &mut dyn FnMut(Vpn, &Slot<'_>)) {
         debug_assert!(self.range.covers(&range) || range.is_empty());
+        self.leave();
         self.visit(*self.root, TOP, range, f, &mut |_| {}, false);
     }
 
     /// As [`Cursor::each`], and afterwards unlink the nodes that have become empty; `unlinked` gets each, to be freed
-    /// once no CPU can walk it any more.
+    /// once no CPU can walk it any more. A shared leaf that lies in the range is unlinked as it is, and its entries are
+    /// not visited; of one that lies in it in part, nothing may be used there.
     pub fn clear(
         &mut self,
         range: PageRange,
@@ -223,37 +290,50 @@ impl<'a> Cursor<'a> {
         unlinked: &mut dyn FnMut(Pfn),
     ) {
         debug_assert!(self.range.covers(&range) || range.is_empty());
-        self.leaf = None;
+        self.leave();
         self.visit(*self.root, TOP, range, f, unlinked, true);
+    }
+
+    /// Whether the tables have no node below the root.
+    pub fn is_empty(&self) -> bool {
+        self.frames.meta(*self.root).index() == 0
     }
 
     /// The first page of `range` whose entry is not absent.
     pub fn next_used(&self, range: PageRange) -> Option<Vpn> {
-        self.seek(*self.root, TOP, range, false)
+        self.seek(*self.root, TOP, range, &|_, level| level == 0)
     }
 
     /// The first page of `range` whose entry is not absent, or that only a node without entries leads to: what
     /// [`Cursor::clear`] still has to do. Such nodes are left where a fault made them and then failed.
     pub fn next_to_clear(&self, range: PageRange) -> Option<Vpn> {
-        self.seek(*self.root, TOP, range, true)
+        let empty = |child| self.frames.meta(child).index() == 0;
+        self.seek(*self.root, TOP, range, &|child, level| level == 0 || empty(child))
     }
 
-    fn seek(&self, node: Pfn, level: u32, range: PageRange, empty: bool) -> Option<Vpn> {
+    /// The first page of `range` that has a leaf with entries.
+    pub fn next_leaf(&self, range: PageRange) -> Option<Vpn> {
+        self.seek(*self.root, TOP, range, &|child, level| level == 1 && self.frames.meta(child).index() > 0)
+    }
+
+    /// The first page of `range` whose way ends at an entry that `found` likes: it gets the node that the entry links to,
+    /// and the level of the node that the entry is in.
+    fn seek(&self, node: Pfn, level: u32, range: PageRange, found: &dyn Fn(Pfn, u32) -> bool) -> Option<Vpn> {
         let mut page = range.start;
         while page < range.end {
             page = self.skip(node, level, page, range.end)?;
             if level == 0 {
-                return Some(page);
+                return found(node, 0).then_some(page);
             }
             let end = end_of(page, level).min(range.end);
             let bits = self.frames.phys.word(node, index(page, level)).load(Acquire);
             if let Some(child) = entry::linked(bits) {
-                if empty && self.frames.meta(child).index() == 0 {
+                if found(child, level) {
                     return Some(page);
                 }
-                let found = self.seek(child, level - 1, PageRange::new(page, end), empty);
-                if found.is_some() {
-                    return found;
+                let below = self.seek(child, level - 1, PageRange::new(page, end), found);
+                if below.is_some() {
+                    return below;
                 }
             }
             page = end;
@@ -284,29 +364,55 @@ impl<'a> Cursor<'a> {
         unlinked: &mut dyn FnMut(Pfn),
         prune: bool,
     ) {
-        if range.is_empty() {
-            return;
-        }
         let meta = self.frames.meta(node);
         let mut page = range.start;
         while page < range.end {
             let Some(used) = self.skip(node, level, page, range.end) else { return };
-            page = used;
-            let end = end_of(page, level).min(range.end);
-            let word = self.frames.phys.word(node, index(page, level));
-            let bits = word.load(Acquire);
-            if bits != 0 && level == 0 {
-                f(page, &Slot { word, node: meta });
-            } else if let Some(child) = entry::linked(bits).filter(|_| level > 0) {
-                self.visit(child, level - 1, PageRange::new(page, end), f, unlinked, prune);
-                if prune && self.frames.meta(child).index() == 0 {
-                    word.store(0, Release);
-                    meta.set_index(meta.index() - 1);
-                    unlinked(child);
-                }
-            }
+            let whole = index(used, level - 1) == 0 && end_of(used, level) <= range.end;
+            let end = end_of(used, level).min(range.end);
             page = end;
+            let word = self.frames.phys.word(node, index(used, level));
+            let bits = word.load(Acquire);
+            let Some(child) = entry::linked(bits) else { continue };
+            let shared = level == 1 && entry::is_guarded(bits) && self.lock_shared(word, child);
+            let part = PageRange::new(used, end);
+            match (level, prune && shared) {
+                (1, false) => self.visit_leaf(child, part, f, shared),
+                // It stays to the others as it is.
+                (1, true) => debug_assert!(whole || self.skip(child, 0, used, end).is_none()),
+                _ => self.visit(child, level - 1, part, f, unlinked, prune),
+            }
+            if shared {
+                self.frames.meta(child).unlock_node();
+            }
+            if prune && if shared { whole } else { self.frames.meta(child).index() == 0 } {
+                word.store(0, Release);
+                meta.set_index(meta.index() - 1);
+                unlinked(child);
+            }
         }
+    }
+
+    #[inline]
+    pub(super) fn visit_leaf(
+        &self,
+        leaf: Pfn,
+        range: PageRange,
+        f: &mut dyn FnMut(Vpn, &Slot<'_>),
+        shared: bool,
+    ) {
+        let mut page = range.start;
+        while page < range.end {
+            let Some(used) = self.skip(leaf, 0, page, range.end) else { return };
+            f(used, &self.slot(leaf, used, shared));
+            page = used.add(1);
+        }
+    }
+}
+
+impl Drop for Cursor<'_> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -318,6 +424,6 @@ fn end_of(page: Vpn, level: u32) -> Vpn {
 
 /// The index into a node of `level` (0 = leaf).
 #[inline]
-fn index(page: Vpn, level: u32) -> usize {
+pub(super) fn index(page: Vpn, level: u32) -> usize {
     (page.0 >> (9 * level)) as usize & 511
 }

@@ -99,10 +99,22 @@ pub const USED: u64 = ACCESSED | DIRTY;
 pub const ACCESSED_BIT: u64 = ACCESSED;
 /// The dirty bit alone.
 pub const DIRTY_BIT: u64 = DIRTY;
+/// The right to write alone, in a present entry.
+pub const WRITE_BIT: u64 = WRITE;
 
 /// An entry of an upper node: the next node's frame, all rights (the last level decides).
 pub fn link(node: Pfn) -> u64 {
     (node.0 as u64) << 12 | PRESENT | WRITE | USER | ACCESSED
+}
+
+/// As [`link`], to a leaf that other spaces may link to as well: nobody writes through this way.
+pub fn guarded_link(node: Pfn) -> u64 {
+    link(node) & !WRITE
+}
+
+/// Whether an upper entry is a guarded link.
+pub fn is_guarded(bits: u64) -> bool {
+    bits & WRITE == 0
 }
 
 /// The node that an upper entry links to.

@@ -46,6 +46,8 @@ pub trait Shootdown {
     fn flush(&self, flush: &Flush<'_>);
     /// An entry that named the frame is gone for good.
     fn unmapped(&self, frame: Pfn, proof: &Flushed);
+    /// The last link to a leaf is gone, and entries are left in it: what they name has one user fewer each.
+    fn abandoned(&self, leaf: Pfn, proof: &Flushed);
 }
 
 /// The space whose translations are taken back.
@@ -101,7 +103,12 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
         self.dropped.push(frame);
     }
 
-    /// A node of the tables was unlinked.
+    /// Any translation of the space may be held somewhere.
+    pub fn all_pages(&mut self) {
+        self.all = true;
+    }
+
+    /// A node of the tables was unlinked; perhaps a leaf that others share.
     pub fn drop_node(&mut self, node: Pfn) {
         if self.nodes.is_full() {
             self.flush();
@@ -109,6 +116,11 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
         // A translation of any page below may have cached the way through this node.
         self.all = true;
         self.nodes.push(node);
+    }
+
+    /// A leaf of others' is no longer this space's; all of its pages are to be flushed.
+    pub fn leave_leaf(&mut self, leaf: Pfn) {
+        self.nodes.push(leaf);
     }
 
     /// Flush what was gathered, then let go of it. The gather can be used on.
@@ -134,6 +146,14 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
             self.above.unmapped(frame, &proof);
         }
         for node in self.nodes.drain(..) {
+            let meta = self.frames.meta(node);
+            let left = mutant!(LeafFreedInUse, 0, meta.drop_map().maps());
+            if left > 0 {
+                continue;
+            }
+            if meta.index() > 0 {
+                self.above.abandoned(node, &proof);
+            }
             free_node(self.frames, self.cpu, node);
         }
     }

@@ -3,6 +3,7 @@
 pub mod cursor;
 pub mod entry;
 pub mod gather;
+pub mod share;
 
 pub use cursor::{Cursor, Slot, Tables};
 pub use entry::Entry;

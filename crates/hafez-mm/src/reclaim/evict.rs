@@ -112,8 +112,8 @@ impl Reclaim {
         let meta = spaces.frames.meta(frame);
         let mut seen = Seen { used: meta.word().has(Flags::REFERENCED) };
         meta.clear(Flags::REFERENCED);
-        self.each_entry(spaces, frame, &mut |space, page, slot| {
-            if slot.take_accessed() {
+        self.each_entry(spaces, frame, &mut |space, page, slot, names| {
+            if names && slot.take_accessed() {
                 seen.used = true;
                 sweep.page(&space.target(), page);
             }
@@ -134,7 +134,11 @@ impl Reclaim {
         if word.state() != State::File && !self.ensure_slot(spaces, frame, word) {
             return false;
         }
-        self.each_entry(spaces, frame, &mut |space, page, slot| {
+        self.each_entry(spaces, frame, &mut |space, page, slot, names| {
+            if !names {
+                // Unmapped just now, by way of another space that shares the leaf: this one may hold a translation too.
+                return mutant!(SharersNotFlushed, (), sweep.page(&space.target(), page));
+            }
             let after = match word.state() {
                 State::Anon => Entry::Swap { slot: meta.slot() },
                 _ => Entry::Absent,
@@ -142,7 +146,7 @@ impl Reclaim {
             if word.state() == State::Anon {
                 spaces.swap.add_ref(&spaces.frames, meta.slot());
             }
-            if let Entry::Present { dirty: true, .. } = slot.replace(after) {
+            if let Entry::Present { dirty: true, .. } = slot.take(after) {
                 mutant!(DirtyLost, (), spaces.mark_dirty(frame));
             }
             sweep.page(&space.target(), page);
@@ -383,12 +387,12 @@ impl Reclaim {
         }
     }
 
-    /// Each entry that names the frame.
+    /// Each entry that names the frame; and, told by `false`, each in a shared leaf that may just have ceased to.
     fn each_entry<P: Platform>(
         &self,
         spaces: &Spaces<P>,
         frame: Pfn,
-        f: &mut dyn FnMut(&Space, Vpn, &crate::paging::Slot<'_>),
+        f: &mut dyn FnMut(&Space, Vpn, &crate::paging::Slot<'_>, bool),
     ) {
         let meta = spaces.frames.meta(frame);
         let word = meta.word();
@@ -402,10 +406,12 @@ impl Reclaim {
                 return;
             };
             let mut cursor = spaces.cursor(&space, range);
-            if let Some(slot) = cursor.find(page)
-                && matches!(slot.get(), Entry::Present { frame: named, .. } if named == frame)
-            {
-                f(&space, page, &slot);
+            let Some(slot) = cursor.find(page) else { return };
+            match slot.get() {
+                Entry::Present { frame: named, .. } if named == frame => f(&space, page, &slot, true),
+                Entry::Present { .. } => {}
+                _ if slot.is_shared() => f(&space, page, &slot, false),
+                _ => {}
             }
         };
         if word.state() == State::Anon {

@@ -46,8 +46,8 @@ pub struct Cached {
 #[derive(Default)]
 pub struct Cpu {
     translations: HashMap<(Pfn, u64), Cached>,
-    /// By root and page / 512: the leaf.
-    leaves: HashMap<(Pfn, u64), Pfn>,
+    /// By root and page / 512: the leaf, and whether the way there lets one write.
+    leaves: HashMap<(Pfn, u64), (Pfn, bool)>,
 }
 
 /// Translations cached at most, of all spaces together.
@@ -91,7 +91,7 @@ impl Cpu {
     }
 
     fn walk(&mut self, phys: &PhysMap, root: Pfn, page: Vpn, write: bool, execute: bool) -> Option<Cached> {
-        let leaf = match self.leaves.get(&(root, page.0 >> 9)) {
+        let (leaf, guard_off) = match self.leaves.get(&(root, page.0 >> 9)) {
             Some(&leaf) => leaf,
             None => {
                 let leaf = leaf_of(phys, root, page)?;
@@ -103,14 +103,14 @@ impl Cpu {
         loop {
             let bits = word.load(SeqCst);
             if bits & (PRESENT | USER) != PRESENT | USER
-                || write && bits & WRITABLE == 0
+                || write && (bits & WRITABLE == 0 || !guard_off)
                 || execute && bits & NO_EXECUTE != 0
             {
                 return None;
             }
             let used = bits | ACCESSED | if write { DIRTY } else { 0 };
             if used == bits || word.compare_exchange(bits, used, SeqCst, SeqCst).is_ok() {
-                return Some(read(used));
+                return Some(read(used, guard_off));
             }
         }
     }
@@ -155,16 +155,22 @@ impl Cpu {
         })
     }
 
-    /// Whether the translation that an access to this page would use is still backed.
+    /// Whether the translation that an access to this page would use is still backed, and the way that a walk would go.
     pub fn stale_at(&self, phys: &PhysMap, root: Pfn, page: Vpn) -> Option<String> {
+        if let Some(&(leaf, writable)) = self.leaves.get(&(root, page.0 >> 9)) {
+            let now = leaf_of(phys, root, page);
+            if now.is_none_or(|now| now.0 != leaf || writable && !now.1) {
+                return Some(format!("the way is cached as {:?}, and is {now:?}", (leaf, writable)));
+            }
+        }
         stale(phys, root, page, self.translations.get(&(root, page.0))?)
     }
 }
 
 fn stale(phys: &PhysMap, root: Pfn, page: Vpn, cached: &Cached) -> Option<String> {
-    let bits =
-        leaf_of(phys, root, page).map_or(0, |leaf| phys.word(leaf, (page.0 & 511) as usize).load(SeqCst));
-    let now = read(bits);
+    let (leaf, writable) = leaf_of(phys, root, page).unzip();
+    let bits = leaf.map_or(0, |leaf| phys.word(leaf, (page.0 & 511) as usize).load(SeqCst));
+    let now = read(bits, writable == Some(true));
     let why = if bits & PRESENT == 0 {
         "the page is not present"
     } else if now.frame != cached.frame {
@@ -181,28 +187,29 @@ fn stale(phys: &PhysMap, root: Pfn, page: Vpn, cached: &Cached) -> Option<String
     Some(format!("{why}: cached {cached:?}, entry {bits:#x}"))
 }
 
-fn read(bits: u64) -> Cached {
+/// What an entry gives, behind upper entries that let one write or not. What may not be written needs no mark of it.
+fn read(bits: u64, writable: bool) -> Cached {
+    let writable = writable && bits & WRITABLE != 0;
     Cached {
         frame: Pfn(((bits & ADDRESS) >> 12) as u32),
-        writable: bits & WRITABLE != 0,
+        writable,
         executable: bits & NO_EXECUTE == 0,
-        dirty: bits & DIRTY != 0,
+        dirty: writable && bits & DIRTY != 0,
     }
 }
 
-fn leaf_of(phys: &PhysMap, root: Pfn, page: Vpn) -> Option<Pfn> {
-    let mut node = root;
+/// The leaf that a page is in, and whether all entries on the way there let one write: only the last may forbid it.
+fn leaf_of(phys: &PhysMap, root: Pfn, page: Vpn) -> Option<(Pfn, bool)> {
+    let (mut node, mut writable) = (root, true);
     for level in [3u32, 2, 1] {
         let bits = phys.word(node, (page.0 >> (9 * level) & 511) as usize).load(SeqCst);
         if bits & PRESENT == 0 {
             return None;
         }
-        assert_eq!(
-            bits & (WRITABLE | USER | LARGE | NO_EXECUTE),
-            WRITABLE | USER,
-            "an upper entry forbids something"
-        );
+        assert_eq!(bits & (USER | LARGE | NO_EXECUTE), USER, "an upper entry forbids something");
+        assert!(writable, "a guard above the last but one");
+        writable = bits & WRITABLE != 0;
         node = Pfn(((bits & ADDRESS) >> 12) as u32);
     }
-    Some(node)
+    Some((node, writable))
 }

@@ -56,7 +56,10 @@ impl<P: Platform> Spaces<P> {
                     {
                         return Err(MmError::Invalid.into());
                     }
-                    Advice::DontNeed | Advice::Free => self.clear_range(space, part),
+                    Advice::DontNeed | Advice::Free => {
+                        self.own_edges(space, part)?;
+                        self.clear_range(space, part);
+                    }
                     Advice::Cold | Advice::PageOut if wired => return Err(MmError::Invalid.into()),
                     Advice::Cold | Advice::PageOut => self.cool(space, part),
                     Advice::WillNeed | Advice::Remove => {

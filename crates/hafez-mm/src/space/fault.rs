@@ -21,6 +21,7 @@ use crate::addr::{PageRange, Pfn, USER_END, VirtAddr, Vpn};
 use crate::frame::Priority;
 use crate::frame::lists::Arrival;
 use crate::frame::meta::{Flags, MAX_MAPS, State, Word};
+use crate::mutant::mutant;
 use crate::object::pages::NODE;
 use crate::object::{Object, Place};
 use crate::paging::{Cursor, Entry, Slot};
@@ -95,7 +96,11 @@ impl<P: Platform> Spaces<P> {
             return Err(FaultError::Denied.into());
         }
         let mut cursor = self.cursor(space, leaf_part(region, page));
-        let slot = cursor.make(page)?;
+        let mut slot = cursor.make(page)?;
+        if mutant!(SharedLeafChanged, false, slot.is_shared()) {
+            self.own(space, &mut cursor)?;
+            slot = cursor.make(page)?;
+        }
         match slot.get() {
             Entry::Absent => match &region.backing {
                 Backing::Anonymous if access.write => self.new_page(space, region, page, &slot),

@@ -1,16 +1,19 @@
-//! Fork: the child gets the parent's regions, and its anonymous pages without a copy.
+//! Fork: the child gets the parent's regions, and shares the parent's page tables.
 //!
-//! Each such page's entry loses its write right in both spaces; whoever writes first copies it, and the last who is
-//! left just takes it (`fault.rs`). Pages of objects are not copied: the child finds them in the object's page map.
-//! If frames run out half-way the child is taken down again; entries of the parent that lost their write right get
-//! it back at the next write, since their frames have one user again.
+//! Each leaf of the parent's tables becomes one of both, and neither writes through it (`paging/share.rs`): a fork costs by the
+//! table, not by the page. Who first changes something there copies the leaf (`share.rs`); a page that is written then is copied
+//! by whoever writes first, and the last who is left just takes it (`fault.rs`).
+//!
+//! Where a region says that the child must not have its pages, or must have them empty, the leaves around it are not shared:
+//! the entries of the other regions there are given one by one.
+//!
+//! If frames run out half-way the child is taken down again; the parent finds its leaves alone at the next walk.
 
-use super::{Backing, RegionFlags, Space, Spaces, Stop};
+use super::{Backing, Region, RegionFlags, Regions, Space, Spaces, Stop};
 use crate::account::AccountId;
-use crate::addr::Vpn;
-use crate::frame::meta::MAX_MAPS;
+use crate::addr::{PageRange, USER_END, Vpn};
 use crate::mutant::mutant;
-use crate::paging::{Entry, Gather};
+use crate::paging::{Cursor, Entry, Gather};
 use crate::{Platform, Rights};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::*;
@@ -22,27 +25,17 @@ impl<P: Platform> Spaces<P> {
         // Held to the end: no page of the parent may come or go in between.
         let regions = parent.regions.write();
         let mut of_child = child.regions.write();
-        let mut gather = self.gather(parent);
-        let mut result = Ok(());
+        let mut apart = false;
         for region in regions.from(Vpn(0)) {
-            if region.flags.contains(RegionFlags::DONT_FORK) {
-                continue;
-            }
-            let mut copy = region.clone();
-            // Locks on memory are not inherited.
-            copy.flags -= RegionFlags::WIRED;
-            self.add_region(&child, &mut of_child, copy);
-            let has_own = !region.is_shared() && !region.flags.contains(RegionFlags::WIPE_ON_FORK);
-            let read_only_object = matches!(region.backing, Backing::Object { .. })
-                && !region.max_rights.contains(Rights::WRITE);
-            if has_own && !read_only_object {
-                result = self.share_entries(parent, &child, region.range, &mut gather);
-            }
-            if result.is_err() {
-                break;
+            apart |= region.flags.intersects(APART);
+            if !region.flags.contains(RegionFlags::DONT_FORK) {
+                let mut copy = region.clone();
+                // Locks on memory are not inherited.
+                copy.flags -= RegionFlags::WIRED;
+                self.add_region(&child, &mut of_child, copy);
             }
         }
-        gather.finish();
+        let result = self.share_tables(parent, &child, &regions, apart);
         drop(of_child);
         drop(regions);
         if let Err(stop) = result {
@@ -52,16 +45,49 @@ impl<P: Platform> Spaces<P> {
         Ok(child)
     }
 
-    /// Give the child the range's anonymous pages, both sides without the right to write.
-    fn share_entries(
+    fn share_tables(
         &self,
         parent: &Space,
         child: &Space,
-        range: crate::PageRange,
+        regions: &Regions,
+        apart: bool,
+    ) -> Result<(), Stop> {
+        let all = PageRange::new(Vpn(0), USER_END);
+        let mut gather = self.gather(parent);
+        let mut theirs = self.cursor(parent, all);
+        let mut ours = self.cursor(child, all);
+        let mut from = Vpn(0);
+        for region in regions.from(Vpn(0)) {
+            from = from.max(region.range.start);
+            while let Some(page) = theirs.next_leaf(PageRange::new(from, region.range.end.max(from))) {
+                let first = Vpn(page.0 & !511);
+                let leaf = PageRange::new(first, first.add(512));
+                from = leaf.end;
+                if apart && regions.within(leaf).any(|r| r.flags.intersects(APART)) {
+                    for region in regions.within(leaf).filter(|r| has_own(r)) {
+                        let part = region.range.intersect(&leaf);
+                        self.give_entries(parent, part, &mut theirs, &mut ours, &mut gather)?;
+                    }
+                } else if theirs.share(first, &mut ours)? {
+                    mutant!(ForkWithoutFlush, (), gather.all_pages());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Give the child the range's anonymous pages one by one, both sides without the right to write.
+    fn give_entries(
+        &self,
+        parent: &Space,
+        range: PageRange,
+        theirs: &mut Cursor<'_>,
+        ours: &mut Cursor<'_>,
         gather: &mut Gather<'_, Self>,
     ) -> Result<(), Stop> {
-        let mut theirs = self.cursor(parent, range);
-        let mut ours = self.cursor(child, range);
+        while theirs.next_shared(range).is_some() {
+            self.own(parent, theirs)?;
+        }
         let mut result = Ok(());
         theirs.each(range, &mut |page, slot| {
             if result.is_err() {
@@ -85,11 +111,7 @@ impl<P: Platform> Spaces<P> {
                 }
                 Entry::Present { frame, rights, accessed, .. } => {
                     if frame != self.frames.zero {
-                        let meta = self.frames.meta(frame);
-                        if meta.word().maps() >= MAX_MAPS {
-                            return result = Err(Stop::NoFrames);
-                        }
-                        meta.add_map();
+                        self.frames.meta(frame).add_map();
                     }
                     let shared = super::fault::without_write(rights);
                     if shared != rights {
@@ -98,9 +120,9 @@ impl<P: Platform> Spaces<P> {
                         {
                             self.mark_dirty(frame);
                         }
-                        mutant!(ForkWithoutFlush, (), gather.page(page));
+                        gather.page(page);
                     }
-                    target.fill(Entry::Present { frame, rights: shared, accessed: false, dirty: false });
+                    target.fill(Entry::fresh(frame, shared));
                 }
                 Entry::Absent => {}
             }
@@ -121,4 +143,14 @@ impl<P: Platform> Spaces<P> {
     pub fn deactivate(&self, space: &Space, cpu: usize) {
         space.cpus.fetch_and(!(1 << cpu), AcqRel);
     }
+}
+
+/// Regions whose pages the child must not find in its tables.
+const APART: RegionFlags = RegionFlags::DONT_FORK.union(RegionFlags::WIPE_ON_FORK);
+
+/// Whether the child gets pages of the region that it could not find elsewhere.
+fn has_own(region: &Region) -> bool {
+    let read_only_object =
+        matches!(region.backing, Backing::Object { .. }) && !region.max_rights.contains(Rights::WRITE);
+    !region.is_shared() && !region.flags.intersects(APART) && !read_only_object
 }

@@ -5,7 +5,7 @@
 use super::{Backing, Label, MAX_REGIONS, MmError, Region, RegionFlags, Regions, Space, Spaces, Stop};
 use crate::addr::{PageRange, USER_END, USER_START, VirtAddr, Vpn};
 use crate::lock::RwLockWriteGuard;
-use crate::paging::{Entry, Slot};
+use crate::paging::{Cursor, Entry, Gather, Slot};
 use crate::{Platform, Rights};
 use alloc::sync::Arc;
 
@@ -48,12 +48,12 @@ pub(crate) fn user_page(page: Vpn) -> Option<PageRange> {
 const LOW_TOP: Vpn = Vpn(1 << 19);
 
 impl<P: Platform> Spaces<P> {
-    pub fn map(&self, space: &Space, request: MapRequest) -> Result<VirtAddr, Stop> {
+    pub fn map(&self, space: &Space, request: &MapRequest) -> Result<VirtAddr, Stop> {
         if request.pages == 0 || request.pages > USER_END.0 {
             return Err(if request.pages == 0 { MmError::Invalid } else { MmError::NoMemory }.into());
         }
         let mut regions = space.regions.write();
-        let (start, replace) = place(space, &regions, &request)?;
+        let (start, replace) = place(space, &regions, request)?;
         let range = PageRange::sized(start, request.pages).ok_or(MmError::NoMemory)?;
         if replace {
             self.cut(space, &mut regions, range)?;
@@ -74,8 +74,8 @@ impl<P: Platform> Spaces<P> {
                 rights: request.rights,
                 max_rights: request.max_rights,
                 flags,
-                backing: request.backing,
-                label: request.label,
+                backing: request.backing.clone(),
+                label: request.label.clone(),
                 grow_limit: request.grows_down.unwrap_or(0),
             },
         );
@@ -107,14 +107,13 @@ impl<P: Platform> Spaces<P> {
         if splits && regions.len() >= MAX_REGIONS {
             return Err(MmError::NoMemory.into());
         }
-        let mut any = false;
-        regions.remove(range, &mut |piece| {
-            any = true;
-            self.forget_region(space, &piece);
-        });
-        if any {
-            self.clear_range(space, range);
+        if regions.within(range).next().is_none() {
+            return Ok(());
         }
+        self.own_edges(space, range)?;
+        // First the entries, then what leads reclaim to them.
+        self.clear_range(space, range);
+        regions.remove(range, &mut |piece| self.forget_region(space, &piece));
         Ok(())
     }
 
@@ -127,40 +126,63 @@ impl<P: Platform> Spaces<P> {
         }
     }
 
-    /// Make every entry of the range absent, and free the nodes that this empties.
+    /// Make every entry of the range absent, and free the nodes that this empties. Of shared leaves only whole ones may have
+    /// entries in it.
     pub(super) fn clear_range(&self, space: &Space, range: PageRange) {
         let mut gather = self.gather(space);
-        let mut nodes = arrayvec::ArrayVec::<_, 64>::new();
         let mut cursor = self.cursor(space, range);
+        self.clear_part(&mut cursor, range, &mut gather);
+        drop(cursor);
+        gather.finish();
+    }
+
+    fn clear_part(&self, cursor: &mut Cursor<'_>, range: PageRange, gather: &mut Gather<'_, Self>) {
+        let mut nodes = arrayvec::ArrayVec::<_, 64>::new();
         let mut from = range.start;
         // In steps of what the list of emptied nodes can hold: 32 leaves and the nodes above them.
         while from < range.end {
             let step = PageRange::new(from, Vpn(((from.0 >> 9) + 32) << 9).min(range.end));
-            cursor.clear(step, &mut |page, slot| self.clear_entry(slot, page, &mut gather), &mut |node| {
+            cursor.clear(step, &mut |page, slot| self.clear_entry(slot, page, gather), &mut |node| {
                 nodes.push(node)
             });
             for node in nodes.drain(..) {
                 gather.drop_node(node);
+            }
+            if step.end == range.end {
+                break;
             }
             from = match cursor.next_to_clear(PageRange::new(step.end, range.end)) {
                 Some(page) => page,
                 None => break,
             };
         }
-        drop(cursor);
-        gather.finish();
     }
 
     pub(super) fn unmap_all(&self, space: &Space) {
         let mut regions = space.regions.write();
+        let mut gather = self.gather(space);
+        let mut cursor = self.cursor(space, PageRange::new(Vpn(0), USER_END));
+        let mut at = Vpn(0);
+        for region in regions.from(Vpn(0)) {
+            // By whole leaves: shared ones can just be left.
+            let whole =
+                PageRange::new(Vpn(region.range.start.0 & !511), Vpn((region.range.end.0 + 511) & !511));
+            self.clear_part(&mut cursor, PageRange::new(whole.start.max(at), whole.end), &mut gather);
+            at = whole.end;
+        }
+        // A shared leaf that was emptied from elsewhere may be left where there is no region any more.
+        if !cursor.is_empty() {
+            self.clear_part(&mut cursor, PageRange::new(Vpn(0), USER_END), &mut gather);
+        }
+        drop(cursor);
+        gather.finish();
         regions.remove(PageRange::new(Vpn(0), USER_END), &mut |piece| self.forget_region(space, &piece));
-        drop(regions);
-        self.clear_range(space, PageRange::new(Vpn(0), USER_END));
     }
 
     /// mprotect. Up to a hole or a refusal the change is made, as on Linux.
     pub fn protect(&self, space: &Space, range: PageRange, rights: Rights) -> Result<(), Stop> {
         let mut regions = space.regions.write();
+        self.own_range(space, range)?;
         let mut at = range.start;
         while at < range.end {
             let Some(region) = regions.find(at) else { return Err(MmError::NotMapped.into()) };

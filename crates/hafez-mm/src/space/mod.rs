@@ -11,6 +11,7 @@
 //! | `fault.rs` | the fault: from a region and an entry to a page that can be used |
 //! | `swapin.rs`, `fill.rs` | the two slow ways: a page from swap, a page from a file |
 //! | `map.rs`, `remap.rs`, `advise.rs`, `fork.rs` | the calls |
+//! | `share.rs` | a space's own copy of page-table leaves that a fork has left shared |
 //! | `release.rs` | the other way: letting go of entries, frames, slots, objects |
 //!
 //! Nothing here waits for memory: what finds no frame unwinds with [`Stop::NoFrames`], having changed nothing that a
@@ -26,6 +27,7 @@ pub mod pages;
 pub mod regions;
 pub mod release;
 pub mod remap;
+mod share;
 pub mod swapin;
 
 use crate::account::AccountId;

@@ -225,7 +225,9 @@ impl<P: Platform> Spaces<P> {
             let mut frames: ArrayVec<Pfn, CLUSTER> = ArrayVec::new();
             let Some(first) = self.pin_dirty_run(object, from, &mut frames) else { break };
             let bytes = (frames.len() as u64 * PAGE).min(object.size().saturating_sub(first * PAGE));
-            let written = if bytes == 0 { Ok(()) } else { pager.write(first, &frames, bytes as usize) };
+            // A page that was asked for before its file became shorter lies past the end: there is nothing to write of it.
+            let within = &frames[..bytes.div_ceil(PAGE) as usize];
+            let written = if bytes == 0 { Ok(()) } else { pager.write(first, within, bytes as usize) };
             self.counters.file_out.fetch_add(frames.len() as u64, Relaxed);
             for &frame in &frames {
                 if written.is_err() {

@@ -13,6 +13,7 @@ use crate::account::Charge;
 use crate::addr::{Pfn, Vpn};
 use crate::frame::meta::{Flags, State, Word};
 use crate::object::{Object, Place};
+use crate::paging::share::each_left;
 use crate::paging::{Entry, Flush, Flushed, Gather, Shootdown, Slot};
 use core::sync::atomic::Ordering::*;
 
@@ -30,12 +31,25 @@ impl<P: Platform> Shootdown for Spaces<P> {
             self.let_go(frame, word);
         }
     }
+
+    fn abandoned(&self, leaf: Pfn, proof: &Flushed) {
+        each_left(&self.frames, leaf, &mut |entry| match entry {
+            Entry::Swap { slot } => self.drop_slot(slot),
+            Entry::Present { frame, dirty, .. } if frame != self.frames.zero => {
+                if dirty {
+                    self.mark_dirty(frame);
+                }
+                self.unmapped(frame, proof);
+            }
+            _ => {}
+        });
+    }
 }
 
 impl<P: Platform> Spaces<P> {
     /// Make the entry absent, into the gather.
     pub(crate) fn clear_entry(&self, slot: &Slot<'_>, page: Vpn, gather: &mut Gather<'_, Self>) {
-        match slot.replace(Entry::Absent) {
+        match slot.take(Entry::Absent) {
             Entry::Present { frame, dirty, .. } => self.forget_map(frame, page, dirty, gather),
             Entry::Swap { slot } => self.drop_slot(slot),
             Entry::Absent => {}
@@ -149,10 +163,13 @@ impl<P: Platform> Spaces<P> {
         let Some(range) = super::map::user_page(page) else { return };
         let mut gather = self.gather(space);
         let mut cursor = self.cursor(space, range);
-        if let Some(slot) = cursor.find(page)
-            && matches!(slot.get(), Entry::Present { frame: f, .. } if f == frame)
-        {
-            self.clear_entry(&slot, page, &mut gather);
+        if let Some(slot) = cursor.find(page) {
+            if matches!(slot.get(), Entry::Present { frame: f, .. } if f == frame) {
+                self.clear_entry(&slot, page, &mut gather);
+            } else if slot.is_shared() {
+                // It may have been cleared by way of another space, whose flush was not for this one.
+                gather.page(page);
+            }
         }
         drop(cursor);
         gather.finish();

@@ -119,12 +119,17 @@ impl<P: Platform> Spaces<P> {
         true
     }
 
-    /// Make the nodes that the moved entries will need.
+    /// Make the nodes that the moved entries will need, and those that they leave the space's own.
     fn prepare(&self, space: &Space, from: PageRange, to: Vpn) -> Result<(), Stop> {
         let (mut used, both) = (from.start, span(from, to));
         let mut cursor = self.cursor(space, both);
         while let Some(page) = cursor.next_used(PageRange::new(used, from.end)) {
-            cursor.make(to.add(page.since(from.start)))?;
+            if cursor.make(to.add(page.since(from.start)))?.is_shared() {
+                self.own(space, &mut cursor)?;
+            }
+            if cursor.find(page).is_some_and(|slot| slot.is_shared()) {
+                self.own(space, &mut cursor)?;
+            }
             used = page.add(1);
         }
         Ok(())

@@ -1,0 +1,132 @@
+//! Leaves that several spaces share: what makes a fork cost by the table, not by the page.
+//!
+//! ```text
+//!   fork          parent --guarded--> leaf <--guarded-- child        neither writes through its link, so no page below
+//!   write fault   parent --guarded--> leaf     own leaf <-- child    copied: its pages have a map more each, and may be
+//!                                                                    written by neither; the fault then goes on as usual
+//!   one left      parent ----------> leaf                            the next walk finds it alone, and takes the guard off
+//! ```
+//!
+//! A *guarded* link lacks the right to write, and the processor applies that to all below. So the entries keep theirs: where
+//! the child execs, exits or never touches what lies there, the parent has every page back as it was, for one walk.
+//!
+//! An entry of a shared leaf is one entry: its frame counts one map for it, its slot one reference, however many spaces
+//! come by it. The links to the leaf are counted in its record (`maps`). They grow only under the lock of a space that has
+//! one, so a space that finds itself alone stays so. While there are several the leaf's own lock orders what is done
+//! through them. Who unlinks it lets go of it after a flush, and the last one lets go of what the entries name.
+
+use super::cursor::{Cursor, Leaf, Slot, index, new_node};
+use super::entry::{self, Entry};
+use crate::addr::{PageRange, Pfn, Vpn};
+use crate::frame::{Frames, NoFrames};
+use core::sync::atomic::{AtomicU64, Ordering::*};
+
+impl Slot<'_> {
+    /// The leaf that it is in, for the audit.
+    pub fn leaf(&self, frames: &Frames) -> Pfn {
+        frames.phys.frame_of(self.word)
+    }
+
+    /// Take the right to write from a present entry that has it. Nobody has used it: the guards forbade that.
+    pub fn forbid_write(&self) {
+        self.word.fetch_and(!entry::WRITE_BIT, AcqRel);
+    }
+}
+
+impl Cursor<'_> {
+    /// What a guarded link leads to: lock it if others link to it too; if not, the guard is taken off. Whether it is shared.
+    #[cold]
+    pub(super) fn lock_shared(&self, link: &AtomicU64, leaf: Pfn) -> bool {
+        let meta = self.frames.meta(leaf);
+        if meta.word().maps() > 1 {
+            meta.lock_node();
+            if meta.word().maps() > 1 {
+                return true;
+            }
+            meta.unlock_node();
+        }
+        link.store(entry::link(leaf), Release);
+        false
+    }
+
+    /// Have `child` link to the leaf of `page` too. Whether processors may still write through it, until the caller has
+    /// flushed all of this space.
+    pub fn share(&mut self, page: Vpn, child: &mut Cursor<'_>) -> Result<bool, NoFrames> {
+        self.leave();
+        child.leave();
+        let above = self.grow(page, 1)?;
+        let link = self.frames.phys.word(above, index(page, 1));
+        let bits = link.load(Relaxed);
+        let Some(leaf) = entry::linked(bits) else { return Ok(false) };
+        let above = child.grow(page, 1)?;
+        let meta = self.frames.meta(above);
+        meta.set_index(meta.index() + 1);
+        self.frames.meta(leaf).add_map();
+        self.frames.phys.word(above, index(page, 1)).store(entry::guarded_link(leaf), Release);
+        link.store(entry::guarded_link(leaf), Release);
+        self.tables.forked.store(true, Relaxed);
+        child.tables.forked.store(true, Relaxed);
+        Ok(!entry::is_guarded(bits))
+    }
+
+    /// Put a leaf of the space's own in place of the shared one that the cursor is at. `copy` counts the new entry of each
+    /// that is used. The old leaf, for the gather: ways through it may be cached until the whole space is flushed.
+    #[cold]
+    pub fn own(&mut self, copy: &mut dyn FnMut(&Slot<'_>) -> Entry) -> Result<Option<Pfn>, NoFrames> {
+        let Some(Leaf { at, node: old, shared: true }) = self.leaf else { return Ok(None) };
+        let first = Vpn(at << 9);
+        let new = new_node(self.frames, self.cpu, self.tables.account())?;
+        let mut used = 0;
+        self.visit_leaf(
+            old,
+            PageRange::new(first, first.add(512)),
+            &mut |page, slot| {
+                let entry = copy(slot).encode();
+                self.frames.phys.word(new, index(page, 0)).store(entry, Relaxed);
+                used += (entry != 0) as u64;
+            },
+            true,
+        );
+        self.frames.meta(new).set_index(used);
+        let above = self.grow(first, 1)?;
+        self.frames.phys.word(above, index(first, 1)).store(entry::link(new), Release);
+        self.leave();
+        self.leaf = Some(Leaf { at, node: new, shared: false });
+        Ok(Some(old))
+    }
+
+    /// The first page of `range` that has an entry in a leaf that is shared.
+    pub fn next_shared(&mut self, range: PageRange) -> Option<Vpn> {
+        let mut from = range.start;
+        while let Some(page) = self.next_used(PageRange::new(from, range.end)) {
+            if self.find(page).is_some_and(|slot| slot.is_shared()) {
+                return Some(page);
+            }
+            from = Vpn(((page.0 >> 9) + 1) << 9);
+        }
+        None
+    }
+
+    /// Each leaf, for the audit.
+    pub fn each_leaf(&self, f: &mut dyn FnMut(Pfn)) {
+        let links = |node: Pfn, count: usize| {
+            let words = self.frames.phys.words(node)[..count].iter();
+            words.filter_map(|word| entry::linked(word.load(Acquire)))
+        };
+        for third in links(*self.root, 256) {
+            for second in links(third, 512) {
+                links(second, 512).for_each(&mut *f);
+            }
+        }
+    }
+}
+
+/// Each entry that is used in a leaf that nobody links to any more.
+pub fn each_left(frames: &Frames, leaf: Pfn, f: &mut dyn FnMut(Entry)) {
+    for word in frames.phys.words(leaf) {
+        match word.load(Acquire) {
+            0 => {}
+            bits => f(Entry::decode(bits)),
+        }
+    }
+}

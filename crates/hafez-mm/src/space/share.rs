@@ -1,0 +1,81 @@
+//! A leaf of one's own: what comes before any change to entries that a fork has left shared.
+//!
+//! The copy of a leaf names the private pages that the old one names, so each frame counts a map more and each slot a
+//! reference more. They may be written through neither from here on: the fault that follows copies the one page that is
+//! wanted, or finds that its space has it alone (`fault.rs`). Pages of objects are left out: most who fork run little of the
+//! program's text after, and what they want is found in the object.
+
+use super::{Space, Spaces, Stop};
+use crate::addr::{PageRange, Vpn};
+use crate::frame::meta::{Flags, MAX_MAPS, State};
+use crate::mutant::mutant;
+use crate::paging::{Cursor, Entry, Slot};
+use crate::{Platform, Rights};
+
+impl<P: Platform> Spaces<P> {
+    /// See that the leaf that the cursor is at is the space's own. Its translations are flushed.
+    #[cold]
+    pub(super) fn own(&self, space: &Space, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+        if let Some(old) = cursor.own(&mut |slot| self.copy_entry(slot))? {
+            let mut gather = self.gather(space);
+            mutant!(OwnWithoutFlush, (), gather.all_pages());
+            gather.leave_leaf(old);
+            gather.finish();
+        }
+        Ok(())
+    }
+
+    /// The entry for the copy of a leaf, counted; what was its private page may not be written through the old one either.
+    fn copy_entry(&self, slot: &Slot<'_>) -> Entry {
+        match slot.raw() {
+            Entry::Present { frame, .. } if frame == self.frames.zero => slot.raw(),
+            Entry::Present { frame, rights, .. } => {
+                let meta = self.frames.meta(frame);
+                let word = meta.word();
+                if word.state() == State::Anon {
+                    meta.add_map();
+                    if rights.contains(Rights::WRITE) {
+                        mutant!(SharersMayWrite, (), slot.forbid_write());
+                    }
+                    return Entry::fresh(frame, super::fault::without_write(rights));
+                }
+                // The next fault finds it in its object, if it comes to that.
+                if !word.has(Flags::WIRED) || word.maps() >= MAX_MAPS {
+                    return Entry::Absent;
+                }
+                meta.add_map();
+                Entry::fresh(frame, rights)
+            }
+            swapped @ Entry::Swap { slot } => {
+                self.swap.add_ref(&self.frames, slot);
+                swapped
+            }
+            Entry::Absent => Entry::Absent,
+        }
+    }
+
+    /// See that no entry of the range is in a shared leaf. The caller keeps the space from being forked.
+    pub(super) fn own_range(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
+        if !space.tables.may_share() || range.is_empty() {
+            return Ok(());
+        }
+        let mut cursor = self.cursor(space, range);
+        while cursor.next_shared(range).is_some() {
+            self.own(space, &mut cursor)?;
+        }
+        Ok(())
+    }
+
+    /// See that what is cleared of the range is not in a part of a shared leaf. Whole ones may be left to the others.
+    pub(super) fn own_edges(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
+        if !space.tables.may_share() {
+            return Ok(());
+        }
+        let (first, last) = (Vpn((range.start.0 + 511) & !511), Vpn(range.end.0 & !511));
+        if first > last {
+            return self.own_range(space, range);
+        }
+        self.own_range(space, PageRange::new(range.start, first))?;
+        self.own_range(space, PageRange::new(last, range.end))
+    }
+}
