@@ -68,6 +68,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub rw: Vec<PathBuf>,
 
+    /// Let the machine write anywhere: what it writes stays in its own memory and swap, and is gone at the end
+    #[arg(long)]
+    pub overlay: bool,
+
     /// Set an environment variable; K alone takes it from outside
     #[arg(short, long, value_name = "K=V")]
     pub env: Vec<OsString>,

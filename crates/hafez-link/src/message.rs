@@ -30,6 +30,8 @@ pub struct Start {
     pub hostname: Vec<u8>,
     /// Writable directories, mounted over the root in this order.
     pub mounts: Vec<Mount>,
+    /// The root looks writable; what is written stays inside, and is gone at the end.
+    pub overlay: bool,
     /// Wall-clock time at the moment of sending, ns since 1970.
     pub wall_ns: u64,
     /// Log each unsupported system call once.
@@ -284,6 +286,7 @@ impl Start {
         w.u64(self.wall_ns);
         w.u8(u8::from(self.log_abi));
         w.u8(u8::from(self.audit));
+        w.u8(u8::from(self.overlay));
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -305,6 +308,7 @@ impl Start {
             wall_ns: r.u64()?,
             log_abi: r.bool()?,
             audit: r.bool()?,
+            overlay: r.bool()?,
         };
         // What follows from these would be out of the program's reach to see or mend, so they are refused here.
         let no_nul = |v: &Vec<u8>| !v.contains(&0);
@@ -427,6 +431,7 @@ mod tests {
             wall_ns: 1_800_000_000_000_000_000,
             log_abi: true,
             audit: false,
+            overlay: true,
         }
     }
 

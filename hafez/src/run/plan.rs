@@ -96,6 +96,7 @@ impl Plan {
             window,
             hostname: bytes(OsStr::from_bytes(rustix::system::uname().nodename().to_bytes())),
             mounts,
+            overlay: args.overlay,
             wall_ns: 0,
             log_abi: verbosity.abi,
             audit: verbosity.audit,

@@ -120,7 +120,7 @@ impl FileOps for CachedFile {
     fn seekable(&self) -> bool {
         true
     }
-    fn mapping(&self) -> Result<Mapping> {
+    fn mapping(&self, _: bool) -> Result<Mapping> {
         Ok(Mapping::Object(self.object.clone()))
     }
     fn sync(&self, data_only: bool) -> Result<()> {

@@ -94,7 +94,7 @@ impl FileOps for Mem {
     fn seek_data(&self, _: u64, _: bool) -> Result<u64> {
         Err(Errno::ENXIO)
     }
-    fn mapping(&self) -> Result<Mapping> {
+    fn mapping(&self, _: bool) -> Result<Mapping> {
         if *self == Mem::Zero { Ok(Mapping::Zero) } else { Err(Errno::ENODEV) }
     }
 }

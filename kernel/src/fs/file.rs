@@ -78,7 +78,8 @@ pub trait FileOps: Any + Send + Sync {
     fn ioctl(&self, _request: u32, _argument: u64) -> Result<usize> {
         Err(Errno::ENOTTY)
     }
-    fn mapping(&self) -> Result<Mapping> {
+    /// What backs a mapping, shared or private.
+    fn mapping(&self, _shared: bool) -> Result<Mapping> {
         Err(Errno::ENODEV)
     }
     /// `fsync`: `EINVAL` for what has no storage.
@@ -396,6 +397,7 @@ pub fn open_mode(flags: u32) -> OpenMode {
         write: !path_only && (access == abi::O_WRONLY || access == abi::O_RDWR),
         nonblock: flags & abi::O_NONBLOCK != 0,
         controlling: flags & abi::O_NOCTTY == 0,
+        truncate: !path_only && flags & abi::O_TRUNC != 0,
     }
 }
 
@@ -412,7 +414,7 @@ impl FileOps for PathOnly {
     fn write(&self, _: u64, _: &mut Source<'_>, _: How) -> Result<()> {
         Err(Errno::EBADF)
     }
-    fn mapping(&self) -> Result<Mapping> {
+    fn mapping(&self, _: bool) -> Result<Mapping> {
         Err(Errno::EBADF)
     }
 }

@@ -167,6 +167,8 @@ pub struct OpenMode {
     pub nonblock: bool,
     /// A terminal may become the caller's controlling one (no O_NOCTTY).
     pub controlling: bool,
+    /// It is about to be made empty (O_TRUNC).
+    pub truncate: bool,
 }
 
 bitflags::bitflags! {

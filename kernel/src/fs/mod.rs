@@ -31,6 +31,7 @@ pub mod lock;
 pub mod locks;
 pub mod mount;
 pub mod names;
+pub mod overlay;
 pub mod p9;
 pub mod path;
 pub mod pipe;
@@ -70,10 +71,22 @@ pub struct Writable {
     pub source: Box<[u8]>,
 }
 
-/// Build the tree: the host's files below, read-only, and over them what is the machine's own.
-pub fn start(host: Arc<dyn Inode>, proc: Arc<dyn Inode>, writable: Vec<Writable>) -> Result<Location> {
+/// Build the tree: the host's files below, read-only (or, with `overlay`, as if they could be written), and over them what is
+/// the machine's own.
+pub fn start(
+    host: Arc<dyn Inode>,
+    proc: Arc<dyn Inode>,
+    writable: Vec<Writable>,
+    overlay: bool,
+) -> Result<Location> {
     dentry::set_limit(crate::mem::memory().stats().total);
-    let root = Mount::new(host, None, "9p", b"root", true).root();
+    // What is left when these are full is enough for the programs that look for room.
+    let stats = crate::mem::memory().stats();
+    let limit = (stats.total + stats.swap_total) / 4 * 3 * hafez_mm::PAGE_SIZE as u64;
+    let root = match overlay {
+        false => Mount::new(host, None, "9p", b"root", true).root(),
+        true => Mount::new(overlay::mount(host, limit)?, None, "overlay", b"overlay", false).root(),
+    };
     let root = ROOT.call_once(|| root).clone();
     let all = Walker {
         root: root.clone(),
@@ -87,9 +100,6 @@ pub fn start(host: Arc<dyn Inode>, proc: Arc<dyn Inode>, writable: Vec<Writable>
     mount_on(&all, b"/sys", sys::tree(), "sysfs", b"sysfs")?;
     mount_on(&all, b"/dev", dev::tree(), "devtmpfs", b"udev")?;
     tty::set_mount(mount_on(&all, b"/dev/pts", tty::pts(), "devpts", b"devpts")?);
-    // What is left when these are full is enough for the programs that look for room.
-    let stats = crate::mem::memory().stats();
-    let limit = (stats.total + stats.swap_total) / 4 * 3 * hafez_mm::PAGE_SIZE as u64;
     for path in [&b"/dev/shm"[..], b"/tmp"] {
         mount_on(&all, path, tmpfs::TmpFs::mount(0o1777, Some(limit))?, "tmpfs", b"tmpfs")?;
     }

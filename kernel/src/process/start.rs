@@ -212,7 +212,7 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
     net::set_caller(sender);
     fs::poll::set_sender(signal_io);
     fs::tmpfs::set_mapped(table::can_write);
-    fs::start(root, proc::root(), writable).map_err(|e| failed(format!("files: {}", words(e))))
+    fs::start(root, proc::root(), writable, start.overlay).map_err(|e| failed(format!("files: {}", words(e))))
 }
 
 /// Who the calling process is, for who hears from it by socket.

@@ -271,7 +271,7 @@ impl Request {
         if !file.mode().read || !max_rights.contains(self.rights & Rights::WRITE) {
             return Err(Errno::EACCES);
         }
-        let mapping = file.ops().mapping()?;
+        let mapping = file.ops().mapping(self.shared())?;
         if self.has(abi::MAP_GROWSDOWN) {
             return Err(Errno::EINVAL);
         }

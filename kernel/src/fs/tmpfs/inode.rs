@@ -83,22 +83,7 @@ impl Inode for Node {
     }
 
     fn statfs(&self) -> Result<StatFs> {
-        let stats = memory().stats();
-        let used = self.fs.used.load(Relaxed);
-        let (blocks, free) = match self.fs.limit {
-            Some(limit) => (limit, limit.saturating_sub(used)),
-            None => (stats.total + stats.swap_total, stats.free + stats.swap_free),
-        };
-        Ok(StatFs {
-            magic: abi::TMPFS_MAGIC as u64,
-            block_size: PAGE_SIZE as u64,
-            blocks,
-            blocks_free: free,
-            blocks_available: free,
-            files: blocks,
-            files_free: blocks.saturating_sub(self.fs.nodes.load(Relaxed)),
-            name_max: 255,
-        })
+        Ok(self.fs.statfs())
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {

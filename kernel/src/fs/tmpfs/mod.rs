@@ -19,7 +19,7 @@ pub use reserve::set_mapped;
 
 use super::{
     cache, dev,
-    inode::{Inode, Kind, NewKind, NewNode, Time, Writers},
+    inode::{Inode, Kind, NewKind, NewNode, StatFs, Time, Writers},
     lock::SleepLock,
     mount::Mount,
     pipe::Pipe,
@@ -139,6 +139,35 @@ impl TmpFs {
             nodes: AtomicU64::new(0),
             tree: SleepLock::new(),
         })
+    }
+
+    /// One without a tree, for files whose names are another's business.
+    pub fn of_bodies(limit: u64) -> Arc<TmpFs> {
+        TmpFs::new(Some(limit))
+    }
+
+    /// A file of it that no directory of it has.
+    pub fn body(self: &Arc<Self>, new: &NewNode<'_>) -> Result<Arc<dyn Inode>> {
+        Ok(Node::make(self, new)?)
+    }
+
+    pub fn statfs(&self) -> StatFs {
+        let stats = memory().stats();
+        let used = self.used.load(Relaxed);
+        let (blocks, free) = match self.limit {
+            Some(limit) => (limit, limit.saturating_sub(used)),
+            None => (stats.total + stats.swap_total, stats.free + stats.swap_free),
+        };
+        StatFs {
+            magic: abi::TMPFS_MAGIC as u64,
+            block_size: PAGE_SIZE as u64,
+            blocks,
+            blocks_free: free,
+            blocks_available: free,
+            files: blocks,
+            files_free: blocks.saturating_sub(self.nodes.load(Relaxed)),
+            name_max: 255,
+        }
     }
 
     /// A file in no directory, for `memfd_create(2)`, and where it is. One that is not sealable has F_SEAL_SEAL from birth.
