@@ -38,6 +38,13 @@ const PROGRAMS: &[(Probe, &str)] = &[
     (Probe::Program("find"), "findutils"),
     (Probe::Program("tar"), "tar"),
     (Probe::Program("gzip"), "gzip"),
+    (Probe::Program("redis-server"), "redis-server"),
+    (Probe::Program("redis-benchmark"), "redis-tools"),
+    (Probe::Program("nginx"), "nginx-light"),
+    (Probe::Program("ab"), "apache2-utils"),
+    (Probe::Program("curl"), "curl"),
+    (Probe::File("/usr/share/postgresql-common/pg_wrapper"), "postgresql"),
+    (Probe::Program("setpriv"), "util-linux"),
 ];
 
 pub fn run(options: &Options) -> Result<()> {

@@ -1,0 +1,235 @@
+//! The network: programs that speak to each other inside, servers inside that the outside reaches, programs inside that reach out.
+//!
+//! The ignored ones take minutes under emulation; `cargo xtask test --all` runs them.
+
+use hafez_tests::{Hafez, Scratch, guest};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// A program of `tests/programs`, where the machine sees it, and anybody may read it.
+fn program(name: &str, scratch: &Scratch) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(name);
+    let place = scratch.put(name, std::fs::read(source).expect("the program"));
+    let all = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(scratch.path(), all).expect("a directory for all");
+    place.to_str().expect("a plain path").into()
+}
+
+/// A port of this computer that nobody has just now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its number").port()
+}
+
+/// A machine with a server in it; ended when dropped.
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    /// Runs a shell script inside that prints "ready" when its server on port 7000 takes connections.
+    fn start(memory: &str, script: &str) -> Server {
+        let port = free_port();
+        let publish = format!("127.0.0.1:{port}:7000");
+        let mut command = Hafez::with(&["-m", memory, "-p", &publish]).command(&["/bin/sh", "-c", script]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a run");
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let ready = lines.by_ref().map_while(Result::ok).any(|line| line == "ready");
+        // Whatever else it says is not to stop it.
+        std::thread::spawn(move || lines.for_each(drop));
+        let server = Server { child, port };
+        assert!(ready, "the server did not begin");
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn output(command: &mut Command) -> String {
+    let done = command.output().expect("a program of this computer");
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+#[test]
+fn python_speaks_over_sockets() {
+    let scratch = Scratch::new();
+    Hafez::memory("64M").same(&["python3", &program("sockets.py", &scratch)]);
+}
+
+#[test]
+fn anything_done_to_sockets_harms_nobody() {
+    let fuzz = guest("sockets");
+    let fuzz = fuzz.to_str().expect("a plain path");
+    for seed in ["1", "2"] {
+        let outcome = Hafez::memory("16M").run(&[fuzz, seed, "60000"]);
+        assert_eq!((outcome.code, outcome.text().as_str()), (0, "alive\n"), "seed {seed}: {outcome:?}");
+    }
+}
+
+/// `cat` for the network.
+const ECHO: &str = "exec python3 -c '
+import socket, threading
+server = socket.create_server((\"\", 7000), backlog=64)
+def serve(one):
+    while data := one.recv(65536): one.sendall(data)
+    one.shutdown(socket.SHUT_WR); one.close()
+print(\"ready\", flush=True)
+while True: threading.Thread(target=serve, args=(server.accept()[0],)).start()
+'";
+
+/// Each is connected in turn (QEMU's own queue of connections is one long), and then all speak at once.
+#[test]
+fn many_clients_from_outside_speak_at_once() {
+    let server = Server::start("64M", ECHO);
+    let mut streams = Vec::new();
+    for _ in 0..24 {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port)).expect("a connection");
+        stream.write_all(b"!").expect("a byte goes out");
+        stream.read_exact(&mut [0]).expect("and comes back");
+        streams.push(stream);
+    }
+    let clients = streams.into_iter().zip(0_u8..).map(|(mut stream, number)| {
+        std::thread::spawn(move || {
+            let sent: Vec<u8> = (0..50_000_u32).map(|i| (i >> 3) as u8 ^ number).collect();
+            let mut back = stream.try_clone().expect("its other end");
+            let bytes = sent.clone();
+            let writer = std::thread::spawn(move || {
+                stream.write_all(&bytes).expect("all goes out");
+                stream.shutdown(std::net::Shutdown::Write).expect("an end");
+            });
+            let mut got = Vec::new();
+            back.read_to_end(&mut got).expect("all comes back");
+            writer.join().expect("the writer");
+            assert!(got == sent, "{} bytes came back of {}", got.len(), sent.len());
+        })
+    });
+    clients.collect::<Vec<_>>().into_iter().for_each(|client| client.join().expect("a client"));
+}
+
+#[test]
+fn the_inside_reaches_the_outside() {
+    let host = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = host.local_addr().expect("its number").port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = host.accept().expect("a connection");
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).expect("what it says");
+        stream.write_all(&vec![7; 300_000]).expect("an answer");
+        got
+    });
+    let script = format!(
+        "import socket
+one = socket.create_connection(('10.0.2.2', {port}))
+one.sendall(b'x' * 200000); one.shutdown(socket.SHUT_WR)
+total = 0
+while data := one.recv(65536): total += len(data)
+print(total)
+try: socket.create_connection(('10.0.2.2', {}))
+except ConnectionRefusedError: print('refused')",
+        free_port()
+    );
+    let outcome = Hafez::memory("64M").run(&["python3", "-c", &script]).good();
+    assert_eq!(outcome.text(), "300000\nrefused\n");
+    assert_eq!(server.join().expect("the server").len(), 200_000);
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_before_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("its number").port();
+    let publish = format!("127.0.0.1:{port}:80");
+    let outcome = Hafez::with(&["-p", &publish]).run(&["true"]);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(outcome.complaint().contains(&format!("port {port} of this computer")), "{outcome:?}");
+}
+
+/// A server, and its own benchmark beside it.
+const REDIS: &str =
+    "redis-server --port 7000 --bind 0.0.0.0 --protected-mode no --save '' --appendonly no > /tmp/log &
+until redis-cli -p 7000 ping > /tmp/ping 2>&1 && grep -q PONG /tmp/ping; do sleep 0.1; done
+";
+
+#[test]
+fn redis_with_its_benchmark_inside() {
+    let bench = "redis-benchmark -p 7000 -c 20 -n 1000 -t ping,set,get,lpush,lrange_100 --csv > /tmp/csv || exit 1
+cut -d, -f1 /tmp/csv; redis-cli -p 7000 set key value; redis-cli -p 7000 get key; redis-cli -p 7000 shutdown nosave; wait";
+    let outcome = Hafez::memory("48M").run(&["/bin/sh", "-c", &format!("{REDIS}{bench}")]).good();
+    let names: Vec<&str> = outcome.text().leak().lines().collect();
+    assert_eq!(names.first(), Some(&"\"test\""), "{outcome:?}");
+    assert!(names.len() >= 9 && names.ends_with(&["OK", "value"]), "{outcome:?}");
+}
+
+#[test]
+fn redis_spoken_to_from_outside() {
+    let server = Server::start("48M", &format!("{REDIS}echo ready; wait"));
+    let cli = |words: &[&str]| {
+        output(
+            Command::new("redis-cli").args(["-h", "127.0.0.1", "-p", &server.port.to_string()]).args(words),
+        )
+    };
+    assert_eq!(cli(&["set", "one", "value"]), "OK\n");
+    assert_eq!(cli(&["get", "one"]), "value\n");
+    assert_eq!(cli(&["eval", "return string.rep('x', 100000)", "0"]).len(), 100_001);
+    assert_eq!(cli(&["incrby", "n", "41"]), "41\n");
+}
+
+#[test]
+fn nginx_serves_ab_from_outside() {
+    let scratch = Scratch::new();
+    let page: Vec<u8> = (0..20_000_u32).map(|i| b'a' + (i % 23) as u8).collect();
+    scratch.put("page.txt", &page);
+    let root = scratch.path().to_str().expect("a plain path");
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|n| format!("{n}_temp_path /tmp/{n};"))
+        .concat();
+    let configuration = scratch.put(
+        "nginx.conf",
+        format!(
+            "user root root; daemon off; worker_processes 2; error_log /tmp/error.log; pid /tmp/nginx.pid;
+events {{ worker_connections 256; }}
+http {{ access_log off; {temporary} server {{ listen 7000; root {root}; }} }}"
+        ),
+    );
+    let configuration = configuration.to_str().expect("a plain path");
+    let script = format!(
+        "nginx -c {configuration} & until curl -s -o /tmp/got http://127.0.0.1:7000/page.txt; do sleep 0.1; done
+cmp /tmp/got {root}/page.txt && echo ready; wait"
+    );
+    let server = Server::start("64M", &script);
+    let url = format!("http://127.0.0.1:{}/page.txt", server.port);
+    assert_eq!(output(Command::new("curl").args(["-s", &url])).into_bytes(), page);
+    let report = output(Command::new("ab").args(["-q", "-n", "300", "-c", "20", &url]));
+    for line in ["Complete requests:      300", "Failed requests:        0"] {
+        assert!(report.contains(line) && !report.contains("Non-2xx"), "{report}");
+    }
+}
+
+#[test]
+#[ignore = "long"]
+fn postgresql_from_nothing() {
+    let scratch = Scratch::new();
+    for memory in ["128M", "48M"] {
+        Hafez::memory(memory).seconds(900).same(&["/bin/sh", &program("postgresql.sh", &scratch)]);
+    }
+}
+
+#[test]
+#[ignore = "long"]
+fn anything_done_to_sockets_for_long() {
+    let fuzz = guest("sockets");
+    let fuzz = fuzz.to_str().expect("a plain path");
+    for seed in ["11", "12", "13"] {
+        let outcome = Hafez::memory("16M").seconds(900).run(&[fuzz, seed, "1000000"]);
+        assert_eq!((outcome.code, outcome.text().as_str()), (0, "alive\n"), "seed {seed}: {outcome:?}");
+    }
+}
