@@ -115,6 +115,8 @@ pub struct File {
     /// Status and access-mode flags, as `F_GETFL` gives them.
     flags: AtomicU32,
     mode: OpenMode,
+    /// What the implementation says of itself.
+    seekable: bool,
     offset: AtomicU64,
     offset_lock: SleepLock,
     id: u64,
@@ -143,6 +145,7 @@ impl File {
         let writing = if mode.write { Some(Writing::new(place.inode())?) } else { None };
         COUNT.fetch_add(1, Relaxed);
         Ok(Arc::new(File {
+            seekable: ops.seekable(),
             ops,
             place,
             mode,
@@ -230,41 +233,38 @@ impl File {
     }
 
     /// `read(2)` if `at` is `None`, else `pread(2)`.
+    #[inline(always)]
     pub fn read(&self, at: Option<u64>, to: &mut Sink<'_>) -> Result<usize> {
         self.read_how(at, to, self.how())
     }
 
     /// As [`read`](File::read), in another way than the flags say (`RWF_NOWAIT`).
+    #[inline(always)]
     pub fn read_how(&self, at: Option<u64>, to: &mut Sink<'_>, how: How) -> Result<usize> {
-        if !self.mode.read || self.is_path_only() {
+        // One opened with O_PATH has neither mode.
+        if !self.mode.read {
             return Err(Errno::EBADF);
         }
-        let result = self.read_some(at, to, how);
-        self.tell(result, inotify::ACCESS)
+        let result = match at {
+            _ if self.seekable => self.read_seekable(at, to, how),
+            None => self.ops.read(0, to, how),
+            Some(_) => return Err(Errno::ESPIPE),
+        };
+        self.tell(to.outcome(result), inotify::ACCESS)
     }
 
-    #[inline(always)]
-    fn read_some(&self, at: Option<u64>, to: &mut Sink<'_>, how: How) -> Result<usize> {
-        if !self.ops.seekable() {
-            if at.is_some() {
-                return Err(Errno::ESPIPE);
-            }
-            let result = self.ops.read(0, to, how);
-            return to.outcome(result);
-        }
+    fn read_seekable(&self, at: Option<u64>, to: &mut Sink<'_>, how: How) -> Result<()> {
         if let Some(at) = at {
-            let result = self.ops.read(at, to, how);
-            return to.outcome(result);
+            return self.ops.read(at, to, how);
         }
         if !self.ops.counts() {
-            let result = self.ops.read(0, to, how);
-            return to.outcome(result);
+            return self.ops.read(0, to, how);
         }
         let _one = self.offset_lock.lock();
         let at = self.offset.load(Relaxed);
         let result = self.ops.read(at, to, how);
         self.offset.store(at + to.done() as u64, Relaxed);
-        to.outcome(result)
+        result
     }
 
     /// Tell who watches the file that so many bytes of it were read or written.
@@ -277,23 +277,29 @@ impl File {
     }
 
     /// `write(2)` if `at` is `None`, else `pwrite(2)`. With `append` both write at the end, as on Linux.
+    #[inline(always)]
     pub fn write_how(&self, at: Option<u64>, from: &mut Source<'_>, how: How, append: bool) -> Result<usize> {
-        if !self.mode.write || self.is_path_only() {
+        if !self.mode.write {
             return Err(Errno::EBADF);
         }
-        let result = self.write_some(at, from, how, append);
+        let result = match at {
+            _ if self.seekable => self.write_seekable(at, from, how, append),
+            None => {
+                let result = self.ops.write(0, from, how);
+                from.outcome(result)
+            }
+            Some(_) => return Err(Errno::ESPIPE),
+        };
         self.tell(result, inotify::MODIFY)
     }
 
-    #[inline(always)]
-    fn write_some(&self, at: Option<u64>, from: &mut Source<'_>, how: How, append: bool) -> Result<usize> {
-        if !self.ops.seekable() {
-            if at.is_some() {
-                return Err(Errno::ESPIPE);
-            }
-            let result = self.ops.write(0, from, how);
-            return from.outcome(result);
-        }
+    fn write_seekable(
+        &self,
+        at: Option<u64>,
+        from: &mut Source<'_>,
+        how: How,
+        append: bool,
+    ) -> Result<usize> {
         if let Some(at) = at {
             return self.write_at(Some(at), from, how, append).0;
         }

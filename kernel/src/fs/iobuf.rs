@@ -8,7 +8,7 @@
 //! `EFAULT` is the answer only if nothing did (`read(2)`, `write(2)`). The bytes of a page-cache frame go straight to the user
 //! page: no bounce buffer.
 //!
-//! No spin lock may be held around any call here, for it may fault and sleep.
+//! No spin lock may be held around any call here, for it may fault and sleep; but for the two that end in `_now`.
 
 use crate::{
     arch::user,
@@ -48,8 +48,28 @@ impl UserCursor<'_> {
         }
     }
 
+    /// Where the next `len` bytes are, if they lie in one segment and one page: nearly always.
+    #[inline(always)]
+    fn straight(&self, len: usize) -> Option<u64> {
+        let segment = self.segments.get(self.index)?;
+        let at = segment.at.wrapping_add(self.within as u64);
+        let in_page = PAGE_SIZE - (at as usize & (PAGE_SIZE - 1));
+        (len > 0 && len <= in_page && len <= segment.len - self.within).then_some(at)
+    }
+
     /// Run `copy(address, offset, length)` over the next `len` bytes, until one fails; how many bytes went.
+    #[inline(always)]
     fn each(&mut self, len: usize, mut copy: impl FnMut(u64, usize, usize) -> bool) -> (usize, bool) {
+        if let Some(at) = self.straight(len) {
+            let went = copy(at, 0, len);
+            let done = if went { len } else { 0 };
+            self.within += done;
+            return (done, !went);
+        }
+        self.pieces(len, &mut copy)
+    }
+
+    fn pieces(&mut self, len: usize, copy: &mut dyn FnMut(u64, usize, usize) -> bool) -> (usize, bool) {
         let mut done = 0;
         while done < len {
             let Some((at, n)) = self.piece(len - done) else { break };
@@ -118,6 +138,18 @@ impl<'a> Sink<'a> {
             }
         };
         self.advance(n)
+    }
+
+    /// Take all of `bytes` without sleeping, or nothing: with a spin lock held. Whether it did.
+    #[inline(always)]
+    pub fn put_now(&mut self, bytes: &[u8]) -> bool {
+        let SinkPlace::User(cursor) = &mut self.place else { return false };
+        let went = cursor.straight(bytes.len()).is_some_and(|at| user::copy_to_now(at, bytes).is_ok());
+        if went {
+            cursor.within += bytes.len();
+            self.done += bytes.len();
+        }
+        went
     }
 
     /// Take `len` bytes of a pinned frame from `offset` on.
@@ -215,6 +247,18 @@ impl<'a> Source<'a> {
             }
         };
         self.advance(n)
+    }
+
+    /// Fill all of `bytes` without sleeping, or give nothing: with a spin lock held. Whether it did.
+    #[inline(always)]
+    pub fn take_now(&mut self, bytes: &mut [u8]) -> bool {
+        let SourcePlace::User(cursor) = &mut self.place else { return false };
+        let went = cursor.straight(bytes.len()).is_some_and(|at| user::copy_from_now(bytes, at).is_ok());
+        if went {
+            cursor.within += bytes.len();
+            self.done += bytes.len();
+        }
+        went
     }
 
     /// Fill `len` bytes of a pinned frame from `offset` on.

@@ -28,6 +28,12 @@ impl SleepLock {
         SleepGuard(self)
     }
 
+    /// Whether somebody has it now.
+    #[inline]
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
     fn try_take(&self) -> bool {
         self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }

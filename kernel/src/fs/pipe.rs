@@ -9,6 +9,9 @@
 //!
 //! Copies touch user memory and may sleep, so they run under `turn`, a lock that can; the chunks themselves are under a
 //! spin lock, from which the one being copied is taken out. Nobody sleeps for room or data with `turn` held.
+//!
+//! Most transfers are short, and both the program's page and a chunk are there. Then all is done in one step under the spin lock,
+//! by a copy that would rather fail than sleep ([`Pipe::read_quickly`], [`Pipe::write_quickly`]); what it cannot do is done the long way.
 
 use super::{
     file::{FileOps, How},
@@ -89,6 +92,16 @@ impl Chunk {
     }
 }
 
+/// What came of trying it the short way.
+enum Quick {
+    Done,
+    /// There is nothing now; or for ever.
+    Empty,
+    Ended,
+    /// It needs the long way.
+    Not,
+}
+
 impl Pipe {
     /// With no ends yet.
     pub fn new() -> Arc<Pipe> {
@@ -149,28 +162,80 @@ impl Pipe {
         Ok(end)
     }
 
+    /// Take what there is out of the first chunk, if that is all there is or all that is wanted. While someone has the `turn`, a
+    /// chunk may be missing.
+    #[inline]
+    fn read_quickly(&self, to: &mut Sink<'_>) -> Quick {
+        let mut s = self.state.lock();
+        let s = &mut *s;
+        if s.len == 0 {
+            return if s.writers == 0 { Quick::Ended } else { Quick::Empty };
+        }
+        if self.turn.is_held() {
+            return Quick::Not;
+        }
+        let Some(chunk) = s.chunks.front_mut() else { return Quick::Not };
+        let wanted = to.remaining().min(s.len);
+        if chunk.packet
+            || chunk.to - chunk.from < wanted
+            || !to.put_now(&chunk.bytes[chunk.from..chunk.from + wanted])
+        {
+            return Quick::Not;
+        }
+        s.len -= wanted;
+        chunk.from += wanted;
+        if chunk.from == chunk.to {
+            // Empty it stays where it is, for the next write.
+            (chunk.from, chunk.to) = (0, 0);
+        }
+        Quick::Done
+    }
+
+    /// Put all of it into the last chunk, if it fits there; whether it was done.
+    #[inline]
+    fn write_quickly(&self, from: &mut Source<'_>, packets: bool) -> bool {
+        let mut s = self.state.lock();
+        let s = &mut *s;
+        let n = from.remaining();
+        if self.turn.is_held() || s.readers == 0 || n > PIPE_BUF || s.len + n > s.capacity || packets {
+            return false;
+        }
+        let Some(chunk) = s.chunks.back_mut() else { return false };
+        if chunk.packet || chunk.to + n > CHUNK || !from.take_now(&mut chunk.bytes[chunk.to..chunk.to + n]) {
+            return false;
+        }
+        chunk.to += n;
+        s.len += n;
+        true
+    }
+
     fn read(&self, to: &mut Sink<'_>, how: How) -> Result<()> {
         if to.remaining() == 0 {
             return Ok(());
         }
         loop {
-            let turn = self.turn.lock();
-            let moved = self.drain(to);
-            drop(turn);
-            if moved || to.faulted() {
-                self.changed.notify();
-                return Ok(());
+            match self.read_quickly(to) {
+                Quick::Done => {
+                    self.changed.notify();
+                    return Ok(());
+                }
+                Quick::Ended => return Ok(()),
+                Quick::Empty if how.nonblock => return Err(Errno::EAGAIN),
+                Quick::Empty => self.changed.sleep(|| {
+                    let s = self.state.lock();
+                    s.len > 0 || s.writers == 0
+                })?,
+                Quick::Not => {
+                    let turn = self.turn.lock();
+                    let moved = self.drain(to);
+                    drop(turn);
+                    if moved || to.faulted() {
+                        self.changed.notify();
+                        return Ok(());
+                    }
+                    // Another reader was faster.
+                }
             }
-            if self.state.lock().writers == 0 {
-                return Ok(());
-            }
-            if how.nonblock {
-                return Err(Errno::EAGAIN);
-            }
-            self.changed.wait(|| {
-                let s = self.state.lock();
-                s.len > 0 || s.writers == 0
-            })?;
         }
     }
 
@@ -179,6 +244,9 @@ impl Pipe {
         let mut moved = false;
         while to.remaining() > 0 {
             let Some(mut chunk) = self.state.lock().chunks.pop_front() else { break };
+            if chunk.from == chunk.to {
+                continue;
+            }
             let mut n = to.put(&chunk.bytes[chunk.from..chunk.to]);
             if to.faulted() {
                 // As on Linux, a piece that did not go whole stays in the pipe whole.
@@ -208,6 +276,10 @@ impl Pipe {
 
     fn write(&self, from: &mut Source<'_>, how: How) -> Result<()> {
         if from.remaining() == 0 {
+            return Ok(());
+        }
+        if self.write_quickly(from, how.direct) {
+            self.changed.notify();
             return Ok(());
         }
         // What must be free before anything is written.

@@ -119,6 +119,13 @@ impl Signal {
     pub fn count(&self) -> u64 {
         self.count.load(Relaxed)
     }
+    /// As [`wait`](Signal::wait), for one who has just looked.
+    pub fn sleep(&self, ready: impl FnMut() -> bool) -> Result<()> {
+        match self.queue.sleep_until(ready, None, true) {
+            WaitResult::Interrupted => Err(Errno::RESTART),
+            _ => Ok(()),
+        }
+    }
     /// Sleep until `ready()` or a signal arrives for the caller.
     pub fn wait(&self, ready: impl FnMut() -> bool) -> Result<()> {
         match self.queue.wait_until(ready, None, true) {

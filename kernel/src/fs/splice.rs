@@ -125,6 +125,9 @@ impl Pipe {
         let mut result = Ok(());
         while done < len && result.is_ok() {
             let Some(mut chunk) = self.state.lock().chunks.pop_front() else { break };
+            if chunk.bytes().is_empty() {
+                continue;
+            }
             let want = chunk.bytes().len().min(len - done);
             let taken = give(&chunk.bytes()[..want]);
             let n = *taken.as_ref().unwrap_or(&0);

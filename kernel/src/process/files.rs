@@ -107,12 +107,14 @@ impl FileTable {
     }
 
     /// The file, for doing something with it: `EBADF` for none, and for one opened with O_PATH.
+    #[inline]
     pub fn get(&self, fd: u32) -> Result<Arc<File>> {
         let file = self.get_any(fd)?;
         if file.is_path_only() { Err(Errno::EBADF) } else { Ok(file) }
     }
 
     /// The file, for naming it.
+    #[inline]
     pub fn get_any(&self, fd: u32) -> Result<Arc<File>> {
         self.slots.lock().get(fd).map(|s| s.file.clone()).ok_or(Errno::EBADF)
     }

@@ -18,6 +18,8 @@ use super::files::{Cred, FileTable, FsContext};
 use super::image::Image;
 use super::process::{Process, Usage};
 use super::signal::{AltStack, Pending, SigSet};
+use crate::errno::Result;
+use crate::fs::File;
 use crate::sched::{self, Thread};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -130,6 +132,13 @@ impl Task {
     /// The table of open files.
     pub fn files(&self) -> Arc<FileTable> {
         self.files.lock().clone()
+    }
+
+    /// The open file of a descriptor, for doing something with it.
+    #[inline]
+    pub fn file(&self, fd: u32) -> Result<Arc<File>> {
+        // The table's own lock is a leaf, too, and nothing else is locked inside this one.
+        self.files.lock().get(fd)
     }
 
     /// Use another table of open files; the old one is handed back, to be dropped where sleeping is allowed.

@@ -95,6 +95,16 @@ impl WaitQueue {
         if ready() {
             return WaitResult::Ready;
         }
+        self.sleep_until(ready, deadline, interruptible)
+    }
+    /// As `wait_until`, for one who has just looked: `ready` is not asked before the waiter is on the queue.
+    #[inline]
+    pub fn sleep_until(
+        &self,
+        mut ready: impl FnMut() -> bool,
+        deadline: Option<u64>,
+        interruptible: bool,
+    ) -> WaitResult {
         wait_on(&[self], NO_KEY, &mut ready, deadline, interruptible)
     }
     /// Wake the one that has waited longest; whether there was one.

@@ -10,8 +10,9 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 
 /// The open file of a descriptor, for doing something with it.
+#[inline(always)]
 pub fn file(caller: &Caller, fd: u64) -> Result<Arc<File>> {
-    caller.task.files().get(fd as u32)
+    caller.task.file(fd as u32)
 }
 
 /// Give the file a descriptor.

@@ -40,6 +40,7 @@ const FEW: usize = 8;
 const COPY_CHUNK: usize = 32 * 1024;
 
 /// A range of the program's memory; `EFAULT` at once if it cannot be one.
+#[inline]
 fn segment(at: u64, len: u64) -> Result<Segment> {
     let len = len as usize;
     if len > 0 && !arch::user::in_user_half(at, len) {
@@ -84,24 +85,33 @@ pub fn how(caller: &Caller, file: &File) -> How {
 }
 
 /// Tell the program by signal what it must not miss: a pipe without readers, a file that may not grow.
+#[inline]
 pub fn warn(caller: &Caller, result: Result<usize>, file: &File) -> Result<u64> {
-    let signo = match result {
-        Ok(n) => return Ok(n as u64),
-        Err(Errno::EPIPE) => abi::SIGPIPE,
-        Err(Errno::EFBIG) if file.kind() == Kind::File => abi::SIGXFSZ,
-        Err(e) => return Err(e),
-    };
-    let me = &caller.task;
-    let _ = signal::to_task(me, SigInfo::user(signo, 0, me.process.pid, me.cred().uid));
+    if let Err(Errno::EPIPE | Errno::EFBIG) = result {
+        warn_by_signal(caller, result, file);
+    }
     result.map(|n| n as u64)
 }
 
+#[cold]
+fn warn_by_signal(caller: &Caller, result: Result<usize>, file: &File) {
+    let signo = match result {
+        Err(Errno::EPIPE) => abi::SIGPIPE,
+        _ if file.kind() == Kind::File => abi::SIGXFSZ,
+        _ => return,
+    };
+    let me = &caller.task;
+    let _ = signal::to_task(me, SigInfo::user(signo, 0, me.process.pid, me.cred().uid));
+}
+
+#[inline(always)]
 fn read_into(caller: &Caller, fd: u64, segments: &[Segment], at: Option<u64>) -> Result<u64> {
     let file = at::file(caller, fd)?;
     let limit = iobuf::total(segments).min(MAX_TRANSFER);
     Ok(file.read(at, &mut Sink::user(segments, limit))? as u64)
 }
 
+#[inline(always)]
 fn write_from(caller: &Caller, fd: u64, segments: &[Segment], at: Option<u64>) -> Result<u64> {
     let file = at::file(caller, fd)?;
     let limit = iobuf::total(segments).min(MAX_TRANSFER);
@@ -128,6 +138,7 @@ fn write(caller: &mut Caller) -> Result<u64> {
 }
 
 /// The one segment of a call; a bad descriptor counts before a bad address.
+#[inline(always)]
 fn checked(caller: &Caller, fd: u64, at: u64, len: u64) -> Result<Segment> {
     segment(at, len).or_else(|e| at::file(caller, fd).and(Err(e)))
 }

@@ -79,6 +79,21 @@ user_peek_32:
     FIXUP 3b, 9f
 
     .balign 16
+user_copy_now:                              // (to, from, bytes)
+    mov rcx, rdx
+    and edx, 7
+    shr rcx, 3
+    PATCH 0
+3:  rep movsq
+    mov ecx, edx
+4:  rep movsb
+    xor eax, eax
+    PATCH 1
+    ret
+    FIXUP 3b, 9f
+    FIXUP 4b, 9f
+
+    .balign 16
 user_fpu_save:                              // (to, mask): mask 0 is for CPUs without xsave
     mov eax, esi
     xor edx, edx
@@ -222,6 +237,7 @@ unsafe extern "sysv64" {
     fn user_zero(to: *mut u8, bytes: usize) -> u64;
     fn user_read_32(at: u64) -> Answer;
     fn user_peek_32(at: u64) -> Answer;
+    fn user_copy_now(to: *mut u8, from: *const u8, bytes: usize) -> u64;
     fn user_peeks();
     fn user_peeks_end();
     fn user_fpu_save(to: u64, mask: u64) -> u64;
@@ -312,6 +328,20 @@ pub fn copy_to(to: u64, from: &[u8]) -> Result<(), BadAddress> {
     check(to, from.len())?;
     // SAFETY: the destination is in the user half (checked) and may fault; the source is ours.
     done(unsafe { user_copy(to as *mut u8, from.as_ptr(), from.len()) })
+}
+/// As [`copy_from`], but an error if a page is not there now: it may be called with a spin lock held.
+#[inline]
+pub fn copy_from_now(to: &mut [u8], from: u64) -> Result<(), BadAddress> {
+    check(from, to.len())?;
+    // SAFETY: as above.
+    done(unsafe { user_copy_now(to.as_mut_ptr(), from as *const u8, to.len()) })
+}
+/// As [`copy_to`], but an error if a page is not there, or cannot be written, now.
+#[inline]
+pub fn copy_to_now(to: u64, from: &[u8]) -> Result<(), BadAddress> {
+    check(to, from.len())?;
+    // SAFETY: as above.
+    done(unsafe { user_copy_now(to as *mut u8, from.as_ptr(), from.len()) })
 }
 /// Copy words from the program.
 #[inline]
