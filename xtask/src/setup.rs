@@ -38,6 +38,15 @@ const PROGRAMS: &[(Probe, &str)] = &[
     (Probe::Program("find"), "findutils"),
     (Probe::Program("tar"), "tar"),
     (Probe::Program("gzip"), "gzip"),
+    (Probe::Program("git"), "git"),
+    (Probe::Program("java"), "default-jre-headless"),
+    (Probe::Program("lua5.4"), "lua5.4"),
+    (Probe::Program("make"), "make"),
+    (Probe::Program("node"), "nodejs"),
+    (Probe::Program("openssl"), "openssl"),
+    (Probe::Program("convert"), "imagemagick"),
+    (Probe::Program("stress-ng"), "stress-ng"),
+    (Probe::File("/usr/share/doc/zlib1g-dev/examples/zpipe.c"), "zlib1g-dev"),
     (Probe::Program("redis-server"), "redis-server"),
     (Probe::Program("redis-benchmark"), "redis-tools"),
     (Probe::Program("nginx"), "nginx-light"),
@@ -47,10 +56,18 @@ const PROGRAMS: &[(Probe, &str)] = &[
     (Probe::Program("setpriv"), "util-linux"),
 ];
 
+/// What only the long tests run.
+const LONG: &[(Probe, &str)] = &[
+    (Probe::Program("javac"), "default-jdk-headless"),
+    (Probe::File("/usr/share/doc/libpython3-testsuite"), "libpython3-testsuite"),
+];
+
 pub fn run(options: &Options) -> Result<()> {
+    let long = if options.all { LONG } else { &[] };
     let missing: Vec<&str> = MACHINE
         .iter()
         .chain(PROGRAMS)
+        .chain(long)
         .filter(|(probe, _)| !probe.found())
         .map(|(_, package)| *package)
         .collect();
