@@ -51,6 +51,7 @@ extern "C" fn kernel_main() -> ! {
         wake: sched::wake_key,
         account: process::oom::asking,
         kill: process::oom::kill,
+        tight: process::owe_heap,
     });
     for (name, body) in [("init", init as fn()), ("kreclaim", reclaim)] {
         if sched::spawn(name, Box::new(body), None).is_err() {

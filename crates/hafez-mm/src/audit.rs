@@ -229,6 +229,6 @@ impl<P: Platform> Memory<P> {
         // Cut off by a truncation and still pinned: it is in no page map, and no entry names it.
         let Some(object) = spaces.objects.get(meta.owner()) else { return false };
         let mappings = object.mappings.lock();
-        mappings.iter().any(|m| m.space == space && meta.index().wrapping_add(m.delta) == page.0)
+        mappings.keys().any(|m| m.space == space && meta.index().wrapping_add(m.delta) == page.0)
     }
 }

@@ -112,6 +112,9 @@ pub trait Platform: Send + Sync + 'static {
     /// Wake all who wait for the key. Called with locks held, and from interrupts: it must not run them at once.
     fn wake(&self, key: usize);
     fn random(&self) -> u64;
+    /// Whether the heap has `bytes` to spare, beyond what it keeps for those who cannot fail. To be asked before something is
+    /// built that a program can have any number of.
+    fn headroom(&self, bytes: usize) -> bool;
     /// On whose behalf this thread runs: so that one who is told to go does not wait for others to go first.
     fn account(&self) -> AccountId;
     /// Memory has run out: this process has to go. Must not wait.

@@ -142,6 +142,15 @@ impl<P: Platform> Memory<P> {
         }
         frame
     }
+    /// One frame as [`Memory::alloc_wired`] gives it; nobody is woken, so any lock may be held.
+    pub fn take_wired(&self) -> Option<Pfn> {
+        self.spaces.frames.alloc_wired(0, Priority::Kernel).ok()
+    }
+    /// Wait until the kernel can have `frames` frames; whoever holds most may have to go for them. Fails if that is `who`.
+    pub fn await_kernel_frames(&self, who: AccountId, frames: u32) -> Result<(), MmError> {
+        let had = || if self.kernel_headroom() >= frames { Ok(()) } else { Err(Stop::NoFrames) };
+        self.retry(who, had).map_err(refused)
+    }
     pub fn free_wired(&self, frame: Pfn, order: u8) {
         self.spaces.frames.free_wired(frame, order);
     }

@@ -1,41 +1,65 @@
-//! The kernel's heap: talc, fed with wired frames from the machine's memory.
+//! The kernel's heap: talc, in an address range of its own, into which frames are mapped one by one as it grows.
 //!
-//! It begins with a small arena in the image, for what is built before there is a `Memory`. When it is full, it takes a
-//! few more frames, contiguous, in the direct map. It never gives frames back (blocks of all ages share them), so it
-//! stays as large as the kernel's objects once were.
+//! ```text
+//!   HEAP ─────────────── arena's end ───────────────────────────────▶
+//!   | blocks in use and free ones   | not mapped yet
+//!                    trim: ◀────────|────────▶ :grow, a frame at a time
+//! ```
 //!
-//! The kernel allocates in many places that cannot fail. So that those do not meet an empty heap, a few blocks are kept in
-//! reserve for them, and whoever builds what programs can ask for without end asks `headroom` first: it says no as soon
-//! as the reserve has been touched and cannot be filled again.
+//! So a block may be larger than any run of free frames, and RAM that is cut up costs the heap nothing. What is free at the
+//! end goes back when a process has ended ([`trim`]). Two small pieces of the image belong to it too: one for what is
+//! built before there is a `Memory`, and what the boot stack does not need any more.
 //!
-//! The lock is never held while frames are taken. The frame allocator does not use the heap, and does not sleep.
+//! The kernel allocates in many places that cannot fail. So that those do not meet an empty heap, a few frames are kept
+//! in reserve. Whoever touches the reserve notes it (the hook `tight`), and its thread does not go back to its program
+//! before the reserve is full again, for which it may have to wait ([`refill`]). So what one system call builds in small
+//! blocks always finds room; what can be larger asks [`headroom`] first, or allocates such that it may fail: blocks of more than
+//! [`SMALL`] never come out of the reserve.
+//!
+//! No lock of this module is held while frames are taken. The frame allocator does not use the heap, and does not sleep.
 
+use crate::arch::paging;
 use arrayvec::ArrayVec;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicBool, Ordering};
 use hafez_mm::lock::Mutex;
-use hafez_mm::{PAGE_SIZE, Pfn};
+use hafez_mm::{AccountId, PAGE_SIZE, Pfn};
 use talc::{DefaultBinning, base::Talc, source::Manual};
 
 /// Enough for what the machine layer builds before memory is up.
 const FIRST_BYTES: usize = 40 << 10;
-/// Frames to take at a time, log2: 32 KiB keep the number of steps small, and little is left over.
-const GROW_ORDER: u8 = 3;
-/// The largest block that the frame allocator has, log2 of frames.
-const MAX_ORDER: u8 = 10;
-/// Blocks of `GROW_ORDER` in reserve: 64 KiB, more than any single operation builds.
-const RESERVE: usize = 2;
-/// What talc keeps at the ends of what it is given.
+/// Frames in reserve: 64 KiB, more than any single operation builds in small blocks.
+const RESERVE: usize = 16;
+/// The largest block that comes out of the reserve.
+const SMALL: usize = 8 << 10;
+/// Frames to take at once; what is larger grows in several steps.
+const STEP: usize = 32;
+/// Free bytes at the arena's end that are worth giving back.
+const SPARE: u64 = 64 << 10;
+/// What talc keeps at the ends of what it is given, and loses to alignment.
 const OVERHEAD: usize = 128;
 
 struct Heap {
     talc: Mutex<Talc<Manual, DefaultBinning>>,
+    area: Mutex<Area>,
     reserve: Mutex<ArrayVec<Pfn, RESERVE>>,
-    /// Bytes owned.
-    owned: AtomicUsize,
+    /// The reserve is full.
+    full: AtomicBool,
+    /// The piece in the image has been taken.
+    begun: AtomicBool,
 }
+
+/// The part of the window that is mapped.
+struct Area {
+    /// Past the last mapped page.
+    mapped: u64,
+    /// Where talc says that its arena ends.
+    end: Option<NonNull<u8>>,
+}
+// SAFETY: the pointer is a number to this module; what it points to is talc's.
+unsafe impl Send for Area {}
 
 #[repr(align(16))]
 struct First(UnsafeCell<[u8; FIRST_BYTES]>);
@@ -46,48 +70,107 @@ static FIRST: First = First(UnsafeCell::new([0; FIRST_BYTES]));
 #[global_allocator]
 static HEAP: Heap = Heap {
     talc: Mutex::new(Talc::new(Manual)),
+    area: Mutex::new(Area { mapped: paging::HEAP, end: None }),
     reserve: Mutex::new(ArrayVec::new_const()),
-    owned: AtomicUsize::new(0),
+    full: AtomicBool::new(false),
+    begun: AtomicBool::new(false),
 };
 
 impl Heap {
     fn give(&self, base: *mut u8, bytes: usize) {
         // SAFETY: the memory is the heap's own from now on (see the callers).
-        if unsafe { self.talc.lock().claim(base, bytes) }.is_some() {
-            self.owned.fetch_add(bytes, Ordering::Relaxed);
-        }
+        let _ = unsafe { self.talc.lock().claim(base, bytes) };
     }
 
     /// Own room for one more block of `bytes`. `false` where there are no frames for it.
     #[cold]
     fn grow(&self, bytes: usize, use_reserve: bool) -> bool {
-        if self.owned.load(Ordering::Relaxed) == 0 {
+        if !self.begun.swap(true, Ordering::Relaxed) {
             self.give(FIRST.0.get().cast(), FIRST_BYTES);
             return true;
         }
-        let frames = (bytes + OVERHEAD).div_ceil(PAGE_SIZE);
-        let wanted = frames.next_power_of_two().trailing_zeros() as u8;
-        if wanted > MAX_ORDER {
-            return false;
+        let mut wanted = (bytes + OVERHEAD).div_ceil(PAGE_SIZE);
+        // Not to take many, only to find that they are not enough.
+        if !super::has_frames(wanted) {
+            return use_reserve && bytes <= SMALL && self.grow_from_reserve(wanted);
         }
-        for order in [wanted.max(GROW_ORDER), wanted] {
-            if let Some(frame) = super::wired(order) {
-                self.give(crate::arch::paging::phys().ptr(frame), PAGE_SIZE << order);
-                return true;
+        while wanted > 0 {
+            let mut frames: ArrayVec<Pfn, STEP> = ArrayVec::new();
+            while frames.len() < wanted.min(STEP) {
+                let Some(frame) = super::take_frame() else { break };
+                frames.push(frame);
+            }
+            wanted -= frames.len();
+            if frames.is_empty() || !self.extend(&frames) {
+                return use_reserve && bytes <= SMALL && self.grow_from_reserve(wanted);
             }
         }
-        if !use_reserve || wanted > GROW_ORDER {
-            return false;
-        }
-        let Some(frame) = self.reserve.lock().pop() else { return false };
-        self.give(crate::arch::paging::phys().ptr(frame), PAGE_SIZE << GROW_ORDER);
         true
+    }
+
+    fn grow_from_reserve(&self, wanted: usize) -> bool {
+        let frames: ArrayVec<Pfn, RESERVE> = {
+            let mut reserve = self.reserve.lock();
+            if reserve.len() < wanted {
+                return false;
+            }
+            let keep = reserve.len() - wanted;
+            reserve.drain(keep..).collect()
+        };
+        self.full.store(false, Ordering::Release);
+        super::tight();
+        self.extend(&frames)
+    }
+
+    /// Map these frames at the arena's end. What cannot be mapped is given back.
+    fn extend(&self, frames: &[Pfn]) -> bool {
+        let mut left = frames;
+        let mut tables: ArrayVec<Pfn, 2> = ArrayVec::new();
+        loop {
+            left = self.map(left, &mut tables);
+            if left.is_empty() || tables.is_full() {
+                break;
+            }
+            // Tables are missing.
+            let Some(table) = super::take_frame() else { break };
+            tables.push(table);
+        }
+        for &frame in left.iter().chain(&tables) {
+            super::free_wired(frame, 0);
+        }
+        left.len() < frames.len()
+    }
+
+    /// Map as many of the frames as the tables serve for; the rest.
+    fn map<'a>(&self, frames: &'a [Pfn], tables: &mut ArrayVec<Pfn, 2>) -> &'a [Pfn] {
+        let mut area = self.area.lock();
+        let start = area.mapped;
+        let mapped = frames
+            .iter()
+            .take_while(|&&frame| {
+                let done = paging::map_heap_page(area.mapped, frame, tables);
+                area.mapped += if done { PAGE_SIZE as u64 } else { 0 };
+                done
+            })
+            .count();
+        if mapped > 0 {
+            let mut talc = self.talc.lock();
+            let to = area.mapped as *mut u8;
+            // SAFETY: the pages from the arena's end to `mapped` are mapped, and the heap's alone.
+            area.end = unsafe {
+                match area.end {
+                    Some(end) => Some(talc.extend(end, to)),
+                    None => talc.claim(start as *mut u8, (area.mapped - start) as usize),
+                }
+            };
+        }
+        &frames[mapped..]
     }
 
     fn allocate(&self, layout: Layout, use_reserve: bool) -> *mut u8 {
         loop {
-            // SAFETY: the layout has a size (`GlobalAlloc`'s contract, and `headroom`). Talc takes no frames by itself
-            // (`Manual`): that happens below, without the lock.
+            // SAFETY: the layout has a size (`GlobalAlloc`'s contract, and `headroom`). Talc takes no memory by itself
+            // (`Manual`): that happens below, without its lock.
             if let Some(at) = unsafe { self.talc.lock().try_allocate(layout) } {
                 return at.as_ptr();
             }
@@ -101,13 +184,38 @@ impl Heap {
     fn fill_reserve(&self) -> bool {
         loop {
             if self.reserve.lock().is_full() {
+                self.full.store(true, Ordering::Release);
                 return true;
             }
-            let Some(frame) = super::wired(GROW_ORDER) else { return false };
-            // Only another CPU can have been faster.
+            let Some(frame) = super::take_frame() else { return false };
+            // Another CPU may have been faster.
             if self.reserve.lock().try_push(frame).is_err() {
-                super::free_wired(frame, GROW_ORDER);
+                super::free_wired(frame, 0);
             }
+        }
+    }
+
+    /// Give back what is free at the end, if it is much.
+    fn trim(&self) {
+        let mut area = self.area.lock();
+        let Some(end) = area.end else { return };
+        let keep = {
+            let mut talc = self.talc.lock();
+            // SAFETY: `end` is what talc last said.
+            let used = unsafe { talc.reserved(end) }.up_to.as_ptr() as u64;
+            if area.mapped - used < 2 * SPARE {
+                return;
+            }
+            let keep = (used + SPARE).next_multiple_of(PAGE_SIZE as u64);
+            // SAFETY: as above.
+            area.end = unsafe { talc.truncate(end, keep as *mut u8) };
+            keep
+        };
+        // The lock stays: nobody may map here what is being unmapped.
+        while area.mapped > keep {
+            let count = ((area.mapped - keep) / PAGE_SIZE as u64).min(paging::UNMAP_AT_ONCE as u64);
+            area.mapped -= count * PAGE_SIZE as u64;
+            paging::unmap_heap_pages(area.mapped, count as usize, &mut |frame| super::free_wired(frame, 0));
         }
     }
 }
@@ -146,7 +254,13 @@ pub fn take_boot_stack() {
 }
 
 /// Whether `bytes` more are to be had with the reserve untouched (growing the heap for them if need be).
+#[inline]
 pub fn headroom(bytes: usize) -> bool {
+    HEAP.full.load(Ordering::Acquire) && bytes <= SMALL || headroom_for(bytes)
+}
+
+#[cold]
+fn headroom_for(bytes: usize) -> bool {
     let Ok(layout) = Layout::from_size_align(bytes.max(1), 16) else { return false };
     if !HEAP.fill_reserve() {
         return false;
@@ -158,4 +272,20 @@ pub fn headroom(bytes: usize) -> bool {
     // SAFETY: just allocated, with this layout.
     unsafe { HEAP.dealloc(at, layout) };
     true
+}
+
+/// Fill the reserve again after `tight` was said, waiting for frames if need be; at the end of a call, with no lock held.
+/// Gives up where `who` asks for them and is itself to go.
+#[cold]
+pub fn refill(who: AccountId) {
+    while !HEAP.fill_reserve() {
+        if super::memory().await_kernel_frames(who, RESERVE as u32).is_err() {
+            return;
+        }
+    }
+}
+
+/// Give back what the heap does not need any more. When a process has ended.
+pub fn trim() {
+    HEAP.trim();
 }

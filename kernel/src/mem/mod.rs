@@ -3,7 +3,7 @@
 mod heap;
 mod platform;
 
-pub use heap::take_boot_stack;
+pub use heap::{headroom, refill, take_boot_stack, trim};
 pub use platform::{Hooks, KernelPlatform, set_hooks};
 
 use crate::arch;
@@ -83,8 +83,17 @@ pub fn free_wired(frame: Pfn, order: u8) {
     memory().free_wired(frame, order);
 }
 
-/// Whether the heap can serve `bytes` more, for the kernel's own objects. Ask before building what a program can
-/// ask for any number of times (processes, files, regions); if not, answer ENOMEM.
-pub fn headroom(bytes: usize) -> bool {
-    heap::headroom(bytes)
+/// One frame for the heap, and nothing else: nobody is woken, so any lock may be held.
+fn take_frame() -> Option<Pfn> {
+    UP.load(Ordering::Relaxed).then(|| memory().take_wired())?
+}
+
+/// Whether so many frames are free for the kernel.
+fn has_frames(count: usize) -> bool {
+    UP.load(Ordering::Relaxed) && memory().kernel_headroom() as usize >= count
+}
+
+/// The heap's reserve has been touched.
+fn tight() {
+    platform::tight();
 }

@@ -14,6 +14,9 @@ pub struct Hooks {
     pub account: fn() -> AccountId,
     /// Out of memory: this account's process has to go. Must not block.
     pub kill: fn(account: AccountId, why: &OomReport),
+    /// The heap lives on its reserve: before this thread runs its program again, it calls [`super::refill`]. Called from
+    /// within an allocation, with locks held.
+    pub tight: fn(),
 }
 
 static HOOKS: Once<Hooks> = Once::new();
@@ -21,6 +24,13 @@ static HOOKS: Once<Hooks> = Once::new();
 /// Tell what to call; before the first program starts.
 pub fn set_hooks(hooks: Hooks) {
     HOOKS.call_once(|| hooks);
+}
+
+/// Tell that the heap's reserve has been touched.
+pub(super) fn tight() {
+    if let Some(hooks) = HOOKS.get() {
+        (hooks.tight)();
+    }
 }
 
 /// The kernel under the memory core.
@@ -49,6 +59,9 @@ impl Platform for KernelPlatform {
     }
     fn account(&self) -> AccountId {
         HOOKS.get().map_or(AccountId::KERNEL, |hooks| (hooks.account)())
+    }
+    fn headroom(&self, bytes: usize) -> bool {
+        super::headroom(bytes)
     }
     fn kill(&self, account: AccountId, why: &OomReport) {
         if let Some(hooks) = HOOKS.get() {

@@ -74,6 +74,7 @@ pub(super) fn task_ends(caller: Caller) {
     if let Some(idle) = start::idle_fs() {
         drop(task.replace_fs(idle));
     }
+    crate::mem::trim();
 
     process.times.lock().dead_tasks.add(&task.usage());
     let last = {

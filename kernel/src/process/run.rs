@@ -19,7 +19,7 @@ use super::signal::{self, SigInfo};
 use super::task::{Task, work};
 use crate::arch::user::{self, Trap, UserContext};
 use crate::errno::Errno;
-use crate::mem::memory;
+use crate::mem::{self, memory};
 use crate::{sched, syscall};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -104,6 +104,11 @@ fn rare(caller: &mut Caller) -> bool {
         let bits = caller.task.work.load(Ordering::SeqCst);
         if bits & work::EXIT != 0 {
             return false;
+        }
+        if bits & work::HEAP != 0 {
+            caller.task.work.fetch_and(!work::HEAP, Ordering::SeqCst);
+            mem::refill(caller.image.account());
+            continue;
         }
         if bits & work::STOP != 0 {
             super::stop::park(caller);

@@ -34,6 +34,8 @@ pub mod work {
     pub const STOP: u32 = 2;
     /// The task must end: its process exits or another of its threads executes a new program.
     pub const EXIT: u32 = 4;
+    /// It used the heap's reserve: fill it again.
+    pub const HEAP: u32 = 8;
 }
 
 /// Bytes of a task's name, the final zero included.

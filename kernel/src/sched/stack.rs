@@ -8,8 +8,8 @@
 
 use crate::{arch, arch::paging, mem};
 use arrayvec::ArrayVec;
-use hafez_mm::PAGE_SIZE;
 use hafez_mm::lock::Mutex;
+use hafez_mm::{PAGE_SIZE, Pfn};
 
 /// Hole and stack.
 const SLOT_BYTES: u64 = 32 << 10;
@@ -54,7 +54,7 @@ impl Stack {
                 stack.unmap();
                 return None;
             };
-            if !paging::map_stack_page(at, frame, &mut || mem::wired(0)) {
+            if !map(at, frame) {
                 mem::free_wired(frame, 0);
                 stack.unmap();
                 return None;
@@ -87,4 +87,20 @@ impl Stack {
         slots.used[self.slot / 64] &= !(1 << (self.slot % 64));
         slots.search_from = slots.search_from.min(self.slot / 64);
     }
+}
+
+/// Map one page; `false` where there was no frame for a table. Tables are taken with no lock held.
+fn map(at: u64, frame: Pfn) -> bool {
+    let mut tables: ArrayVec<Pfn, 2> = ArrayVec::new();
+    let done = loop {
+        if paging::map_stack_page(at, frame, &mut tables) {
+            break true;
+        }
+        match mem::wired(0) {
+            Some(table) => tables.push(table),
+            None => break false,
+        }
+    };
+    tables.into_iter().for_each(|table| mem::free_wired(table, 0));
+    done
 }

@@ -23,8 +23,8 @@ use crate::SpaceId;
 use crate::account::AccountId;
 use crate::addr::{PAGE_SIZE, Pfn, Vpn};
 use crate::lock::Mutex;
+use alloc::collections::btree_map::{BTreeMap, Entry};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 pub use family::Family;
 pub use ghosts::Ghosts;
@@ -50,13 +50,11 @@ pub enum Source {
 }
 
 /// Where pages of an object may be mapped: page `i` at page `i + delta` of the space.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Mapping {
     pub space: SpaceId,
     /// Modulo 2^64: mappings below the object's first page are no special case.
     pub delta: u64,
-    /// Pages of regions for which this holds.
-    pub pages: u64,
 }
 
 /// Memory that can be mapped by several spaces, and read and written without mapping it.
@@ -68,7 +66,8 @@ pub struct Object {
     /// Bytes.
     size: AtomicU64,
     pub(crate) pages: Mutex<Pages>,
-    pub(crate) mappings: Mutex<Vec<Mapping>>,
+    /// With the number of pages of regions for which it holds.
+    pub(crate) mappings: Mutex<BTreeMap<Mapping, u64>>,
     /// No inode refers to it any more: it goes with its last mapping.
     pub(crate) retired: AtomicBool,
     /// Where a sequential reader would go on, and how much it would get.
@@ -94,7 +93,7 @@ impl Object {
             account,
             size: AtomicU64::new(size),
             pages: Mutex::new(Pages::new()),
-            mappings: Mutex::new(Vec::new()),
+            mappings: Mutex::new(BTreeMap::new()),
             retired: AtomicBool::new(false),
             ahead: Mutex::new(Ahead { next: 0, window: 0 }),
             dirtied: AtomicU64::new(0),
@@ -143,21 +142,17 @@ impl Object {
     /// A region of the space maps `pages` pages from `first` on at `start`.
     pub(crate) fn add_mapping(&self, space: SpaceId, start: Vpn, first: u64, pages: u64) {
         let delta = start.0.wrapping_sub(first);
-        let mut mappings = self.mappings.lock();
-        match mappings.iter_mut().find(|m| m.space == space && m.delta == delta) {
-            Some(mapping) => mapping.pages += pages,
-            None => mappings.push(Mapping { space, delta, pages }),
-        }
+        *self.mappings.lock().entry(Mapping { space, delta }).or_default() += pages;
     }
 
     /// So many pages fewer. Whether that was the last mapping of a retired object, whose pages are then to be freed.
     pub(crate) fn drop_mapping(&self, space: SpaceId, start: Vpn, first: u64, pages: u64) -> bool {
         let delta = start.0.wrapping_sub(first);
         let mut mappings = self.mappings.lock();
-        if let Some(at) = mappings.iter().position(|m| m.space == space && m.delta == delta) {
-            mappings[at].pages -= pages;
-            if mappings[at].pages == 0 {
-                mappings.swap_remove(at);
+        if let Entry::Occupied(mut mapping) = mappings.entry(Mapping { space, delta }) {
+            *mapping.get_mut() -= pages;
+            if *mapping.get() == 0 {
+                mapping.remove();
             }
         }
         mappings.is_empty() && self.retired.load(Acquire)

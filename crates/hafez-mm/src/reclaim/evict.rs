@@ -420,7 +420,7 @@ impl Reclaim {
                 family.each_page(Vpn(index), |page| at(space, page));
             }
         } else if let Some(object) = spaces.objects.get(meta.owner()) {
-            for mapping in object.mappings.lock().iter() {
+            for mapping in object.mappings.lock().keys() {
                 at(mapping.space, Vpn(index.wrapping_add(mapping.delta)));
             }
         }

@@ -289,6 +289,10 @@ impl Platform for Host {
         self.machine().map_or(0, |machine| machine.random.next())
     }
 
+    fn headroom(&self, _: usize) -> bool {
+        true
+    }
+
     fn account(&self) -> AccountId {
         self.machine().map_or(AccountId::KERNEL, |machine| machine.hooks.account())
     }

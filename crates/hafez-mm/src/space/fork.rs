@@ -25,17 +25,21 @@ impl<P: Platform> Spaces<P> {
         // Held to the end: no page of the parent may come or go in between.
         let regions = parent.regions.write();
         let mut of_child = child.regions.write();
-        let mut apart = false;
+        let (mut apart, mut refused) = (false, Ok(()));
         for region in regions.from(Vpn(0)) {
             apart |= region.flags.intersects(APART);
             if !region.flags.contains(RegionFlags::DONT_FORK) {
+                if let Err(stop) = self.room_for(&mut of_child, 1) {
+                    refused = Err(stop);
+                    break;
+                }
                 let mut copy = region.clone();
                 // Locks on memory are not inherited.
                 copy.flags -= RegionFlags::WIRED;
                 self.add_region(&child, &mut of_child, copy);
             }
         }
-        let result = self.share_tables(parent, &child, &regions, apart);
+        let result = refused.and_then(|()| self.share_tables(parent, &child, &regions, apart));
         drop(of_child);
         drop(regions);
         if let Err(stop) = result {

@@ -9,6 +9,9 @@ use crate::paging::{Cursor, Entry, Gather, Slot};
 use crate::{Platform, Rights};
 use alloc::sync::Arc;
 
+/// Bytes of heap that a call may take for the regions it makes: two chunks, and nodes of its objects' mappings.
+pub(super) const REGION_COST: usize = 8 << 10;
+
 /// Where a mapping should go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Where {
@@ -53,14 +56,12 @@ impl<P: Platform> Spaces<P> {
             return Err(if request.pages == 0 { MmError::Invalid } else { MmError::NoMemory }.into());
         }
         let mut regions = space.regions.write();
-        let (start, replace) = place(space, &regions, request)?;
+        let (start, replace) = place(space, &mut regions, request)?;
         let range = PageRange::sized(start, request.pages).ok_or(MmError::NoMemory)?;
         if replace {
             self.cut(space, &mut regions, range)?;
         }
-        if regions.len() >= MAX_REGIONS {
-            return Err(MmError::NoMemory.into());
-        }
+        self.room_for(&mut regions, 1)?;
         let mut flags = RegionFlags::empty();
         flags.set(RegionFlags::SHARED, request.shared);
         flags.set(RegionFlags::GROWS_DOWN, request.grows_down.is_some());
@@ -80,6 +81,13 @@ impl<P: Platform> Spaces<P> {
             },
         );
         Ok(start.addr())
+    }
+
+    /// Whether a space may have so many regions more, and the heap has room for them.
+    #[inline]
+    pub(super) fn room_for(&self, regions: &mut Regions, more: usize) -> Result<(), Stop> {
+        let fits = regions.len() + more <= MAX_REGIONS && regions.make_room();
+        if fits && self.platform.headroom(REGION_COST) { Ok(()) } else { Err(MmError::NoMemory.into()) }
     }
 
     /// Insert a region and tell its object.
@@ -104,8 +112,8 @@ impl<P: Platform> Spaces<P> {
         // A hole in the middle of a region makes one region more.
         let splits =
             regions.find(range.start).is_some_and(|r| r.range.start < range.start && r.range.end > range.end);
-        if splits && regions.len() >= MAX_REGIONS {
-            return Err(MmError::NoMemory.into());
+        if splits {
+            self.room_for(regions, 1)?;
         }
         if regions.within(range).next().is_none() {
             return Ok(());
@@ -209,9 +217,7 @@ impl<P: Platform> Spaces<P> {
     ) -> Result<(), Stop> {
         let whole = regions.find(part.start).map(|r| r.range).unwrap_or(part);
         let pieces = (whole.start < part.start) as usize + (part.end < whole.end) as usize;
-        if regions.len() + pieces > MAX_REGIONS {
-            return Err(MmError::NoMemory.into());
-        }
+        self.room_for(regions, pieces)?;
         let mut altered = None;
         regions.remove(part, &mut |mut piece| {
             change(&mut piece);
@@ -256,7 +262,7 @@ fn readable(rights: Rights) -> Rights {
 }
 
 /// Where the mapping goes, and whether something there is replaced.
-fn place(space: &Space, regions: &Regions, request: &MapRequest) -> Result<(Vpn, bool), Stop> {
+fn place(space: &Space, regions: &mut Regions, request: &MapRequest) -> Result<(Vpn, bool), Stop> {
     let fixed = |at: VirtAddr| match PageRange::sized(at.page(), request.pages) {
         Some(range) if at.is_aligned() && range.in_user_half() => Ok(range),
         Some(_) if !at.is_aligned() => Err(MmError::Invalid),

@@ -265,7 +265,7 @@ impl<P: Platform> Spaces<P> {
 
     /// Move the dirty bits of all entries that map the object to its frames.
     fn collect_dirty(&self, object: &Object) {
-        for mapping in object.mappings.lock().iter() {
+        for mapping in object.mappings.lock().keys() {
             let Some(space) = self.spaces.get(mapping.space.0) else { continue };
             let regions = space.regions.read();
             for region in regions.from(Vpn(0)) {

@@ -1,7 +1,11 @@
 //! Regions: what a program is allowed where, in order of address.
 //!
 //! The container is a list of chunks of at most 64 regions. Finding one is a binary search over the chunks and one in
-//! the chunk; adding one moves at most 63. With 10 or with 100,000 regions a look-up touches a handful of cache lines.
+//! the chunk; adding one moves at most 63. With 10 or with 60,000 regions a look-up touches a handful of cache lines.
+//!
+//! Finding a hole goes down from the top. Each chunk knows how large the holes below its regions are *at most*, so that
+//! those without a chance are passed in one step. Adding a region makes holes smaller, which leaves the bound as it is; removing one
+//! makes a hole larger, which raises it; and who looks at a whole chunk in vain leaves the true value behind.
 
 use crate::Rights;
 use crate::addr::{PageRange, USER_END, USER_START, Vpn};
@@ -112,10 +116,24 @@ impl Region {
 
 const CHUNK: usize = 64;
 
+/// Up to [`CHUNK`] regions, never none.
+struct Chunk {
+    /// Where the first begins.
+    start: Vpn,
+    /// No hole just below one of these regions has more pages.
+    gap: u64,
+    regions: Vec<Region>,
+}
+
+/// Pages between the end of one region and the start of the next.
+fn hole(end: Vpn, start: Vpn) -> u64 {
+    start.0.saturating_sub(end.0)
+}
+
 /// A space's regions.
 #[derive(Default)]
 pub struct Regions {
-    chunks: Vec<Vec<Region>>,
+    chunks: Vec<Chunk>,
     count: usize,
     pages: u64,
 }
@@ -134,11 +152,17 @@ impl Regions {
         self.pages
     }
 
+    /// See to it that a few more chunks need no memory; false where there is none.
+    #[inline]
+    pub fn make_room(&mut self) -> bool {
+        self.chunks.try_reserve(4).is_ok()
+    }
+
     /// Chunk and place of the last region that starts at or before `page`.
     #[inline]
     fn locate(&self, page: Vpn) -> Option<(usize, usize)> {
-        let chunk = self.chunks.partition_point(|c| c[0].range.start <= page).checked_sub(1)?;
-        let at = self.chunks[chunk].partition_point(|r| r.range.start <= page) - 1;
+        let chunk = self.chunks.partition_point(|c| c.start <= page).checked_sub(1)?;
+        let at = self.chunks[chunk].regions.partition_point(|r| r.range.start <= page) - 1;
         Some((chunk, at))
     }
 
@@ -146,7 +170,7 @@ impl Regions {
     #[inline]
     pub fn find(&self, page: Vpn) -> Option<&Region> {
         let (chunk, at) = self.locate(page)?;
-        let region = &self.chunks[chunk][at];
+        let region = &self.chunks[chunk].regions[at];
         (page < region.range.end).then_some(region)
     }
 
@@ -158,18 +182,18 @@ impl Regions {
     /// Regions in order, from the first that ends after `page`.
     pub fn from(&self, page: Vpn) -> impl Iterator<Item = &Region> {
         let (chunk, at) = match self.locate(page) {
-            Some((c, a)) if page < self.chunks[c][a].range.end => (c, a),
+            Some((c, a)) if page < self.chunks[c].regions[a].range.end => (c, a),
             Some((c, a)) => (c, a + 1),
             None => (0, 0),
         };
-        let head = self.chunks.get(chunk).map_or(&[][..], |c| &c[at..]);
-        head.iter().chain(self.chunks.iter().skip(chunk + 1).flatten())
+        let head = self.chunks.get(chunk).map_or(&[][..], |c| &c.regions[at..]);
+        head.iter().chain(self.chunks.iter().skip(chunk + 1).flat_map(|c| &c.regions))
     }
 
     /// The last region that starts before `page`.
     pub fn last_before(&self, page: Vpn) -> Option<&Region> {
         let (chunk, at) = self.locate(Vpn(page.0.checked_sub(1)?))?;
-        Some(&self.chunks[chunk][at])
+        Some(&self.chunks[chunk].regions[at])
     }
 
     /// Those that overlap `range`.
@@ -189,13 +213,19 @@ impl Regions {
         at >= range.end
     }
 
-    /// Change one region in place; neither its start nor its order may change.
+    /// Change one region in place, within the holes around it.
     pub fn change(&mut self, page: Vpn, f: impl FnOnce(&mut Region)) {
         if let Some((chunk, at)) = self.locate(page) {
-            let region = &mut self.chunks[chunk][at];
+            let region = &mut self.chunks[chunk].regions[at];
             let before = region.range.len();
             f(region);
+            let PageRange { start, end } = region.range;
             self.pages = self.pages - before + region.range.len();
+            if at == 0 {
+                self.chunks[chunk].start = start;
+            }
+            // Only a stack grows downwards: the hole below is smaller then.
+            self.note_gap_above(chunk, at, end);
         }
     }
 
@@ -223,25 +253,48 @@ impl Regions {
         self.pages += region.range.len();
         let start = region.range.start;
         if self.chunks.is_empty() {
-            self.chunks.push(Vec::with_capacity(8));
+            self.chunks.push(Chunk { start, gap: 0, regions: Vec::with_capacity(8) });
         }
-        let chunk = self
-            .chunks
-            .partition_point(|c| c.first().is_some_and(|r| r.range.start <= start))
-            .saturating_sub(1);
-        let at = self.chunks[chunk].partition_point(|r| r.range.start <= start);
-        self.chunks[chunk].insert(at, region);
-        if self.chunks[chunk].len() > CHUNK {
-            let upper = self.chunks[chunk].split_off(CHUNK / 2);
-            self.chunks.insert(chunk + 1, upper);
+        let index = self.chunks.partition_point(|c| c.start <= start).saturating_sub(1);
+        let at = self.chunks[index].regions.partition_point(|r| r.range.start <= start);
+        let gap = hole(self.end_below(index, at), start);
+        let chunk = &mut self.chunks[index];
+        chunk.gap = chunk.gap.max(gap);
+        chunk.start = chunk.start.min(start);
+        chunk.regions.insert(at, region);
+        if chunk.regions.len() > CHUNK {
+            let regions = chunk.regions.split_off(CHUNK / 2);
+            let upper = Chunk { start: regions[0].range.start, gap: chunk.gap, regions };
+            self.chunks.insert(index + 1, upper);
+        }
+    }
+
+    /// Where the region before place `at` of a chunk ends; without one, where programs' memory begins.
+    fn end_below(&self, chunk: usize, at: usize) -> Vpn {
+        let before = match at {
+            0 => chunk.checked_sub(1).and_then(|c| self.chunks[c].regions.last()),
+            _ => self.chunks[chunk].regions.get(at - 1),
+        };
+        before.map_or(USER_START, |r| r.range.end)
+    }
+
+    /// What lay before the region after place `at` of a chunk now ends at `end`: the hole between may have grown.
+    fn note_gap_above(&mut self, chunk: usize, at: usize, end: Vpn) {
+        let (chunk, at) =
+            if at + 1 < self.chunks[chunk].regions.len() { (chunk, at + 1) } else { (chunk + 1, 0) };
+        if let Some(above) = self.chunks.get_mut(chunk) {
+            above.gap = above.gap.max(hole(end, above.regions[at].range.start));
         }
     }
 
     fn remove_at(&mut self, page: Vpn) -> Option<Region> {
         let (chunk, at) = self.locate(page)?;
-        let region = self.chunks[chunk].remove(at);
-        if self.chunks[chunk].is_empty() {
-            self.chunks.remove(chunk);
+        let below = self.end_below(chunk, at);
+        self.note_gap_above(chunk, at, below);
+        let region = self.chunks[chunk].regions.remove(at);
+        match self.chunks[chunk].regions.first() {
+            Some(first) => self.chunks[chunk].start = first.range.start,
+            None => drop(self.chunks.remove(chunk)),
         }
         self.count -= 1;
         self.pages -= region.range.len();
@@ -268,34 +321,107 @@ impl Regions {
     }
 
     /// The highest hole of `pages` pages below `top`, as Linux looks for it; else the lowest above `top`.
-    pub fn find_hole(&self, pages: u64, top: Vpn) -> Option<Vpn> {
+    pub fn find_hole(&mut self, pages: u64, top: Vpn) -> Option<Vpn> {
         self.hole_below(pages, top).or_else(|| self.hole_above(pages, top))
     }
 
-    fn hole_below(&self, pages: u64, top: Vpn) -> Option<Vpn> {
-        let mut end = top;
-        let chunks = self.chunks.partition_point(|c| c[0].range.start < top);
-        for region in self.chunks[..chunks].iter().rev().flat_map(|c| c.iter().rev()) {
-            if region.range.start >= top {
-                continue;
-            }
-            let hole = end.0.saturating_sub(region.range.end.0);
-            if hole >= pages {
-                return Some(Vpn(end.0 - pages));
-            }
-            end = region.range.start.min(end);
+    fn hole_below(&mut self, pages: u64, top: Vpn) -> Option<Vpn> {
+        let Some((last, at)) = self.locate(Vpn(top.0.checked_sub(1)?)) else {
+            return (top.0 >= USER_START.0 + pages).then(|| Vpn(top.0 - pages));
+        };
+        let end = self.chunks[last].regions[at].range.end;
+        if top.0.saturating_sub(end.0) >= pages {
+            return Some(Vpn(top.0 - pages));
         }
-        (end.0 >= USER_START.0 + pages).then(|| Vpn(end.0 - pages))
+        let mut below = at + 1;
+        for index in (0..=last).rev() {
+            if self.chunks[index].gap >= pages {
+                let whole = below >= self.chunks[index].regions.len();
+                let mut largest = 0;
+                for at in (0..below.min(self.chunks[index].regions.len())).rev() {
+                    let start = self.chunks[index].regions[at].range.start;
+                    let hole = hole(self.end_below(index, at), start);
+                    if hole >= pages {
+                        return Some(Vpn(start.0 - pages));
+                    }
+                    largest = hole.max(largest);
+                }
+                if whole {
+                    self.chunks[index].gap = largest;
+                }
+            }
+            below = usize::MAX;
+        }
+        None
     }
 
     fn hole_above(&self, pages: u64, bottom: Vpn) -> Option<Vpn> {
-        let mut start = bottom.max(USER_START);
-        for region in self.from(start) {
-            if region.range.start.0.saturating_sub(start.0) >= pages {
-                return Some(start);
+        let bottom = bottom.max(USER_START);
+        let (first, _) = self.locate(bottom).unwrap_or((0, 0));
+        for (index, chunk) in self.chunks.iter().enumerate().skip(first).filter(|(_, c)| c.gap >= pages) {
+            for (at, region) in chunk.regions.iter().enumerate() {
+                let hole = self.end_below(index, at).max(bottom);
+                if region.range.start.0.saturating_sub(hole.0) >= pages {
+                    return Some(hole);
+                }
             }
-            start = region.range.end;
         }
+        let last = self.chunks.last().and_then(|c| c.regions.last());
+        let start = last.map_or(bottom, |r| r.range.end.max(bottom));
         (start.0 + pages <= USER_END.0).then_some(start)
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+    use crate::sim::Random;
+
+    fn region(start: u64, pages: u64) -> Region {
+        Region {
+            range: PageRange::new(Vpn(start), Vpn(start + pages)),
+            // So that no two become one.
+            rights: if start & 1 == 0 { Rights::READ } else { Rights::WRITE },
+            max_rights: Rights::all(),
+            flags: RegionFlags::empty(),
+            backing: Backing::Anonymous,
+            label: None,
+            grow_limit: start,
+        }
+    }
+
+    /// A hole is found where a plain look through all of them finds it, whatever came and went before.
+    #[test]
+    fn holes_are_found_where_they_are() {
+        let random = Random::new(3);
+        let (mut regions, base) = (Regions::new(), USER_START.0);
+        const SPAN: u64 = 4000;
+        let mut used = [false; SPAN as usize];
+        for round in 0..20_000 {
+            let (start, pages) = (random.next() % SPAN, 1 + random.next() % 6);
+            let end = (start + pages).min(SPAN);
+            let range = PageRange::new(Vpn(base + start), Vpn(base + end));
+            regions.remove(range, &mut |_| {});
+            // First it fills, then it empties.
+            let add = random.next() % 10 < if round < 10_000 { 8 } else { 3 };
+            if add {
+                regions.insert(region(base + start, end - start));
+            }
+            (start..end).for_each(|n| used[n as usize] = add);
+            if round % 8 > 0 {
+                continue;
+            }
+            let (wanted, top) = (1 + random.next() % 12, random.next() % SPAN);
+            let free = |at: u64| at + wanted <= SPAN && (at..at + wanted).all(|n| !used[n as usize]);
+            let below = (0..(top + 1).saturating_sub(wanted)).rev().find(|&at| free(at));
+            let found = regions.hole_below(wanted, Vpn(base + top));
+            assert_eq!(found, below.map(|at| Vpn(base + at)), "{wanted} pages below {top}");
+            let above = (top..SPAN).find(|&at| free(at));
+            let found = regions.hole_above(wanted, Vpn(base + top));
+            if let Some(at) = above {
+                assert_eq!(found, Some(Vpn(base + at)), "{wanted} pages above {top}");
+            }
+        }
+        assert_eq!(regions.count, regions.from(Vpn(0)).count());
     }
 }

@@ -153,7 +153,7 @@ impl<P: Platform> Spaces<P> {
 
     /// Unmap the object's page from every space that maps it.
     pub(crate) fn unmap_everywhere(&self, object: &Object, index: u64, frame: Pfn) {
-        for mapping in object.mappings.lock().iter() {
+        for mapping in object.mappings.lock().keys() {
             let Some(space) = self.spaces.get(mapping.space.0) else { continue };
             self.unmap_if_names(&space, Vpn(index.wrapping_add(mapping.delta)), frame);
         }

@@ -3,7 +3,7 @@
 //! Moving pages moves entries, not bytes. An anonymous page that is the mover's alone notes its new number; one that
 //! it shares stays noted where it was, and the family records the move (see `object::family`).
 
-use super::{Backing, MAX_REGIONS, MmError, Region, RegionFlags, Space, Spaces, Stop};
+use super::{Backing, MmError, Region, RegionFlags, Space, Spaces, Stop};
 use crate::addr::{PAGE_SIZE, PageRange, USER_END, VirtAddr, Vpn};
 use crate::frame::meta::State;
 use crate::paging::Entry;
@@ -70,9 +70,7 @@ impl<P: Platform> Spaces<P> {
         if how == RemapHow::InPlace {
             return Err(MmError::NoMemory.into());
         }
-        if regions.len() + 3 > MAX_REGIONS {
-            return Err(MmError::NoMemory.into());
-        }
+        self.room_for(&mut regions, 3)?;
         let to = match fixed {
             Some(range) => range,
             None => {
@@ -200,8 +198,8 @@ impl<P: Platform> Spaces<P> {
             let more = PageRange::new(old, new);
             // A page of distance to the next region, as everywhere between neighbours that grow.
             let guard = PageRange::new(old, new.add(1));
-            if !more.in_user_half() || regions.within(guard).next().is_some() || regions.len() >= MAX_REGIONS
-            {
+            let taken = !more.in_user_half() || regions.within(guard).next().is_some();
+            if taken || self.room_for(&mut regions, 1).is_err() {
                 return Ok(end);
             }
             let rights = Rights::READ | Rights::WRITE;

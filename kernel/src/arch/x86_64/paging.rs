@@ -3,15 +3,16 @@
 //! ```text
 //!   0xFFFF_8000_0000_0000  direct map: all RAM, and device registers (uncached)   NX, writable; image's text and rodata: read-only
 //!   0xFFFF_C000_0000_0000  kernel stacks, a hole below each                      NX, writable
+//!   0xFFFF_D000_0000_0000  kernel heap, a frame at a time                        NX, writable
 //!   0xFFFF_FFFF_8000_0000  the image                                             each part with its one kind of access
 //! ```
 //!
-//! The three entries of the root exist from boot and never change, so a new space copies them and is done. The direct
+//! The four entries of the root exist from boot and never change, so a new space copies them and is done. The direct
 //! map uses 2 MiB pages (1 GiB where the CPU has them and RAM fills one), but 4 KiB pages where the image lies, for its
 //! read-only parts must be read-only there too.
 //!
 //! All kernel entries are global: they outlive a change of space in the translation buffer. They are never removed,
-//! except those of stacks, which `unmap_stack_page` flushes.
+//! except those of stacks and of the heap, which are flushed on every CPU.
 
 use super::{boot::VirtioMmio, cpu, entry, percpu, regs, shootdown};
 use arrayvec::ArrayVec;
@@ -22,6 +23,10 @@ use hafez_mm::{Flush, FlushPages, PAGE_SIZE, Pfn, PfnRange, PhysMap, SpaceId, Vi
 pub const DIRECT_MAP: u64 = 0xFFFF_8000_0000_0000;
 /// Where kernel stacks are.
 pub const STACKS: u64 = 0xFFFF_C000_0000_0000;
+
+/// Where the kernel heap is, and how long it may grow.
+pub const HEAP: u64 = 0xFFFF_D000_0000_0000;
+const HEAP_BYTES: u64 = 512 << 30;
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
@@ -149,8 +154,9 @@ pub(super) fn init(ram: &[PfnRange], virtio: &[VirtioMmio], next: &mut Pfn) {
             }
         }
     }
-    // The table of stacks exists from boot, as every space copies its entry.
+    // These tables exist from boot, as every space copies their entries.
     walk(STACKS, 3, source);
+    walk(HEAP, 3, source);
 
     for base in [super::apic::LOCAL, super::apic::IO, super::apic::IO + 0x1_0000] {
         map_device(base, PAGE, source);
@@ -177,23 +183,45 @@ fn map_device(base: u64, size: u64, source: Source<'_>) {
     }
 }
 
-/// Map one page of a kernel stack. `false` where a table was needed and `source` had no frame.
-pub fn map_stack_page(at: u64, frame: Pfn, source: &mut dyn FnMut() -> Option<Pfn>) -> bool {
+/// Map one page of a kernel stack. `false` where a table was needed and `tables` is empty.
+pub fn map_stack_page(at: u64, frame: Pfn, tables: &mut ArrayVec<Pfn, 2>) -> bool {
     assert!((STACKS..STACKS + GIB).contains(&at));
-    let _tables = KERNEL_TABLES.lock();
-    put(at, 1, frame.addr().0 | DATA, source).is_some()
+    map_page(at, frame, tables)
 }
 
-/// Unmap up to 16 pages of a kernel stack from `at` on; `freed` gets their frames, when no CPU can use them any more.
+/// Map one page of the heap. `false` where a table was needed and `tables` is empty, or the window is full.
+pub fn map_heap_page(at: u64, frame: Pfn, tables: &mut ArrayVec<Pfn, 2>) -> bool {
+    (HEAP..HEAP + HEAP_BYTES).contains(&at) && map_page(at, frame, tables)
+}
+
+fn map_page(at: u64, frame: Pfn, tables: &mut ArrayVec<Pfn, 2>) -> bool {
+    let _tables = KERNEL_TABLES.lock();
+    put(at, 1, frame.addr().0 | DATA, &mut || tables.pop()).is_some()
+}
+
+/// Pages that can be unmapped at once.
+pub const UNMAP_AT_ONCE: usize = 16;
+
+/// Unmap up to [`UNMAP_AT_ONCE`] pages of a kernel stack from `at` on; `freed` gets their frames, when no CPU can use them any more.
 pub fn unmap_stack_pages(at: u64, count: usize, freed: &mut dyn FnMut(Pfn)) {
-    let mut pages: ArrayVec<Vpn, 16> = ArrayVec::new();
-    let mut frames: ArrayVec<Pfn, 16> = ArrayVec::new();
+    assert!((STACKS..STACKS + GIB).contains(&at));
+    unmap_pages(at, count, freed);
+}
+
+/// The same for the heap.
+pub fn unmap_heap_pages(at: u64, count: usize, freed: &mut dyn FnMut(Pfn)) {
+    assert!((HEAP..HEAP + HEAP_BYTES).contains(&at));
+    unmap_pages(at, count, freed);
+}
+
+fn unmap_pages(at: u64, count: usize, freed: &mut dyn FnMut(Pfn)) {
+    let mut pages: ArrayVec<Vpn, UNMAP_AT_ONCE> = ArrayVec::new();
+    let mut frames: ArrayVec<Pfn, UNMAP_AT_ONCE> = ArrayVec::new();
     {
         let _tables = KERNEL_TABLES.lock();
         for at in (0..count).map(|page| at + page as u64 * PAGE) {
-            assert!((STACKS..STACKS + GIB).contains(&at));
             let Some(slot) = walk(at, 1, &mut || None) else { continue };
-            // SAFETY: from `walk`; nobody is on that stack.
+            // SAFETY: from `walk`; by the callers, nobody uses what is there.
             let old = unsafe { core::mem::replace(&mut *slot, 0) };
             if old & PRESENT != 0 {
                 regs::invlpg(at);
