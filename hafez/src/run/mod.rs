@@ -3,6 +3,7 @@
 //! ```text
 //!   plan     what the program inside shall see: arguments, environment, user, directories
 //!   swap     the disk that stands behind memory: opened and measured before anything starts
+//!   resolver whether this computer's name servers can be reached from inside
 //!   qemu     the machine as a command line; started so that it dies with us and leaves no file
 //!   pump     the program's bytes: three ports, one thread each way
 //!   session  everything that happens between start and end, one event at a time
@@ -15,6 +16,7 @@
 mod plan;
 mod pump;
 pub mod qemu;
+mod resolver;
 mod session;
 mod summary;
 mod swap;

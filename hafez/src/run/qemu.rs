@@ -143,7 +143,12 @@ fn kernel_arguments(args: &RunArgs, verbosity: &Verbosity) -> String {
         Level::Trace => "trace",
     };
     let cpus = args.cpus;
-    format!("hafez.policy={policy} hafez.tsc_hz={hz} hafez.log={log} hafez.cpus={cpus}")
+    let resolver = if super::resolver::is_out_of_reach(&args.root) {
+        format!(" hafez.resolver={}", super::resolver::NETWORKS_OWN)
+    } else {
+        String::new()
+    };
+    format!("hafez.policy={policy} hafez.tsc_hz={hz} hafez.log={log} hafez.cpus={cpus}{resolver}")
 }
 
 /// QEMU reads a comma as the end of an option; two stand for one.

@@ -52,7 +52,7 @@ pub use path::{Location, Walker};
 
 use crate::errno::Result;
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use hafez_mm::lock::Once;
+use hafez_mm::lock::{Mutex, Once};
 use mount::Mount;
 
 static ROOT: Once<Location> = Once::new();
@@ -131,6 +131,16 @@ fn mount_on(
         };
     }
     Ok(Mount::new(root, Some(at), kind, source, false))
+}
+
+/// Let a file appear in a directory of the root's in place of what is there, for as long as the machine runs. Where there is
+/// no such directory, nobody looks for the file either.
+pub fn cover_file(root: &Location, dir: &[u8], name: &[u8], text: Vec<u8>) {
+    static COVERS: Mutex<Vec<Arc<dentry::Dentry>>> = Mutex::new(Vec::new());
+    let Ok(dir) = root.child(dir) else { return };
+    let file = synth::Entry::file(move || Ok(text.clone())).into_root(linux_raw_sys::general::TMPFS_MAGIC);
+    // A dentry is known as long as somebody holds it.
+    COVERS.lock().push(dir.dentry.graft(name, file));
 }
 
 /// `sync(2)`: every file system writes back what is dirty. The first error, after all have tried.

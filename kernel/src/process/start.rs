@@ -212,7 +212,15 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
     net::set_caller(sender);
     fs::poll::set_sender(signal_io);
     fs::tmpfs::set_mapped(table::can_write);
-    fs::start(root, proc::root(), writable, start.overlay).map_err(|e| failed(format!("files: {}", words(e))))
+    let root = fs::start(root, proc::root(), writable, start.overlay)
+        .map_err(|e| failed(format!("files: {}", words(e))))?;
+    if let Some(server) = arch::boot::info().option("hafez.resolver") {
+        let text = format!(
+            "# The computer's own name servers cannot be reached from in here.\nnameserver {server}\n"
+        );
+        fs::cover_file(&root, b"etc", b"resolv.conf", text.into_bytes());
+    }
+    Ok(root)
 }
 
 /// Who the calling process is, for who hears from it by socket.
