@@ -12,7 +12,7 @@ use super::run::Caller;
 use super::signal::{self, AltStack};
 use super::stack::{self, Contents, Strings};
 use super::task::{Task, work};
-use super::{exit, table, user};
+use super::{exit, table, user, vdso};
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::fs::cred::{Cred, want};
@@ -239,6 +239,9 @@ fn build(
         (aux::AT_HWCAP2, if arch::cpu::features().fsgsbase { 2 } else { 0 }),
         (aux::AT_MINSIGSTKSZ, signal::min_stack()),
     ]);
+    if let Some(at) = vdso::map(space)? {
+        auxv.push((aux::AT_SYSINFO_EHDR, at));
+    }
     let contents = Contents { args: &request.args, env: &request.env, path: &request.path, aux: &auxv };
     let stack = stack::build(space, top, elf.stack_exec, who.stack, who.randomize, &contents)?;
 

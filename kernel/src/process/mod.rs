@@ -48,6 +48,7 @@ pub mod timer;
 pub mod timerfd;
 pub mod timers;
 pub mod user;
+mod vdso;
 pub mod wait;
 
 pub use image::Image;

@@ -17,7 +17,7 @@ use super::signal::{self, Actions, SigInfo, SigSet};
 use super::stack::Strings;
 use super::task::{Task, TaskParts, short_name};
 use super::wait::Status;
-use super::{exit, fork, host, oom, proc, table, user};
+use super::{exit, fork, host, oom, proc, table, user, vdso};
 use crate::arch;
 use crate::arch::user::UserContext;
 use crate::clock;
@@ -111,6 +111,9 @@ fn run(start: Start, inbox: Inbox) -> Ending {
         fs::tty::set_window([w.rows, w.cols, w.width, w.height]);
     }
     inbox.serve(|w| fs::tty::set_window([w.rows, w.cols, w.width, w.height]), fs::stdio::end_of_input);
+    if vdso::init().is_err() {
+        return not_started(failed(String::from("no memory to begin with")));
+    }
     if let Err(failure) = first_program(start) {
         return not_started(failure);
     }

@@ -14,6 +14,8 @@ pub const USER_BASE: u16 = 0x23;
 pub const USER_DATA: u16 = 0x2B;
 pub const USER_CODE: u16 = 0x33;
 const TASK: u16 = 0x40;
+/// A segment that nobody uses, whose limit is the CPU's number: for `lsl`.
+pub const CPU_NUMBER: u16 = 0x7B;
 
 #[repr(C, packed(4))]
 pub struct Tss {
@@ -45,9 +47,9 @@ impl Tss {
     }
 }
 
-/// null, (unused), kernel code, kernel data, (unused), user data, user code 64, (unused), TSS (two words).
+/// null, (unused), kernel code, kernel data, (unused), user data, user code 64, (unused), TSS (two words), …, CPU's number.
 #[repr(C, align(16))]
-pub struct Gdt([u64; 10]);
+pub struct Gdt([u64; 16]);
 
 impl Gdt {
     pub const fn new() -> Self {
@@ -62,6 +64,13 @@ impl Gdt {
             0,
             0,
             0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            // Data, read-only, for programs.
+            0x0040_F500_0000_0000,
         ])
     }
 }
@@ -122,6 +131,7 @@ pub fn init(area: &'static PerCpu) {
         gdt[8] =
             (size_of::<Tss>() as u64 - 1) | (base & 0xFF_FFFF) << 16 | 0x89 << 40 | (base >> 24 & 0xFF) << 56;
         gdt[9] = base >> 32;
+        gdt[15] |= area.id.get() as u64;
         let gdtr = Pointer { limit: size_of::<Gdt>() as u16 - 1, base: area.gdt.get() as u64 };
         let idtr = Pointer { limit: size_of::<Idt>() as u16 - 1, base: IDT.0.get() as u64 };
         let gs = regs::read_msr(regs::GS_BASE);

@@ -20,6 +20,7 @@ pub mod time;
 mod trap;
 pub mod user;
 mod user_copy;
+pub mod vdso;
 
 /// Bytes of a kernel stack, its guard page not counted.
 pub const STACK_BYTES: usize = 32 << 10;

@@ -61,6 +61,10 @@ fn scale(value: u64, factor: u64) -> u64 {
 pub fn now_ns() -> u64 {
     scale(regs::rdtsc(), NS_PER_TICK.load(Ordering::Relaxed))
 }
+/// Nanoseconds a tick of the time-stamp counter, times 2^32.
+pub(super) fn ns_per_tick() -> u64 {
+    NS_PER_TICK.load(Ordering::Relaxed)
+}
 /// Ticks of the time-stamp counter per second.
 pub fn tsc_hz() -> u64 {
     TSC_HZ.load(Ordering::Relaxed)
