@@ -78,11 +78,12 @@ impl Tables {
         self.forked.load(Relaxed)
     }
 
-    /// Give back the root of tables that no CPU uses and whose lower half is empty.
+    /// Give back the root of tables that no CPU uses and whose lower half is empty. Who still has a reference to the space, and
+    /// looks through a cursor later, finds tables without an entry: those of the frame of zeroes.
     pub fn destroy(&self, frames: &Frames, cpu: usize) {
-        let root = self.root.lock();
-        debug_assert_eq!(frames.meta(*root).index(), 0, "a space is destroyed with entries in it");
-        free_node(frames, cpu, *root);
+        let root = core::mem::replace(&mut *self.root.lock(), frames.zero);
+        debug_assert_eq!(frames.meta(root).index(), 0, "a space is destroyed with entries in it");
+        free_node(frames, cpu, root);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::synth::Entry;
 use crate::fs::tty;
 use crate::mem::memory;
+use crate::sched::Thread;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -95,11 +96,22 @@ fn state(process: &Process, task: Option<&super::super::Task>) -> (char, &'stati
     }
 }
 
-/// CPUs as bits, and as `status` prints them.
-fn cpus() -> (u64, String) {
-    let count = crate::arch::cpu::count();
-    let list = if count == 1 { String::from("0") } else { format!("0-{}", count - 1) };
-    (u64::MAX >> (64 - count.clamp(1, 64)), list)
+/// The CPUs that a thread may run on, as bits and as `status` prints them: `0-3,8`.
+fn cpus(thread: Option<&Thread>) -> (u64, String) {
+    let mask = thread.map_or(1, Thread::affinity);
+    let mut list = String::new();
+    let mut rest = mask;
+    while rest != 0 {
+        let first = rest.trailing_zeros();
+        let last = first + (rest >> first).trailing_ones() - 1;
+        rest = rest.checked_shr(last + 1).map_or(0, |above| above << (last + 1));
+        let comma = if list.is_empty() { "" } else { "," };
+        let _ = match first == last {
+            true => write!(list, "{comma}{first}"),
+            false => write!(list, "{comma}{first}-{last}"),
+        };
+    }
+    (mask, list)
 }
 
 pub fn status(subject: &Subject) -> Result<Vec<u8>> {
@@ -152,7 +164,7 @@ pub fn status(subject: &Subject) -> Result<Vec<u8>> {
         let _ = writeln!(text, "{name}:\t{set:016x}");
     }
     let bound = u8::from(process.no_new_privileges.load(Relaxed));
-    let (mask, list) = cpus();
+    let (mask, list) = cpus(task.as_ref().and_then(|task| task.thread()).as_deref());
     let _ = writeln!(text, "NoNewPrivs:\t{bound}\nSeccomp:\t0\nSeccomp_filters:\t0");
     let _ = writeln!(
         text,
@@ -227,7 +239,8 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
     let (code, stack) = layout.map_or(((0, 0), 0), |l| (l.code, l.stack));
     let _ = write!(text, " {} {} {stack} 0 0 {pending} {blocked} {ignored} {caught} 0 0 0", code.0, code.1);
     let signal = process.exit_signal();
-    let _ = write!(text, " {signal} 0 0 {} 0 0 0", facts.policy);
+    let cpu = subject.task()?.and_then(|task| task.thread()).map_or(0, |thread| thread.cpu());
+    let _ = write!(text, " {signal} {cpu} 0 {} 0 0 0", facts.policy);
     match layout {
         Some(l) => {
             let _ = write!(
