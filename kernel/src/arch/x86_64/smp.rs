@@ -265,6 +265,11 @@ fn attend() {
     if looks.get() > LOOKS {
         looks.set(0);
         time::nap(NAP);
+        if HOLDER.load(Acquire) != 0 {
+            // The wish to hold this CPU may have come, and gone, while it napped: let it come again when it can be heeded.
+            let own = &percpu::this().shared;
+            apic::send(own.apic.load(Relaxed), super::trap::REQUEST);
+        }
     }
 }
 
