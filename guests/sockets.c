@@ -43,7 +43,9 @@ static socklen_t address(uint64_t *r, struct sockaddr_storage *a) {
     struct sockaddr_un *un = (void *)a;
     switch (n % 7) {
     case 0:
-        *in = (struct sockaddr_in){AF_INET, htons(20000 + n / 7 % 6), {htonl(n & 64 ? INADDR_LOOPBACK : INADDR_ANY)}};
+        in->sin_family = AF_INET;
+        in->sin_port = htons(20000 + n / 7 % 6);
+        in->sin_addr.s_addr = htonl(n & 64 ? INADDR_LOOPBACK : INADDR_ANY);
         return sizeof *in;
     case 1:
         in6->sin6_family = AF_INET6;

@@ -68,7 +68,14 @@ impl Hafez<'_> {
         line
     }
 
-    fn run(&self, model: Model, mib: u64, more: &[String], program: &str, rows: &[&str]) -> Result<String> {
+    pub fn run(
+        &self,
+        model: Model,
+        mib: u64,
+        more: &[String],
+        program: &str,
+        rows: &[&str],
+    ) -> Result<String> {
         let mut command = Command::new("timeout");
         command.args(["-k", "1", PATIENCE]).arg(self.hafez).args(self.line(model, mib, more, program, rows));
         let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;

@@ -6,13 +6,14 @@
 //! ```
 //!
 //! `--quick` runs Hafez alone, on the plain processor model, and fails where a row is more than a tenth worse than the figure
-//! that is kept. `--keep` keeps the new ones: do so in the commit that changes them, with the reason.
+//! that is kept. `bench scale` measures cost against size alone. `--keep` keeps the new ones: do so in the commit that changes them, with the reason.
 
 mod figures;
 mod kept;
 mod linux;
 mod machine;
 mod rows;
+mod scale;
 mod table;
 
 use crate::shell::step;
@@ -37,6 +38,9 @@ pub fn run(options: &Options) -> Result<()> {
         std::fs::copy(program.path(), scratch.file(&program.file_name().to_string_lossy()))?;
     }
     let machine = machine::Hafez { hafez: &built.hafez, guests: scratch.path() };
+    if options.rest == ["scale"] {
+        return scale::run(&machine);
+    }
     step("measuring Hafez");
     let plain = machine.measure(Model::Plain)?;
     if options.quick {
@@ -60,6 +64,7 @@ pub fn run(options: &Options) -> Result<()> {
     let text = table.text(&machine)?;
     print!("{text}");
     table::write(&text)?;
+    scale::run(&machine)?;
     finish(options, &plain)
 }
 

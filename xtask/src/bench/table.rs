@@ -181,12 +181,17 @@ fn against(row: &Row, opponent: &Option<Opponent>, earlier: Option<u64>) -> Stri
 
 /// Puts the table between its two markers.
 pub fn write(table: &str) -> Result<()> {
+    write_between(START, END, table)
+}
+
+/// Puts text between two markers of `docs/measuring.md`.
+pub fn write_between(start: &str, end: &str, text: &str) -> Result<()> {
     let path = root().join("docs/measuring.md");
     let old = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let (before, rest) =
-        old.split_once(START).context("docs/measuring.md has lost the table's first marker")?;
-    let (_, after) = rest.split_once(END).context("docs/measuring.md has lost the table's last marker")?;
-    std::fs::write(&path, format!("{before}{START}\n{table}\n{END}{after}"))
+    let lost = || format!("docs/measuring.md has lost a marker: {}", start.trim());
+    let (before, rest) = old.split_once(start).with_context(lost)?;
+    let (_, after) = rest.split_once(end).with_context(lost)?;
+    std::fs::write(&path, format!("{before}{start}\n{text}\n{end}{after}"))
         .with_context(|| format!("cannot write {}", path.display()))?;
     step(&format!("written to {}", path.display()));
     Ok(())
