@@ -28,6 +28,7 @@ pub mod file;
 pub mod inbox;
 pub mod inet;
 pub mod interfaces;
+pub mod netlink;
 pub mod options;
 pub mod unix;
 
@@ -255,6 +256,7 @@ pub fn create(domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Protocol>
     match domain {
         abi::AF_UNIX => Ok(unix::Unix::create(kind, protocol)?),
         abi::AF_INET | abi::AF_INET6 => inet::create(domain, kind, protocol),
+        abi::AF_NETLINK => Ok(netlink::Netlink::create(kind, protocol)?),
         _ => Err(Errno::EAFNOSUPPORT),
     }
 }
