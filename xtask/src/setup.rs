@@ -53,7 +53,6 @@ const PROGRAMS: &[(Probe, &str)] = &[
     (Probe::Program("ab"), "apache2-utils"),
     (Probe::Program("curl"), "curl"),
     (Probe::File("/usr/share/postgresql-common/pg_wrapper"), "postgresql"),
-    (Probe::Program("setpriv"), "util-linux"),
 ];
 
 /// What only the long tests run.

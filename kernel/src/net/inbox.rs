@@ -30,7 +30,7 @@ use crate::{
 };
 use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use hafez_mm::lock::Mutex;
+use hafez_mm::lock::{Mutex, Once};
 
 /// What a packet costs beside its bytes.
 const PACKET_COST: usize = 256;
@@ -47,7 +47,9 @@ const SHARE: u64 = 4;
 static TOTAL: AtomicUsize = AtomicUsize::new(0);
 
 fn total_limit() -> usize {
-    (mem::memory().stats().total * hafez_mm::PAGE_SIZE as u64 / SHARE) as usize
+    // The machine's RAM does not change, and to count it takes a while.
+    static LIMIT: Once<usize> = Once::new();
+    *LIMIT.call_once(|| (mem::memory().stats().total * hafez_mm::PAGE_SIZE as u64 / SHARE) as usize)
 }
 
 /// Bytes that a socket has sent and nobody has read.
