@@ -231,6 +231,8 @@ pub trait Inode: Any + Send + Sync {
     fn rmdir(&self, _name: &[u8]) -> Result<()> {
         Err(Errno::EPERM)
     }
+    /// One of this file's names has just been taken away, by whoever keeps them.
+    fn unlinked(&self) {}
     /// Move a name into `to`, a directory of the same file system. The caller has excluded moving a directory into itself.
     fn rename(&self, _name: &[u8], _to: &Arc<dyn Inode>, _to_name: &[u8], _how: RenameFlags) -> Result<()> {
         Err(Errno::EPERM)

@@ -57,7 +57,7 @@ const ONESHOT: u32 = 0x8000_0000;
 /// `/proc/sys/fs/inotify/*`.
 pub const MAX_QUEUED: usize = 16384;
 pub const MAX_INSTANCES: usize = 128;
-pub const MAX_WATCHES: usize = 8192;
+pub const MAX_WATCHES: usize = 65536;
 
 /// Bytes of an event before its name; names are padded to this too.
 const RECORD: usize = 16;

@@ -239,6 +239,7 @@ impl Walker {
             return Err(Errno::EISDIR);
         }
         last.dir.inode().unlink(name)?;
+        victim.inode().unlinked();
         inotify::fire_self(victim.inode(), inotify::ATTRIB);
         last.dir.dentry.deleted(name);
         drop(victim);
@@ -265,6 +266,7 @@ impl Walker {
             return Err(Errno::EBUSY);
         }
         last.dir.inode().rmdir(name)?;
+        victim.inode().unlinked();
         last.dir.dentry.deleted(name);
         drop(victim);
         inotify::fire_entry(&last.dir, name, inotify::DELETE, true);
@@ -316,6 +318,9 @@ impl Walker {
         from.dir.dentry.renamed(name, &to.dir.dentry, to_name, how);
         inotify::fire_move(&from.dir, name, &to.dir, to_name, &moved);
         if let Some(target) = target {
+            if !how.contains(RenameFlags::EXCHANGE) {
+                target.inode().unlinked();
+            }
             if how.contains(RenameFlags::EXCHANGE) {
                 inotify::fire_move(&to.dir, to_name, &from.dir, name, &target);
             } else {

@@ -15,6 +15,20 @@ fn cpus() -> Vec<u8> {
     }
 }
 
+/// The same as a bit mask.
+fn mask() -> Vec<u8> {
+    format!("{:x}\n", (1u64 << arch::cpu::count().clamp(1, 63)) - 1).into_bytes()
+}
+
+fn node_memory() -> Vec<u8> {
+    let stats = crate::mem::memory().stats();
+    let kib = |pages: u64| pages * (hafez_mm::PAGE_SIZE as u64 / 1024);
+    let (total, free) = (kib(stats.total), kib(stats.free));
+    let lines = [("MemTotal", total), ("MemFree", free), ("MemUsed", total - free.min(total))];
+    let lines = lines.map(|(name, n)| format!("Node 0 {:16}{n:8} kB\n", format!("{name}:")));
+    lines.concat().into_bytes()
+}
+
 /// The contents.
 pub fn tree() -> Arc<dyn Inode> {
     let root = Dir::new(0o555);
@@ -30,13 +44,33 @@ pub fn tree() -> Arc<dyn Inode> {
         let topology = one.below("topology");
         topology.add("core_id", Entry::file(move || Ok(format!("{n}\n").into_bytes())));
         topology.add("physical_package_id", Entry::text("0\n"));
-        topology.add("thread_siblings_list", Entry::file(move || Ok(format!("{n}\n").into_bytes())));
+        topology.add("die_id", Entry::text("0\n"));
+        for name in ["thread_siblings_list", "core_cpus_list"] {
+            topology.add(name, Entry::file(move || Ok(format!("{n}\n").into_bytes())));
+        }
+        for name in ["thread_siblings", "core_cpus"] {
+            topology.add(name, Entry::file(move || Ok(format!("{:x}\n", 1u64 << n).into_bytes())));
+        }
+        for name in ["core_siblings_list", "package_cpus_list"] {
+            topology.add(name, Entry::file(|| Ok(cpus())));
+        }
+        for name in ["core_siblings", "package_cpus"] {
+            topology.add(name, Entry::file(|| Ok(mask())));
+        }
     }
     let node = root.below("devices/system/node");
-    for name in ["online", "possible", "has_memory"] {
+    for name in ["online", "possible", "has_cpu", "has_memory", "has_normal_memory"] {
         node.add(name, Entry::text("0\n"));
     }
-    node.below("node0").add("cpulist", Entry::file(|| Ok(cpus())));
+    let one = node.below("node0");
+    one.add("cpulist", Entry::file(|| Ok(cpus())));
+    one.add("cpumap", Entry::file(|| Ok(mask())));
+    one.add("distance", Entry::text("10\n"));
+    one.add("meminfo", Entry::file(|| Ok(node_memory())));
+    cpu.add("isolated", Entry::text("\n"));
+    let threads = cpu.below("smt");
+    threads.add("active", Entry::text("0\n"));
+    threads.add("control", Entry::text("notsupported\n"));
     let huge = root.below("kernel/mm/transparent_hugepage");
     huge.add("enabled", Entry::text("always madvise [never]\n"));
     huge.add("defrag", Entry::text("always defer defer+madvise madvise [never]\n"));

@@ -21,6 +21,14 @@ pub const CALLS: &Calls = &[
     (abi::__NR_getcpu, getcpu),
     (abi::__NR_capget, capget),
     (abi::__NR_capset, capset),
+    (abi::__NR_mount, root_only),
+    (abi::__NR_umount2, root_only),
+    (abi::__NR_pivot_root, root_only),
+    (abi::__NR_open_tree, root_only),
+    (abi::__NR_move_mount, root_only),
+    (abi::__NR_fsopen, root_only),
+    (abi::__NR_fspick, root_only),
+    (abi::__NR_mount_setattr, root_only),
     (abi::__NR_reboot, root_only),
     (abi::__NR_swapon, root_only),
     (abi::__NR_swapoff, root_only),
@@ -88,7 +96,7 @@ fn getcpu(caller: &mut Caller) -> Result<u64> {
     Ok(0)
 }
 
-/// Not for programs: the machine is the `hafez` command's.
+/// Not for programs: the machine, and what is mounted in it, are the `hafez` command's.
 fn root_only(_: &mut Caller) -> Result<u64> {
     Err(Errno::EPERM)
 }

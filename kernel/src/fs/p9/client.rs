@@ -314,6 +314,12 @@ impl Fid {
         let (magic, block_size) = (r.u32()? as u64, r.u32()? as u64);
         let (blocks, blocks_free, blocks_available) = (r.u64()?, r.u64()?, r.u64()?);
         let (files, files_free, _fsid, name_max) = (r.u64()?, r.u64()?, r.u64()?, r.u32()? as u64);
+        // The server counts in messages; programs expect blocks.
+        let page = PAGE_SIZE as u64;
+        let many = if block_size.is_multiple_of(page) { (block_size / page).max(1) } else { 1 };
+        let block_size = block_size / many;
+        let [blocks, blocks_free, blocks_available] =
+            [blocks, blocks_free, blocks_available].map(|n| n.saturating_mul(many));
         Ok(StatFs { magic, block_size, blocks, blocks_free, blocks_available, files, files_free, name_max })
     }
 

@@ -69,6 +69,8 @@ struct State {
     changed: Option<Time>,
     /// The server's version of the file when its name was last looked up.
     version: u32,
+    /// We have taken its last name away: nobody can be asked about it any more.
+    gone: bool,
     /// A link's text, as of that version.
     target: Option<Vec<u8>>,
     /// The fid that a directory is being read by, and the cursor at which the server said that nothing follows.
@@ -107,6 +109,7 @@ impl P9Inode {
             pages_of: (stat.size, stat.mtime),
             changed: None,
             version: qid.version,
+            gone: false,
             target: None,
             listing: None,
             end: None,
@@ -139,6 +142,7 @@ impl P9Inode {
     /// The file was found under a name: that is how to reach it from now on.
     fn renamed(&self, fid: Fid, qid: Qid) {
         let mut state = self.state.lock();
+        state.gone = false;
         let old = core::mem::replace(&mut state.name, Arc::new(fid));
         state.name_open = false;
         if state.version != qid.version {
@@ -211,7 +215,7 @@ impl P9Inode {
     /// Attributes that are recent enough.
     fn recent(&self, age: u64) -> Result<Stat> {
         let state = self.state.lock();
-        if state.fetched != 0 && clock::monotonic().saturating_sub(state.fetched) < age {
+        if state.gone || state.fetched != 0 && clock::monotonic().saturating_sub(state.fetched) < age {
             return Ok(state.stat);
         }
         drop(state);
@@ -317,9 +321,14 @@ impl Inode for P9Inode {
 
     fn stat(&self) -> Result<Stat> {
         let mut stat = self.recent(TRUST)?;
-        let changed = self.state.lock().changed;
+        let (changed, gone) = {
+            let state = self.state.lock();
+            (state.changed, state.gone)
+        };
         if let Some(when) = changed {
             (stat.mtime, stat.ctime) = (when, when);
+        }
+        if changed.is_some() || gone {
             if let Some(object) = &*self.object.lock() {
                 stat.size = object.size();
                 stat.blocks = stat.size.div_ceil(512);
@@ -415,6 +424,13 @@ impl Inode for P9Inode {
         self.name().unlink(name, 0)?;
         self.outdated();
         Ok(())
+    }
+
+    fn unlinked(&self) {
+        let mut state = self.state.lock();
+        let left = if self.kind == Kind::Dir { 0 } else { state.stat.nlink.saturating_sub(1) };
+        state.stat.nlink = left;
+        state.gone = left == 0;
     }
 
     fn rmdir(&self, name: &[u8]) -> Result<()> {

@@ -25,7 +25,7 @@ mod request;
 mod side;
 
 pub use console::{open as console, set_owner, set_window, start};
-pub use pts::{mount as pts, open_number as open_pts, set_mount};
+pub use pts::{MAX as MAX_PAIRS, count as pairs, mount as pts, open_number as open_pts, set_mount};
 pub use pty::{new as new_pair, peer};
 
 use super::{file::FileOps, inode::OpenMode, lock::SleepLock, poll::Signal};

@@ -28,7 +28,7 @@ use linux_raw_sys::general as abi;
 /// The first of the eight major numbers of pseudoterminals.
 pub const MAJOR: u32 = 136;
 /// The most pairs at one time, as on Linux (`kernel.pty.max`).
-const MAX: u32 = 4096;
+pub const MAX: u32 = 4096;
 /// The group that may write to terminals.
 const TTY_GROUP: u32 = 5;
 /// Inode numbers: the root's, the multiplexer's, and what is added to a pair's number.
@@ -62,6 +62,11 @@ pub fn new_number() -> Result<Number> {
     let free = (0..MAX).find(|n| !used.contains(n)).ok_or(Errno::ENOSPC)?;
     used.insert(free);
     Ok(Number(free))
+}
+
+/// How many pairs there are.
+pub fn count() -> usize {
+    USED.lock().len()
 }
 
 /// The node of a pair.

@@ -5,6 +5,7 @@
 //! | `pid` | the directories of processes and threads, and which entries they have |
 //! | `links` | `exe`, `cwd`, `root`, `fd/`, `fdinfo/` |
 //! | `status` | `status`, `stat`, `statm`, `limits`, `cmdline`, … |
+//! | `mem` | `mem` |
 //! | `maps` | `maps`, `smaps`, `smaps_rollup` |
 //! | `system` | `meminfo`, `vmstat`, `stat`, `cpuinfo`, `mounts`, … |
 //! | `sys` | `/proc/sys` |
@@ -18,6 +19,7 @@
 
 mod links;
 mod maps;
+mod mem;
 mod pid;
 mod status;
 mod sys;
@@ -27,7 +29,7 @@ use super::{table, task::current_task};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Kind;
 use crate::fs::synth::{Entry, SynthDir};
-use crate::mem;
+use crate::mem as memory;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -58,7 +60,9 @@ impl SynthDir for Root {
             b"mounts" => Some(Entry::link(|| Ok(b"self/mounts".to_vec()))),
             b"net" => Some(Entry::link(|| Ok(b"self/net".to_vec()))),
             b"sys" => Some(Entry::dir(self.sys.clone())),
-            b"audit" if mem::AUDITED.load(Relaxed) => Some(Entry::file(|| Ok(system::audit().into_bytes()))),
+            b"audit" if memory::AUDITED.load(Relaxed) => {
+                Some(Entry::file(|| Ok(system::audit().into_bytes())))
+            }
             b"pressure" => Some(Entry::dir(Arc::new(Texts(system::PRESSURE)))),
             _ => match number(name) {
                 Some(pid) => pid::process(pid),

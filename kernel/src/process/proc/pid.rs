@@ -7,7 +7,7 @@ use super::super::Image;
 use super::super::process::Process;
 use super::super::table;
 use super::super::task::Task;
-use super::{links, maps, number, status, system};
+use super::{links, maps, mem, number, status, system};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Kind;
 use crate::fs::synth::{Entry, SynthDir};
@@ -82,6 +82,12 @@ const FILES: &[(&str, u32, Make)] = &[
     ("mountinfo", 0o444, |_| Ok(system::mountinfo())),
     ("mounts", 0o444, |_| Ok(system::mounts())),
     ("oom_score", 0o444, status::oom_score),
+    ("coredump_filter", 0o644, |_| Ok(b"00000033\n".to_vec())),
+    ("gid_map", 0o644, |_| Ok(ALL_IDS.to_vec())),
+    ("uid_map", 0o644, |_| Ok(ALL_IDS.to_vec())),
+    ("projid_map", 0o644, |_| Ok(ALL_IDS.to_vec())),
+    ("setgroups", 0o644, |_| Ok(b"allow\n".to_vec())),
+    ("sessionid", 0o444, |_| Ok(b"4294967295".to_vec())),
     ("personality", 0o400, status::personality),
     ("schedstat", 0o444, status::schedstat),
     ("smaps", 0o444, maps::smaps),
@@ -92,7 +98,10 @@ const FILES: &[(&str, u32, Make)] = &[
     ("wchan", 0o444, |_| Ok(b"0".to_vec())),
 ];
 
-const DIRECTORIES: [&str; 3] = ["fd", "fdinfo", "task"];
+/// There is one user namespace: every number means itself.
+const ALL_IDS: &[u8] = b"         0          0 4294967295\n";
+
+const DIRECTORIES: [&str; 4] = ["fd", "fdinfo", "ns", "task"];
 const LINKS: [&str; 3] = ["cwd", "exe", "root"];
 
 struct Directory(Subject);
@@ -111,7 +120,9 @@ impl SynthDir for Directory {
             b"cwd" | b"exe" | b"root" => links::link(&subject, name)?,
             b"comm" => status::comm(&subject),
             b"oom_score_adj" => status::oom_score_adj(&subject),
-            b"ns" | b"net" => return None,
+            b"mem" => mem::entry(&subject),
+            b"ns" => Entry::dir(Arc::new(Namespaces)),
+            b"net" => return None,
             _ => {
                 let (_, mode, make) = *FILES.iter().find(|(known, ..)| known.as_bytes() == name)?;
                 let about = subject.clone();
@@ -130,11 +141,37 @@ impl SynthDir for Directory {
         for name in LINKS {
             tell(name.as_bytes(), Kind::Link);
         }
-        for name in ["comm", "oom_score_adj"] {
+        for name in ["comm", "mem", "oom_score_adj"] {
             tell(name.as_bytes(), Kind::File);
         }
         for (name, ..) in FILES {
             tell(name.as_bytes(), Kind::File);
+        }
+    }
+}
+
+/// `/proc/PID/ns`: there is one namespace of each kind, with Linux's own number for the first. They can be compared, not
+/// opened.
+struct Namespaces;
+
+const NAMESPACES: [(&str, u32); 7] = [
+    ("cgroup", 4026531835),
+    ("ipc", 4026531839),
+    ("mnt", 4026531841),
+    ("net", 4026531840),
+    ("pid", 4026531836),
+    ("user", 4026531837),
+    ("uts", 4026531838),
+];
+
+impl SynthDir for Namespaces {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        let (kind, number) = *NAMESPACES.iter().find(|(kind, _)| kind.as_bytes() == name)?;
+        Some(Entry::link(move || Ok(format!("{kind}:[{number}]").into_bytes())))
+    }
+    fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
+        for (kind, _) in NAMESPACES {
+            tell(kind.as_bytes(), Kind::Link);
         }
     }
 }

@@ -5,6 +5,7 @@
 use super::super::{host, limits, table};
 use crate::errno::{Errno, Result};
 use crate::fs::synth::{Dir, Entry, SynthDir};
+use crate::fs::tty;
 use crate::random;
 use alloc::format;
 use alloc::string::String;
@@ -33,6 +34,9 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/kptr_restrict", "2"),
         ("kernel/perf_event_paranoid", "4"),
         ("kernel/printk", "4\t4\t1\t7"),
+        ("kernel/panic", "0"),
+        ("kernel/tainted", "0"),
+        ("kernel/sched_autogroup_enabled", "0"),
         ("kernel/sched_rr_timeslice_ms", "100"),
         ("kernel/seccomp/actions_avail", ""),
         ("kernel/random/entropy_avail", "256"),
@@ -58,14 +62,22 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("vm/oom_kill_allocating_task", "0"),
         ("vm/panic_on_oom", "0"),
         ("vm/vfs_cache_pressure", "100"),
+        ("vm/zone_reclaim_mode", "0"),
         ("fs/file-max", "9223372036854775807"),
         ("fs/pipe-max-size", "1048576"),
         ("fs/pipe-user-pages-soft", "16384"),
         ("fs/pipe-user-pages-hard", "0"),
         ("fs/aio-max-nr", "65536"),
-        ("fs/protected_hardlinks", "0"),
+        ("fs/protected_hardlinks", "1"),
         ("fs/protected_symlinks", "0"),
+        ("fs/protected_fifos", "0"),
+        ("fs/protected_regular", "0"),
         ("fs/suid_dumpable", "0"),
+        ("fs/overflowuid", "65534"),
+        ("fs/overflowgid", "65534"),
+        ("fs/aio-nr", "0"),
+        ("fs/lease-break-time", "45"),
+        ("fs/leases-enable", "0"),
         ("fs/inotify/max_user_watches", "65536"),
         ("fs/inotify/max_user_instances", "128"),
         ("fs/inotify/max_queued_events", "16384"),
@@ -73,6 +85,8 @@ pub fn directory() -> Arc<dyn SynthDir> {
     ] {
         add(&root, path, Entry::file(move || Ok(format!("{value}\n").into_bytes())));
     }
+    add(&root, "kernel/pty/max", computed(|| format!("{}\n", tty::MAX_PAIRS)));
+    add(&root, "kernel/pty/nr", computed(|| format!("{}\n", tty::pairs())));
     add(&root, "fs/nr_open", computed(|| format!("{}\n", limits::NR_OPEN)));
     add(&root, "fs/file-nr", computed(|| format!("{}\t0\t9223372036854775807\n", crate::fs::file::count())));
     add(&root, "kernel/ns_last_pid", computed(|| format!("{}\n", table::last_number())));
