@@ -328,11 +328,11 @@ impl Inode for P9Inode {
         if let Some(when) = changed {
             (stat.mtime, stat.ctime) = (when, when);
         }
-        if changed.is_some() || gone {
-            if let Some(object) = &*self.object.lock() {
-                stat.size = object.size();
-                stat.blocks = stat.size.div_ceil(512);
-            }
+        if (changed.is_some() || gone)
+            && let Some(object) = &*self.object.lock()
+        {
+            stat.size = object.size();
+            stat.blocks = stat.size.div_ceil(512);
         }
         Ok(stat)
     }
