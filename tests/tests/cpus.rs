@@ -57,7 +57,8 @@ fn pipelines_of_many_programs() {
 
 #[test]
 fn processes_that_come_and_go() {
-    let script = "i=0; while [ $i -lt 60 ]; do (/bin/true & /bin/true & wait) & i=$((i+1)); done; wait; echo done";
+    let script =
+        "i=0; while [ $i -lt 60 ]; do (/bin/true & /bin/true & wait) & i=$((i+1)); done; wait; echo done";
     assert_eq!(on("4").seconds(240).run(&["/bin/sh", "-c", script]).good().text(), "done\n");
 }
 

@@ -9,7 +9,12 @@ use std::time::{Duration, Instant};
 /// The machine at work, with the directory writable.
 fn start(scratch: &Scratch, script: &str) -> Child {
     let hafez = Hafez::memory("64M").option("--rw").option(scratch.path()).dir(scratch.path());
-    hafez.command(&["sh", "-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the machine")
+    hafez
+        .command(&["sh", "-c", script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the machine")
 }
 
 /// Waits until the host sees this content.
