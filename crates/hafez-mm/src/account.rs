@@ -51,7 +51,6 @@ pub struct AccountStat {
     pub major: u64,
 }
 
-#[derive(Default)]
 struct Account {
     sums: [AtomicU32; 4],
     peak: AtomicU32,
@@ -65,26 +64,36 @@ const CHUNKS: usize = 256;
 
 /// All accounts; 64 at a time come from the heap.
 pub struct Accounts {
-    chunks: Box<[Once<Box<[Account]>>]>,
+    chunks: Box<[Once<Box<[Account; CHUNK]>>]>,
     /// One search for a free number at a time.
     opening: Mutex<()>,
+    /// Numbers from here on have never been used.
+    unused: AtomicU32,
 }
 
 impl Accounts {
     pub fn new() -> Self {
-        let accounts =
-            Accounts { chunks: (0..CHUNKS).map(|_| Once::new()).collect(), opening: Mutex::new(()) };
+        let accounts = Accounts {
+            chunks: (0..CHUNKS).map(|_| Once::new()).collect(),
+            opening: Mutex::new(()),
+            unused: AtomicU32::new(1),
+        };
         accounts.chunk(0)[0].open.store(true, Relaxed);
         accounts
     }
 
-    fn chunk(&self, n: usize) -> &[Account] {
-        self.chunks[n].call_once(|| (0..CHUNK).map(|_| Account::default()).collect())
+    #[cold]
+    fn chunk(&self, n: usize) -> &[Account; CHUNK] {
+        self.chunks[n].call_once(|| Box::new([const { Account::new() }; CHUNK]))
     }
 
+    #[inline]
     fn get(&self, id: AccountId) -> &Account {
         let n = id.0 as usize;
-        &self.chunk(n / CHUNK)[n % CHUNK]
+        match self.chunks[n / CHUNK].get() {
+            Some(chunk) => &chunk[n % CHUNK],
+            None => &self.chunk(n / CHUNK)[n % CHUNK],
+        }
     }
 
     /// A number that nothing is charged to.
@@ -98,6 +107,7 @@ impl Accounts {
                     count.store(0, Relaxed);
                 }
                 account.open.store(true, Release);
+                self.unused.fetch_max(n as u32 + 1, AcqRel);
                 return Some(AccountId(n as u16));
             }
         }
@@ -148,7 +158,8 @@ impl Accounts {
     pub fn for_each(&self, mut f: impl FnMut(AccountId, bool, AccountStat)) {
         for (c, chunk) in self.chunks.iter().enumerate() {
             let Some(chunk) = chunk.get() else { continue };
-            for (i, account) in chunk.iter().enumerate() {
+            let used = (self.unused.load(Acquire) as usize).saturating_sub(c * CHUNK);
+            for (i, account) in chunk.iter().enumerate().take(used) {
                 let id = AccountId((c * CHUNK + i) as u16);
                 let open = account.open.load(Acquire);
                 if open || account.sums.iter().any(|s| s.load(Relaxed) != 0) {
@@ -160,6 +171,16 @@ impl Accounts {
 }
 
 impl Account {
+    const fn new() -> Self {
+        Account {
+            sums: [const { AtomicU32::new(0) }; 4],
+            peak: AtomicU32::new(0),
+            minor: AtomicU32::new(0),
+            major: AtomicU32::new(0),
+            open: AtomicBool::new(false),
+        }
+    }
+
     fn note_peak(&self) {
         let now = self.sums[Charge::Resident as usize].load(Relaxed)
             + self.sums[Charge::File as usize].load(Relaxed);

@@ -3,6 +3,9 @@
 //! A free block is known by its first frame alone ([`State::FreeHead`], with the order in `index`), so taking or giving
 //! 4 MiB touches one record. The lists run through the records themselves.
 //!
+//! Single frames come and go far more often than blocks are wanted, so they are not merged as they come back: that is made up
+//! for, all at once, when a larger block is wanted and there is none.
+//!
 //! RAM begins *fresh*: in no list, its records never written. A largest block's worth is opened when the lists have
 //! nothing left, and its records are cleared then. So starting costs the same with 16 MiB as with 16 GiB, and the host need
 //! not back RAM, nor records of it, that nobody has used. As blocks of the largest order are never merged, nobody looks
@@ -28,6 +31,8 @@ pub struct Buddy {
     fresh: Vec<PfnRange>,
     /// A bit for each chunk that is open.
     open: Vec<u64>,
+    /// Single frames have come back since the last merge.
+    unmerged: bool,
 }
 
 impl Buddy {
@@ -36,7 +41,7 @@ impl Buddy {
         let chunks = table.len().div_ceil(CHUNK as usize);
         let fresh: Vec<PfnRange> = ranges.filter(|r| !r.is_empty()).collect();
         let free = fresh.iter().map(PfnRange::len).sum();
-        Buddy { heads: [NONE; ORDERS], free, fresh, open: vec![0; chunks.div_ceil(64)] }
+        Buddy { heads: [NONE; ORDERS], free, fresh, open: vec![0; chunks.div_ceil(64)], unmerged: false }
     }
 
     pub fn free_frames(&self) -> u32 {
@@ -82,6 +87,7 @@ impl Buddy {
         let found = loop {
             match (order..ORDERS).find(|&o| self.heads[o] != NONE) {
                 Some(found) => break found,
+                None if order > 0 && self.merge(table) => {}
                 None if self.open_chunk(table) => {}
                 None => return None,
             }
@@ -93,6 +99,47 @@ impl Buddy {
         }
         self.free -= 1 << order;
         Some(Pfn(block))
+    }
+
+    /// Up to `count` single frames, those that are single already before a block is split for more.
+    pub fn take_singles(&mut self, table: &[FrameMeta], count: usize, out: &mut dyn FnMut(Pfn)) {
+        let mut left = count as u32;
+        while left > 0 {
+            let order = if self.heads[0] == NONE { left.ilog2() as u8 } else { 0 };
+            let whole = self.take(table, order).map(|block| (block, 1 << order));
+            let Some((block, got)) = whole.or_else(|| Some((self.take(table, 0)?, 1))) else { return };
+            (0..got).for_each(|n| out(block.add(n)));
+            left -= got;
+        }
+    }
+
+    /// Give a frame back, to be merged when need be.
+    pub fn give_single(&mut self, table: &[FrameMeta], frame: Pfn) {
+        self.free += 1;
+        self.unmerged = true;
+        self.push(table, frame.0, 0);
+    }
+
+    /// Merge the single frames; false if none has come back since the last time.
+    #[cold]
+    fn merge(&mut self, table: &[FrameMeta]) -> bool {
+        if !core::mem::take(&mut self.unmerged) {
+            return false;
+        }
+        // All off the list first: one that is merged with another must not be met again.
+        let mut at = core::mem::replace(&mut self.heads[0], NONE);
+        let mut first = at;
+        while at != NONE {
+            table[at as usize].set_word(Word::new(State::Inner, AccountId::KERNEL, 0));
+            at = table[at as usize].next();
+        }
+        while first != NONE {
+            let next = table[first as usize].next();
+            self.free -= 1;
+            self.give(table, Pfn(first), 0);
+            first = next;
+        }
+        true
     }
 
     /// Give a block back, merging it upwards.

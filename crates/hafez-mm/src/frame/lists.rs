@@ -98,6 +98,16 @@ impl Lists {
         true
     }
 
+    /// Take frames off whichever lists they are on.
+    pub fn remove_all(&self, table: &[FrameMeta], frames: &[Pfn]) {
+        let mut lists = self.lists.lock();
+        for frame in frames {
+            let Some(list) = table[frame.0 as usize].word().list() else { continue };
+            let list = &mut lists[(list / GENERATIONS) as usize][(list % GENERATIONS) as usize];
+            unlink(table, list, frame.0);
+        }
+    }
+
     /// Move a frame that is on a list to another generation of its kind.
     pub fn promote(&self, table: &[FrameMeta], frame: Pfn, generation: u8) {
         let mut lists = self.lists.lock();

@@ -231,10 +231,12 @@ impl FrameMeta {
         debug_assert!(before.pins() > 0);
         Word(before.0 - PIN)
     }
-    /// Note the list it is on. Only under the lists' lock.
+    /// Note the list it is on, or that it is on none; it was on none, or leaves one. Only under the lists' lock.
     pub fn set_list(&self, list: Option<u8>) {
-        let bits = list.map_or(0, |l| (l as u64 + 1) << LIST_SHIFT);
-        let _ = self.word.fetch_update(AcqRel, Acquire, |w| Some(w & !LIST | bits));
+        match list {
+            Some(list) => self.word.fetch_or((list as u64 + 1) << LIST_SHIFT, AcqRel),
+            None => self.word.fetch_and(!LIST, AcqRel),
+        };
     }
     pub fn set_account(&self, account: AccountId) {
         let bits = (account.0 as u64) << ACCOUNT_SHIFT;

@@ -32,6 +32,9 @@ pub const MAX_CPUS: usize = 16;
 const MAGAZINE: usize = 64;
 const REFILL: usize = MAGAZINE / 2;
 
+/// Empty nodes of page tables that a CPU keeps: what a small process takes.
+const NODES: usize = 12;
+
 /// A CPU's own small stock of free frames.
 type Magazine = Mutex<ArrayVec<Pfn, MAGAZINE>>;
 
@@ -88,6 +91,8 @@ pub struct Frames {
     /// Copy of the buddy's count, to be read without its lock.
     free: AtomicU32,
     magazines: Box<[Magazine]>,
+    /// By CPU: frames that were nodes of page tables, and were emptied entry by entry. They need not be cleared again.
+    nodes: Box<[Mutex<ArrayVec<Pfn, NODES>>]>,
 }
 
 impl Frames {
@@ -118,6 +123,7 @@ impl Frames {
             free: AtomicU32::new(buddy.free_frames()),
             buddy: Mutex::new(buddy),
             magazines: (0..MAX_CPUS).map(|_| Magazine::default()).collect(),
+            nodes: (0..MAX_CPUS).map(|_| Mutex::default()).collect(),
         };
         frames.accounts.charge(AccountId::KERNEL, Charge::Resident, 1);
         frames
@@ -145,8 +151,9 @@ impl Frames {
 
     /// Free frames, those in magazines counted too.
     pub fn all_free(&self) -> u32 {
-        let cached: usize = self.magazines.iter().map(|m| m.lock().len()).sum();
-        self.buddy.lock().free_frames() + cached as u32
+        let magazines: usize = self.magazines.iter().map(|m| m.lock().len()).sum();
+        let nodes: usize = self.nodes.iter().map(|n| n.lock().len()).sum();
+        self.buddy.lock().free_frames() + (magazines + nodes) as u32
     }
 
     /// One frame, its bytes unknown, its record [`State::Idle`], charged to nobody yet.
@@ -172,11 +179,10 @@ impl Frames {
         }
         // Near the reserve a magazine takes one at a time: what it holds, another priority could pop.
         let count = if free > self.marks.low + REFILL as u32 { REFILL } else { 1 };
-        for _ in 0..count {
-            let Some(frame) = buddy.take(self.table, 0) else { break };
+        buddy.take_singles(self.table, count, &mut |frame| {
             self.meta(frame).begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
             magazine.push(frame);
-        }
+        });
         self.free.store(buddy.free_frames(), Relaxed);
         magazine.pop().ok_or(NoFrames)
     }
@@ -202,23 +208,58 @@ impl Frames {
         magazine.push(frame);
     }
 
+    /// Give back frames that nothing holds and nobody is charged for.
+    pub fn free_frames(&self, cpu: usize, frames: &[Pfn]) {
+        let mut magazine = self.magazines[cpu].lock();
+        for &frame in frames {
+            self.meta(frame).begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
+            if magazine.is_full() {
+                self.spill(&mut magazine);
+            }
+            magazine.push(frame);
+        }
+        if self.wanted.load(Relaxed) {
+            self.spill(&mut magazine);
+        }
+    }
+
+    /// A frame of zeroes, for a node of page tables.
+    pub fn alloc_node(&self, cpu: usize) -> Result<Pfn, NoFrames> {
+        if let Some(node) = self.nodes[cpu].lock().pop() {
+            return Ok(node);
+        }
+        let node = self.alloc(cpu, Priority::Kernel)?;
+        self.phys.zero(node);
+        Ok(node)
+    }
+
+    /// Give back a node whose every entry is zero.
+    pub fn free_empty_node(&self, cpu: usize, node: Pfn) {
+        debug_assert!(self.phys.same_filled(node) == Some(0), "a node is called empty that is not");
+        if self.wanted.load(Relaxed) || self.nodes[cpu].lock().try_push(node).is_err() {
+            self.free_frame(cpu, node);
+        } else {
+            self.meta(node).begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
+        }
+    }
+
     #[cold]
     fn spill(&self, magazine: &mut ArrayVec<Pfn, MAGAZINE>) {
         let mut buddy = self.buddy.lock();
         while magazine.len() > REFILL || (self.wanted.load(Relaxed) && !magazine.is_empty()) {
             let Some(frame) = magazine.pop() else { break };
-            buddy.give(self.table, frame, 0);
+            buddy.give_single(self.table, frame);
         }
         self.free.store(buddy.free_frames(), Relaxed);
     }
 
     /// Bring all that the magazines hold back to the buddy lists, where blocks form again.
     pub fn drain(&self) {
-        for magazine in self.magazines.iter() {
+        for (cpu, magazine) in self.magazines.iter().enumerate() {
             let mut magazine = magazine.lock();
             let mut buddy = self.buddy.lock();
-            for frame in magazine.drain(..) {
-                buddy.give(self.table, frame, 0);
+            for frame in magazine.drain(..).chain(self.nodes[cpu].lock().drain(..)) {
+                buddy.give_single(self.table, frame);
             }
             self.free.store(buddy.free_frames(), Relaxed);
         }

@@ -24,7 +24,7 @@ use crate::Rights;
 use crate::account::{AccountId, Charge};
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::meta::{FrameMeta, State, Word};
-use crate::frame::{Frames, NoFrames, Priority};
+use crate::frame::{Frames, NoFrames};
 use crate::lock::{Mutex, MutexGuard};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
@@ -82,14 +82,16 @@ impl Tables {
     /// looks through a cursor later, finds tables without an entry: those of the frame of zeroes.
     pub fn destroy(&self, frames: &Frames, cpu: usize) {
         let root = core::mem::replace(&mut *self.root.lock(), frames.zero);
-        debug_assert_eq!(frames.meta(root).index(), 0, "a space is destroyed with entries in it");
-        free_node(frames, cpu, root);
+        let meta = frames.meta(root);
+        debug_assert_eq!(meta.index(), 0, "a space is destroyed with entries in it");
+        // The kernel's half is still there.
+        frames.accounts.uncharge(meta.word().account(), Charge::Table, 1);
+        frames.free_frame(cpu, root);
     }
 }
 
 pub(super) fn new_node(frames: &Frames, cpu: usize, account: AccountId) -> Result<Pfn, NoFrames> {
-    let node = frames.alloc(cpu, Priority::Kernel)?;
-    frames.phys.zero(node);
+    let node = frames.alloc_node(cpu)?;
     frames.meta(node).begin(Word::new(State::Table, account, 1), 0, 0);
     frames.accounts.charge(account, Charge::Table, 1);
     Ok(node)
@@ -97,8 +99,12 @@ pub(super) fn new_node(frames: &Frames, cpu: usize, account: AccountId) -> Resul
 
 /// Free a node that no CPU can walk any more.
 pub(super) fn free_node(frames: &Frames, cpu: usize, node: Pfn) {
-    frames.accounts.uncharge(frames.meta(node).word().account(), Charge::Table, 1);
-    frames.free_frame(cpu, node);
+    let meta = frames.meta(node);
+    frames.accounts.uncharge(meta.word().account(), Charge::Table, 1);
+    match meta.index() {
+        0 => frames.free_empty_node(cpu, node),
+        _ => frames.free_frame(cpu, node),
+    }
 }
 
 /// Exclusive access to the entries of a range of one space.
@@ -275,7 +281,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Visit each entry of `range` that is not absent, in order of address.
-    pub fn each(&mut self, range: PageRange, f: &mut dyn FnMut(Vpn, &Slot<'_>)) {
+    pub fn each(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
         debug_assert!(self.range.covers(&range) || range.is_empty());
         self.leave();
         self.visit(*self.root, TOP, range, f, &mut |_| {}, false);
@@ -287,7 +293,7 @@ impl<'a> Cursor<'a> {
     pub fn clear(
         &mut self,
         range: PageRange,
-        f: &mut dyn FnMut(Vpn, &Slot<'_>),
+        f: &mut impl FnMut(Vpn, &Slot<'_>),
         unlinked: &mut dyn FnMut(Pfn),
     ) {
         debug_assert!(self.range.covers(&range) || range.is_empty());
@@ -361,7 +367,7 @@ impl<'a> Cursor<'a> {
         node: Pfn,
         level: u32,
         range: PageRange,
-        f: &mut dyn FnMut(Vpn, &Slot<'_>),
+        f: &mut impl FnMut(Vpn, &Slot<'_>),
         unlinked: &mut dyn FnMut(Pfn),
         prune: bool,
     ) {
@@ -399,14 +405,15 @@ impl<'a> Cursor<'a> {
         &self,
         leaf: Pfn,
         range: PageRange,
-        f: &mut dyn FnMut(Vpn, &Slot<'_>),
+        f: &mut impl FnMut(Vpn, &Slot<'_>),
         shared: bool,
     ) {
-        let mut page = range.start;
-        while page < range.end {
-            let Some(used) = self.skip(leaf, 0, page, range.end) else { return };
-            f(used, &self.slot(leaf, used, shared));
-            page = used.add(1);
+        let (words, node) = (self.frames.phys.words(leaf), self.frames.meta(leaf));
+        let first = index(range.start, 0);
+        for (n, word) in words[first..first + range.len() as usize].iter().enumerate() {
+            if word.load(Relaxed) != 0 {
+                f(range.start.add(n as u64), &Slot { word, node, shared });
+            }
         }
     }
 }

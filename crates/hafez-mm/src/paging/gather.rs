@@ -44,8 +44,8 @@ pub enum FlushPages<'a> {
 pub trait Shootdown {
     /// Returns when no CPU of the set holds a stale translation.
     fn flush(&self, flush: &Flush<'_>);
-    /// An entry that named the frame is gone for good.
-    fn unmapped(&self, frame: Pfn, proof: &Flushed);
+    /// Of each of these frames, an entry that named it is gone for good.
+    fn unmapped(&self, frames: &[Pfn], proof: &Flushed);
     /// The last link to a leaf is gone, and entries are left in it: what they name has one user fewer each.
     fn abandoned(&self, leaf: Pfn, proof: &Flushed);
 }
@@ -88,6 +88,7 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     }
 
     /// A translation of this page may be held somewhere.
+    #[inline]
     pub fn page(&mut self, page: Vpn) {
         if !self.all && self.pages.try_push(page).is_err() {
             self.all = true;
@@ -95,6 +96,7 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     }
 
     /// The page's entry is gone, and this frame has an entry fewer.
+    #[inline]
     pub fn drop_frame(&mut self, page: Vpn, frame: Pfn) {
         self.page(page);
         if self.dropped.is_full() {
@@ -142,8 +144,9 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
 
     fn let_go(&mut self) {
         let proof = Flushed(());
-        for frame in self.dropped.drain(..) {
-            self.above.unmapped(frame, &proof);
+        if !self.dropped.is_empty() {
+            self.above.unmapped(&self.dropped, &proof);
+            self.dropped.clear();
         }
         for node in self.nodes.drain(..) {
             let meta = self.frames.meta(node);

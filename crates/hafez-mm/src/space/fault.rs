@@ -225,8 +225,8 @@ impl<P: Platform> Spaces<P> {
     ) -> Result<Look, Stop> {
         let own = frame != self.frames.zero && (region.is_shared() || self.is_exclusive(frame));
         if own {
+            // No flush: another CPU that still holds the translation without the right faults once more, at worst.
             slot.replace(Entry::Present { frame, rights: region.rights, accessed: true, dirty: true });
-            self.flush_page(space, page);
             return Ok(Look::Done);
         }
         let copy = self.frames.alloc(self.cpu(), Priority::User)?;
@@ -265,21 +265,28 @@ impl<P: Platform> Spaces<P> {
         rights: Rights,
         slot: &Slot<'_>,
     ) -> Result<Look, Stop> {
-        let mut wanted = region.rights;
+        let mut wanted = region.rights | Rights::READ;
         if !region.is_shared() && !rights.contains(Rights::WRITE) {
             wanted = without_write(wanted);
         }
-        if let Entry::Present { dirty, .. } = slot.get() {
-            slot.replace(Entry::Present { frame, rights: wanted, accessed: true, dirty });
+        if wanted == rights {
+            return Ok(Look::Done);
         }
-        self.flush_page(space, page);
+        let Entry::Present { dirty, .. } = slot.get() else { return Ok(Look::Done) };
+        let before = slot.replace(Entry::Present { frame, rights: wanted, accessed: true, dirty });
+        // A write between the look and the exchange may have set the mark.
+        if let Entry::Present { dirty: true, .. } = before
+            && !dirty
+        {
+            self.mark_dirty(frame);
+        }
+        // What is only allowed more needs no flush: see `write_protected`.
+        if !wanted.contains(rights) {
+            let mut gather = self.gather(space);
+            gather.page(page);
+            gather.finish();
+        }
         Ok(Look::Done)
-    }
-
-    fn flush_page(&self, space: &Space, page: Vpn) {
-        let mut gather = self.gather(space);
-        gather.page(page);
-        gather.finish();
     }
 
     /// The access was below a stack: extend it, if it may reach so far.

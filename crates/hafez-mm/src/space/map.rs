@@ -115,7 +115,7 @@ impl<P: Platform> Spaces<P> {
         if splits {
             self.room_for(regions, 1)?;
         }
-        if regions.within(range).next().is_none() {
+        if regions.first_from(range.start).is_none_or(|region| region.range.start >= range.end) {
             return Ok(());
         }
         self.own_edges(space, range)?;
@@ -216,6 +216,11 @@ impl<P: Platform> Spaces<P> {
         change: &mut dyn FnMut(&mut Region),
     ) -> Result<(), Stop> {
         let whole = regions.find(part.start).map(|r| r.range).unwrap_or(part);
+        if whole == part {
+            regions.change(part.start, |region| change(region));
+            regions.join(part.start);
+            return Ok(());
+        }
         let pieces = (whole.start < part.start) as usize + (part.end < whole.end) as usize;
         self.room_for(regions, pieces)?;
         let mut altered = None;

@@ -13,6 +13,7 @@ use crate::object::Object;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// What a mapping is shown as: a file's path and identity, or a name such as `[heap]`.
 #[derive(Debug)]
@@ -136,11 +137,16 @@ pub struct Regions {
     chunks: Vec<Chunk>,
     count: usize,
     pages: u64,
+    /// Where the last look-up found its region: chunk and place. Most find theirs in the same one, and look there first.
+    hint: AtomicU32,
 }
+
+/// A chunk has fewer regions than this.
+const HINT_PLACES: u32 = 256;
 
 impl Regions {
     pub const fn new() -> Self {
-        Regions { chunks: Vec::new(), count: 0, pages: 0 }
+        Regions { chunks: Vec::new(), count: 0, pages: 0, hint: AtomicU32::new(0) }
     }
 
     pub fn len(&self) -> usize {
@@ -169,14 +175,41 @@ impl Regions {
     /// The region that `page` is in.
     #[inline]
     pub fn find(&self, page: Vpn) -> Option<&Region> {
+        let hint = self.hint.load(Relaxed);
+        if let Some(chunk) = self.chunks.get((hint / HINT_PLACES) as usize)
+            && let Some(region) = chunk.regions.get((hint % HINT_PLACES) as usize)
+            && region.range.contains(page)
+        {
+            return Some(region);
+        }
+        self.search(page)
+    }
+
+    fn search(&self, page: Vpn) -> Option<&Region> {
         let (chunk, at) = self.locate(page)?;
         let region = &self.chunks[chunk].regions[at];
-        (page < region.range.end).then_some(region)
+        if page >= region.range.end {
+            return None;
+        }
+        self.hint.store(chunk as u32 * HINT_PLACES + at as u32, Relaxed);
+        Some(region)
+    }
+
+    /// The region after the place.
+    fn after(&self, (chunk, at): (usize, usize)) -> Option<&Region> {
+        let next = || self.chunks.get(chunk + 1)?.regions.first();
+        self.chunks[chunk].regions.get(at + 1).or_else(next)
     }
 
     /// The first region that ends after `page`: the one it is in, or the next above.
     pub fn first_from(&self, page: Vpn) -> Option<&Region> {
-        self.from(page).next()
+        match self.locate(page) {
+            None => self.chunks.first()?.regions.first(),
+            Some(place @ (chunk, at)) => {
+                let here = &self.chunks[chunk].regions[at];
+                if page < here.range.end { Some(here) } else { self.after(place) }
+            }
+        }
     }
 
     /// Regions in order, from the first that ends after `page`.
@@ -203,6 +236,9 @@ impl Regions {
 
     /// Whether `range` is covered without a hole.
     pub fn cover(&self, range: PageRange) -> bool {
+        if self.find(range.start).is_some_and(|region| region.range.end >= range.end) {
+            return true;
+        }
         let mut at = range.start;
         for region in self.within(range) {
             if region.range.start > at {
@@ -231,21 +267,43 @@ impl Regions {
 
     /// Add a region where there is none, as part of a neighbour that it continues if it can be. Whether it stands alone.
     pub fn insert(&mut self, region: Region) -> bool {
-        let (start, end) = (region.range.start, region.range.end);
-        if self.last_before(start).is_some_and(|before| before.continues(&region)) {
-            let before = self.last_before(start).map(|b| b.range.start).unwrap_or(start);
-            let joins_next = self.find(end).is_some_and(|next| region.continues(next));
-            let end = if joins_next { self.remove_at(end).map_or(end, |next| next.range.end) } else { end };
-            self.change(before, |b| b.range.end = end);
-            return false;
+        let PageRange { start, end } = region.range;
+        let place = self.locate(start);
+        let next = match place {
+            Some(place) => self.after(place),
+            None => self.chunks.first().and_then(|c| c.regions.first()),
+        };
+        let next = next.filter(|next| region.continues(next)).map(|next| next.range);
+        let before = place.map(|(chunk, at)| &self.chunks[chunk].regions[at]);
+        match (before.filter(|before| before.continues(&region)).map(|before| before.range.start), next) {
+            (None, None) => {
+                self.put(region);
+                return true;
+            }
+            (Some(before), next) => {
+                if let Some(next) = next {
+                    self.remove_at(next.start);
+                }
+                self.change(before, |before| before.range.end = next.map_or(end, |next| next.end));
+            }
+            (None, Some(next)) => self.change(next.start, |next| {
+                (next.range.start, next.backing) = (start, region.backing);
+            }),
         }
-        if self.find(end).is_some_and(|next| region.continues(next)) {
-            let Some(next) = self.remove_at(end) else { return true };
-            self.put(Region { range: PageRange::new(start, next.range.end), ..region });
-            return false;
+        false
+    }
+
+    /// The region at `start` was changed: make it one with its neighbours where they continue each other.
+    pub fn join(&mut self, start: Vpn) {
+        let Some(place @ (chunk, at)) = self.locate(start) else { return };
+        let this = &self.chunks[chunk].regions[at];
+        let next = self.after(place).is_some_and(|next| this.continues(next));
+        let before = self.last_before(this.range.start).is_some_and(|before| before.continues(this));
+        if (next || before)
+            && let Some(region) = self.remove_at(start)
+        {
+            self.insert(region);
         }
-        self.put(region);
-        true
     }
 
     fn put(&mut self, region: Region) {
@@ -306,6 +364,10 @@ impl Regions {
         while let Some(region) = self.first_from(range.start).filter(|r| r.range.start < range.end) {
             let start = region.range.start;
             let Some(whole) = self.remove_at(start) else { return };
+            if range.covers(&whole.range) {
+                taken(whole);
+                continue;
+            }
             let below = PageRange::new(whole.range.start, range.start);
             let above = PageRange::new(range.end, whole.range.end);
             for rest in [below, above] {

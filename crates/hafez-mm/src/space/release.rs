@@ -9,12 +9,13 @@
 
 use super::{Space, Spaces};
 use crate::Platform;
-use crate::account::Charge;
+use crate::account::{AccountId, Charge};
 use crate::addr::{Pfn, Vpn};
-use crate::frame::meta::{Flags, State, Word};
+use crate::frame::meta::{Flags, FrameMeta, State, Word};
 use crate::object::{Object, Place};
 use crate::paging::share::each_left;
 use crate::paging::{Entry, Flush, Flushed, Gather, Shootdown, Slot};
+use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::*;
 
 /// Whose hands a frame is in while it may look unheld: they will decide, not we.
@@ -25,11 +26,23 @@ impl<P: Platform> Shootdown for Spaces<P> {
         self.platform.flush(flush);
     }
 
-    fn unmapped(&self, frame: Pfn, _: &Flushed) {
-        let word = self.frames.meta(frame).drop_map();
-        if word.maps() == 0 {
-            self.let_go(frame, word);
+    fn unmapped(&self, frames: &[Pfn], _: &Flushed) {
+        let mut free: ArrayVec<Pfn, 64> = ArrayVec::new();
+        for &frame in frames {
+            let word = self.frames.meta(frame).drop_map();
+            if !word.is_unheld() {
+                if word.maps() == 0 {
+                    self.let_go(frame, word);
+                }
+                continue;
+            }
+            if free.is_full() {
+                self.free_pages(&free);
+                free.clear();
+            }
+            free.push(frame);
         }
+        self.free_pages(&free);
     }
 
     fn abandoned(&self, leaf: Pfn, proof: &Flushed) {
@@ -39,7 +52,7 @@ impl<P: Platform> Shootdown for Spaces<P> {
                 if dirty {
                     self.mark_dirty(frame);
                 }
-                self.unmapped(frame, proof);
+                self.unmapped(&[frame], proof);
             }
             _ => {}
         });
@@ -48,6 +61,7 @@ impl<P: Platform> Shootdown for Spaces<P> {
 
 impl<P: Platform> Spaces<P> {
     /// Make the entry absent, into the gather.
+    #[inline]
     pub(crate) fn clear_entry(&self, slot: &Slot<'_>, page: Vpn, gather: &mut Gather<'_, Self>) {
         match slot.take(Entry::Absent) {
             Entry::Present { frame, dirty, .. } => self.forget_map(frame, page, dirty, gather),
@@ -57,6 +71,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// An entry that named the frame has been overwritten.
+    #[inline]
     pub(crate) fn forget_map(&self, frame: Pfn, page: Vpn, dirty: bool, gather: &mut Gather<'_, Self>) {
         if frame == self.frames.zero {
             return gather.page(page);
@@ -68,13 +83,16 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// The frame's bytes differ from what stands behind them.
+    #[inline]
     pub(crate) fn mark_dirty(&self, frame: Pfn) {
         let meta = self.frames.meta(frame);
-        let before = meta.word();
-        if before.has(Flags::DIRTY) {
-            return;
+        if !meta.word().has(Flags::DIRTY) {
+            self.note_dirty(meta);
         }
-        meta.set(Flags::DIRTY);
+    }
+
+    fn note_dirty(&self, meta: &FrameMeta) {
+        let before = meta.set(Flags::DIRTY);
         if before.state() == State::File
             && let Some(object) = self.objects.get(meta.owner())
         {
@@ -120,17 +138,36 @@ impl<P: Platform> Spaces<P> {
 
     /// Free a page's frame that nothing holds.
     pub(crate) fn free_page(&self, frame: Pfn) {
-        let meta = self.frames.meta(frame);
-        let word = meta.word();
-        self.frames.lists.remove(self.frames.table(), frame);
-        // A shared object's page that left the page map while it was held.
-        if meta.slot() != 0 {
-            self.swap.uncache(&self.frames, meta.slot());
-            meta.set_slot(0);
+        self.free_pages(&[frame]);
+    }
+
+    /// Free pages' frames that nothing holds.
+    fn free_pages(&self, frames: &[Pfn]) {
+        if frames.is_empty() {
+            return;
         }
-        let what = if word.state() == State::File { Charge::File } else { Charge::Resident };
-        self.frames.accounts.uncharge(word.account(), what, 1);
-        self.frames.free_frame(self.cpu(), frame);
+        self.frames.lists.remove_all(self.frames.table(), frames);
+        // Most that go together were paid for by one process.
+        let (mut payer, mut pages) = ((AccountId::KERNEL, Charge::File), 0);
+        for &frame in frames {
+            let meta = self.frames.meta(frame);
+            let word = meta.word();
+            // A shared object's page that left the page map while it was held.
+            if meta.slot() != 0 {
+                self.swap.uncache(&self.frames, meta.slot());
+                meta.set_slot(0);
+            }
+            let what = if word.state() == State::File { Charge::File } else { Charge::Resident };
+            if payer != (word.account(), what) {
+                if pages > 0 {
+                    self.frames.accounts.uncharge(payer.0, payer.1, pages);
+                }
+                (payer, pages) = ((word.account(), what), 0);
+            }
+            pages += 1;
+        }
+        self.frames.accounts.uncharge(payer.0, payer.1, pages);
+        self.frames.free_frames(self.cpu(), frames);
     }
 
     /// An object's page is no longer in its page map: free it, or leave that to the last who holds it.
