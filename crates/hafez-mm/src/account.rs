@@ -154,6 +154,15 @@ impl Accounts {
         }
     }
 
+    /// Pages in RAM and slots that processes hold.
+    pub fn held(&self) -> u64 {
+        let used = self.unused.load(Acquire) as usize;
+        let chunks = self.chunks.iter().map_while(Once::get);
+        let accounts = chunks.flat_map(|chunk| chunk.iter()).take(used).skip(1);
+        let held = |account: &Account, what: Charge| account.sums[what as usize].load(Relaxed) as u64;
+        accounts.map(|a| held(a, Charge::Resident) + held(a, Charge::Slot)).sum()
+    }
+
     /// Each account that is open or still pays for something.
     pub fn for_each(&self, mut f: impl FnMut(AccountId, bool, AccountStat)) {
         for (c, chunk) in self.chunks.iter().enumerate() {

@@ -14,6 +14,7 @@ use crate::addr::{PAGE_SIZE, PageRange, Pfn, PfnRange, VirtAddr, Vpn};
 use crate::frame::{Frames, Priority};
 use crate::lock::Mutex;
 use crate::object::{Ghosts, Object, Pager, PagerError, Registry, Source};
+use crate::paging::KernelHalf;
 use crate::phys::PhysMap;
 use crate::pressure::{FREED_KEY, WANTED_KEY};
 use crate::reclaim::{BATCH, PolicyKind, Reclaim};
@@ -76,7 +77,7 @@ impl<P: Platform> Memory<P> {
                 counters: Counters::default(),
                 balance: Balance::default(),
                 ghosts: Ghosts::new(usable),
-                kernel_root: config.kernel_root,
+                kernel: KernelHalf::of(&config.phys, config.kernel_root),
             },
             reclaim: Reclaim::new(config.policy),
             dying: Mutex::new(Vec::new()),

@@ -1,7 +1,6 @@
 //! Numbers: what there is, what it is used for, what happened.
 
 use crate::Platform;
-use crate::account::AccountId;
 use crate::addr::PageRange;
 use crate::frame::meta::{Flags, State};
 use crate::memory::Memory;
@@ -71,12 +70,7 @@ pub struct RegionStat {
 impl<P: Platform> Spaces<P> {
     /// Bring the peak up to date; called before anything shrinks.
     pub fn note_peak(&self) {
-        let mut held = 0;
-        self.frames.accounts.for_each(|id, _, stat| {
-            if id != AccountId::KERNEL {
-                held += stat.resident + stat.swapped;
-            }
-        });
+        let mut held = self.frames.accounts.held();
         // A page that is in RAM and has a slot is one page.
         held -= (self.swap.state.lock().slots.cached() as u64).min(held);
         self.counters.peak.fetch_max(held, Relaxed);

@@ -26,6 +26,9 @@ use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::meta::{FrameMeta, State, Word};
 use crate::frame::{Frames, NoFrames};
 use crate::lock::{Mutex, MutexGuard};
+use crate::phys::PhysMap;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 /// A space's page tables: the root, behind the lock that a cursor holds.
@@ -43,18 +46,28 @@ const TOP: u32 = 3;
 /// Entries of the root that belong to programs; the upper half is the kernel's.
 const USER_ROOT: usize = 256;
 
+/// What every root has in its upper half: the entries that are used there, which never change.
+pub struct KernelHalf(Vec<(usize, u64)>);
+
+impl KernelHalf {
+    /// As it stands in the kernel's own root.
+    pub fn of(phys: &PhysMap, root: Pfn) -> Self {
+        let bits = |at: usize| phys.word(root, at).load(Relaxed);
+        KernelHalf((USER_ROOT..512).map(|at| (at, bits(at))).filter(|&(_, bits)| bits != 0).collect())
+    }
+}
+
 impl Tables {
-    /// An empty lower half under the kernel's upper half, copied from `kernel_root`.
+    /// An empty lower half under the kernel's upper half.
     pub fn new(
         frames: &Frames,
         cpu: usize,
         account: AccountId,
-        kernel_root: Pfn,
+        kernel: &KernelHalf,
     ) -> Result<Tables, NoFrames> {
         let root = new_node(frames, cpu, account)?;
-        for i in USER_ROOT..512 {
-            let bits = frames.phys.word(kernel_root, i).load(Relaxed);
-            frames.phys.word(root, i).store(bits, Relaxed);
+        for &(at, bits) in &kernel.0 {
+            frames.phys.word(root, at).store(bits, Relaxed);
         }
         Ok(Tables { root: Mutex::new(root), root_frame: root, account, forked: AtomicBool::new(false) })
     }
@@ -146,7 +159,13 @@ impl Slot<'_> {
             (entry, _) => entry,
         }
     }
+    /// The frame that the entry names.
+    #[inline]
+    pub fn frame(&self) -> Option<Pfn> {
+        entry::named(self.word.load(Acquire))
+    }
     /// What the entry says where the leaf is not guarded.
+    #[inline]
     pub fn raw(&self) -> Entry {
         Entry::decode(self.word.load(Acquire))
     }
@@ -283,6 +302,12 @@ impl<'a> Cursor<'a> {
     /// Visit each entry of `range` that is not absent, in order of address.
     pub fn each(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
         debug_assert!(self.range.covers(&range) || range.is_empty());
+        if is_in_one_leaf(range) {
+            if let Some(leaf) = self.walk(range.start) {
+                self.visit_leaf(leaf.node, range, f, leaf.shared);
+            }
+            return;
+        }
         self.leave();
         self.visit(*self.root, TOP, range, f, &mut |_| {}, false);
     }
@@ -297,8 +322,39 @@ impl<'a> Cursor<'a> {
         unlinked: &mut dyn FnMut(Pfn),
     ) {
         debug_assert!(self.range.covers(&range) || range.is_empty());
+        if is_in_one_leaf(range) {
+            let leaf = self.walk(range.start);
+            if let Some(leaf) = leaf.filter(|leaf| !leaf.shared) {
+                self.visit_leaf(leaf.node, range, f, false);
+            }
+            if leaf.is_none_or(|leaf| !leaf.shared) {
+                self.leave();
+                return self.prune(range.start, unlinked);
+            }
+        }
         self.leave();
         self.visit(*self.root, TOP, range, f, unlinked, true);
+    }
+
+    /// Unlink what has become empty on the way to `page`, from below.
+    fn prune(&self, page: Vpn, unlinked: &mut dyn FnMut(Pfn)) {
+        let mut way: ArrayVec<(&AtomicU64, Pfn, Pfn), { TOP as usize }> = ArrayVec::new();
+        let mut node = *self.root;
+        for level in (1..=TOP).rev() {
+            let word = self.frames.phys.word(node, index(page, level));
+            let Some(child) = entry::linked(word.load(Relaxed)) else { break };
+            way.push((word, node, child));
+            node = child;
+        }
+        for (word, node, child) in way.into_iter().rev() {
+            if self.frames.meta(child).index() > 0 {
+                return;
+            }
+            word.store(0, Release);
+            let meta = self.frames.meta(node);
+            meta.set_index(meta.index() - 1);
+            unlinked(child);
+        }
     }
 
     /// Whether the tables have no node below the root.
@@ -410,9 +466,20 @@ impl<'a> Cursor<'a> {
     ) {
         let (words, node) = (self.frames.phys.words(leaf), self.frames.meta(leaf));
         let first = index(range.start, 0);
-        for (n, word) in words[first..first + range.len() as usize].iter().enumerate() {
-            if word.load(Relaxed) != 0 {
-                f(range.start.add(n as u64), &Slot { word, node, shared });
+        // Entries left to meet, here or outside the range.
+        let mut left = node.index();
+        for (n, four) in words[first..first + range.len() as usize].chunks(4).enumerate() {
+            if four.iter().fold(0, |all, word| all | word.load(Relaxed)) == 0 {
+                continue;
+            }
+            for (i, word) in four.iter().enumerate() {
+                if word.load(Relaxed) != 0 {
+                    f(range.start.add((4 * n + i) as u64), &Slot { word, node, shared });
+                    left = left.saturating_sub(1);
+                }
+            }
+            if left == 0 {
+                return;
             }
         }
     }
@@ -422,6 +489,11 @@ impl Drop for Cursor<'_> {
     fn drop(&mut self) {
         self.leave();
     }
+}
+
+#[inline]
+fn is_in_one_leaf(range: PageRange) -> bool {
+    !range.is_empty() && range.start.0 >> 9 == (range.end.0 - 1) >> 9
 }
 
 /// The first page after the one entry of `level` that `page` is in.

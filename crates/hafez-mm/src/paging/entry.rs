@@ -102,6 +102,12 @@ pub const DIRTY_BIT: u64 = DIRTY;
 /// The right to write alone, in a present entry.
 pub const WRITE_BIT: u64 = WRITE;
 
+/// The frame that a present entry names.
+#[inline]
+pub fn named(bits: u64) -> Option<Pfn> {
+    (bits & (PRESENT | HIDDEN) != 0).then_some(Pfn(((bits & FRAME) >> 12) as u32))
+}
+
 /// An entry of an upper node: the next node's frame, all rights (the last level decides).
 pub fn link(node: Pfn) -> u64 {
     (node.0 as u64) << 12 | PRESENT | WRITE | USER | ACCESSED

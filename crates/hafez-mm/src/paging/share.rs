@@ -72,7 +72,7 @@ impl Cursor<'_> {
     /// Put a leaf of the space's own in place of the shared one that the cursor is at. `copy` counts the new entry of each
     /// that is used. The old leaf, for the gather: ways through it may be cached until the whole space is flushed.
     #[cold]
-    pub fn own(&mut self, copy: &mut dyn FnMut(&Slot<'_>) -> Entry) -> Result<Option<Pfn>, NoFrames> {
+    pub fn own(&mut self, copy: &mut impl FnMut(&Slot<'_>) -> Entry) -> Result<Option<Pfn>, NoFrames> {
         let Some(Leaf { at, node: old, shared: true }) = self.leaf else { return Ok(None) };
         let first = Vpn(at << 9);
         let new = new_node(self.frames, self.cpu, self.tables.account())?;

@@ -35,7 +35,7 @@ use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
 use crate::frame::{Frames, NoFrames};
 use crate::lock::{Mutex, RwLock};
 use crate::object::{Family, Ghosts, Object, Registry};
-use crate::paging::{Cursor, Flush, FlushPages, Gather, Tables, Target};
+use crate::paging::{Cursor, Flush, FlushPages, Gather, KernelHalf, Tables, Target};
 use crate::swap::Swap;
 use crate::{CpuSet, Platform, Rights};
 use alloc::sync::Arc;
@@ -241,8 +241,8 @@ pub struct Spaces<P: Platform> {
     pub counters: Counters,
     pub balance: Balance,
     pub ghosts: Ghosts,
-    /// The root whose upper half every space shares.
-    pub kernel_root: Pfn,
+    /// What every space has in its upper half.
+    pub kernel: KernelHalf,
 }
 
 impl<P: Platform> Spaces<P> {
@@ -279,7 +279,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     fn make_space(&self, account: AccountId, family: Arc<Family>, map_top: u64) -> Result<Arc<Space>, Stop> {
-        let tables = Tables::new(&self.frames, self.cpu(), account, self.kernel_root)?;
+        let tables = Tables::new(&self.frames, self.cpu(), account, &self.kernel)?;
         let space = self.spaces.add(|id| Space {
             id: SpaceId(id),
             account,

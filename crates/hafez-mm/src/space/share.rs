@@ -26,32 +26,33 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// The entry for the copy of a leaf, counted; what was its private page may not be written through the old one either.
+    #[inline]
     fn copy_entry(&self, slot: &Slot<'_>) -> Entry {
-        match slot.raw() {
-            Entry::Present { frame, .. } if frame == self.frames.zero => slot.raw(),
-            Entry::Present { frame, rights, .. } => {
-                let meta = self.frames.meta(frame);
-                let word = meta.word();
-                if word.state() == State::Anon {
-                    meta.add_map();
-                    if rights.contains(Rights::WRITE) {
-                        mutant!(SharersMayWrite, (), slot.forbid_write());
-                    }
-                    return Entry::fresh(frame, super::fault::without_write(rights));
-                }
-                // The next fault finds it in its object, if it comes to that.
-                if !word.has(Flags::WIRED) || word.maps() >= MAX_MAPS {
-                    return Entry::Absent;
-                }
-                meta.add_map();
-                Entry::fresh(frame, rights)
+        if let Some(frame) = slot.frame()
+            && frame != self.frames.zero
+        {
+            let meta = self.frames.meta(frame);
+            let word = meta.word();
+            let private = word.state() == State::Anon;
+            // What is left out is found in its object at the next fault, if it comes to that.
+            if !private && (!word.has(Flags::WIRED) || word.maps() >= MAX_MAPS) {
+                return Entry::Absent;
             }
-            swapped @ Entry::Swap { slot } => {
-                self.swap.add_ref(&self.frames, slot);
-                swapped
+            let Entry::Present { rights, .. } = slot.raw() else { return Entry::Absent };
+            meta.add_map();
+            if !private {
+                return Entry::fresh(frame, rights);
             }
-            Entry::Absent => Entry::Absent,
+            if rights.contains(Rights::WRITE) {
+                mutant!(SharersMayWrite, (), slot.forbid_write());
+            }
+            return Entry::fresh(frame, super::fault::without_write(rights));
         }
+        let entry = slot.raw();
+        if let Entry::Swap { slot } = entry {
+            self.swap.add_ref(&self.frames, slot);
+        }
+        entry
     }
 
     /// See that no entry of the range is in a shared leaf. The caller keeps the space from being forked.
