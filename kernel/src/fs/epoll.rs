@@ -48,6 +48,9 @@ struct Item {
     spent: bool,
     /// For EPOLLET: changes of the file when it was last reported.
     seen: Option<u64>,
+    /// Changes of the file when it was last found not ready; kept only if it tells of all its changes.
+    idle: Option<u64>,
+    tells_all: bool,
 }
 
 /// See the module.
@@ -62,8 +65,19 @@ impl Item {
         self.interest.events & abi::EPOLLET != 0
     }
 
-    /// What is to be reported now, when the file's changes are these.
-    fn ready(&self, changes: u64) -> Events {
+    /// What is to be reported now, when the file's changes are these. A file that has not changed since it was not ready is
+    /// not asked: of a thousand connections most are idle.
+    #[inline]
+    fn ready(&mut self, changes: u64) -> Events {
+        if self.idle == Some(changes) {
+            return Events::empty();
+        }
+        let now = self.ask(changes);
+        self.idle = (self.tells_all && now.is_empty()).then_some(changes);
+        now
+    }
+
+    fn ask(&self, changes: u64) -> Events {
         let Some(ops) = self.ops.upgrade().filter(|_| self.file.strong_count() > 0) else {
             return Events::empty();
         };
@@ -126,8 +140,19 @@ impl Epoll {
             return Err(Errno::EEXIST);
         }
         items.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        let tells_all = file.ops().tells_all();
         let (file, ops) = (Arc::downgrade(file), Arc::downgrade(file.ops()));
-        items.push(Item { fd, file, ops, signals, interest, spent: false, seen: None });
+        items.push(Item {
+            fd,
+            file,
+            ops,
+            signals,
+            interest,
+            spent: false,
+            seen: None,
+            idle: None,
+            tells_all,
+        });
         drop(items);
         self.changed.notify();
         Ok(())
@@ -137,7 +162,7 @@ impl Epoll {
     pub fn change(&self, fd: u32, file: &Arc<File>, interest: Interest) -> Result<()> {
         let mut items = self.items.lock();
         let item = items.iter_mut().find(|i| is(i, fd, file)).ok_or(Errno::ENOENT)?;
-        (item.interest, item.spent, item.seen) = (interest, false, None);
+        (item.interest, item.spent, item.seen, item.idle) = (interest, false, None, None);
         drop(items);
         self.changed.notify();
         Ok(())
@@ -187,7 +212,10 @@ impl Epoll {
     }
 
     fn any_ready(&self) -> bool {
-        self.items.lock().iter().any(|item| !item.ready(item.signals.changes()).is_empty())
+        self.items.lock().iter_mut().any(|item| {
+            let changes = item.signals.changes();
+            !item.ready(changes).is_empty()
+        })
     }
 
     /// `epoll_wait(2)`: up to `most` ready ones, none if the deadline (ns, monotonic) passes first.

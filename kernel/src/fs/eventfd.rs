@@ -103,4 +103,7 @@ impl FileOps for EventFd {
     fn watch(&self, watchers: &mut Watchers) {
         watchers.add(&self.changed);
     }
+    fn tells_all(&self) -> bool {
+        true
+    }
 }

@@ -74,6 +74,11 @@ pub trait FileOps: Any + Send + Sync {
     }
     /// Name every queue that is woken when [`poll`](FileOps::poll)'s answer may change. None: it never does.
     fn watch(&self, _watchers: &mut Watchers) {}
+    /// Whether the signals that [`watch`](FileOps::watch) names stay the same and tell of every change: then what is not ready need
+    /// not be asked again until one has come.
+    fn tells_all(&self) -> bool {
+        false
+    }
     /// The device's own requests; those common to all files are done before.
     fn ioctl(&self, _request: u32, _argument: u64) -> Result<usize> {
         Err(Errno::ENOTTY)

@@ -438,6 +438,9 @@ impl FileOps for PipeEnd {
     fn watch(&self, watchers: &mut Watchers) {
         watchers.add(&self.pipe.changed);
     }
+    fn tells_all(&self) -> bool {
+        true
+    }
     fn ioctl(&self, request: u32, argument: u64) -> Result<usize> {
         match request {
             ioctl::FIONREAD => {

@@ -166,6 +166,10 @@ pub trait Protocol: Send + Sync {
     fn watch(&self, watchers: &mut Watchers) {
         watchers.add(&self.common().signal);
     }
+    /// See [`FileOps::tells_all`].
+    fn tells_all(&self) -> bool {
+        true
+    }
     /// Bytes that a read would give now (FIONREAD).
     fn readable(&self) -> Result<usize> {
         Err(Errno::EINVAL)
@@ -226,6 +230,9 @@ impl FileOps for Socket {
     }
     fn watch(&self, watchers: &mut Watchers) {
         self.0.watch(watchers);
+    }
+    fn tells_all(&self) -> bool {
+        self.0.tells_all()
     }
     fn ioctl(&self, request: u32, argument: u64) -> Result<usize> {
         let value = match request {

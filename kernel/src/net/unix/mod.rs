@@ -269,6 +269,11 @@ impl Protocol for Unix {
         }
     }
 
+    fn tells_all(&self) -> bool {
+        // Where a datagram socket sends to can change, and with it whose room it waits for.
+        !self.is_datagram()
+    }
+
     fn readable(&self) -> Result<usize> {
         if self.is_listening() {
             return Err(Errno::EINVAL);
