@@ -17,7 +17,7 @@ fn on(cpus: &str) -> Hafez {
 fn a_program_sees_as_many_as_there_are() {
     for cpus in ["1", "2", "4", "16"] {
         let script = "nproc; grep -c ^processor /proc/cpuinfo; cat /sys/devices/system/cpu/online; \
-                      grep -c '^cpu[0-9]' /proc/stat; taskset -cp $$ | sed 's/.*: //'";
+                      grep -c '^cpu[0-9]' /proc/stat; sed -n 's/^Cpus_allowed_list:.//p' /proc/self/status";
         let last = cpus.parse::<u32>().expect("a number") - 1;
         let all = if last == 0 { "0".into() } else { format!("0-{last}") };
         let outcome = on(cpus).run(&["/bin/sh", "-c", script]).good();
@@ -44,6 +44,31 @@ print(len(cpus), 'stayed')
 #[test]
 fn threads_stay_on_the_processors_they_chose() {
     assert_eq!(on("4").run(&["python3", "-c", PINNED]).good().text(), "4 stayed\n");
+}
+
+/// Two on one processor, a nice level of 5 apart, and two alike on another.
+const NICE: &str = "
+import os, time
+def busy(nice, cpu):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.sched_setaffinity(0, {cpu})
+        os.nice(nice)
+        end = time.monotonic() + 4
+        while time.monotonic() < end: pass
+        os.write(write, b'%.3f' % time.process_time())
+        os._exit(0)
+    return read
+ends = [busy(*who) for who in [(0, 0), (5, 0), (0, 1), (0, 1)]]
+a, b, c, d = [float(os.read(end, 100)) for end in ends]
+assert 2.2 < a / b < 4.2, (a, b)
+assert 0.75 < c / d < 1.33, (c, d)
+print('fair')
+";
+
+#[test]
+fn each_gets_its_share() {
+    assert_eq!(on("2").run(&["python3", "-c", NICE]).good().text(), "fair\n");
 }
 
 #[test]

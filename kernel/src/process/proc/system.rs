@@ -22,6 +22,8 @@ pub const FILES: &[(&str, Text)] = &[
         String::from("nodev\tproc\nnodev\tsysfs\nnodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tpipefs\nnodev\t9p\n")
     }),
     ("loadavg", loadavg),
+    #[cfg(feature = "contention")]
+    ("lock_stat", lock_stat),
     ("meminfo", meminfo),
     ("stat", stat),
     ("swaps", swaps),
@@ -127,6 +129,16 @@ pub(super) fn audit() -> String {
         Some(Err(why)) => format!("{}\n", why.0),
         None => String::from("the machine is never quiet\n"),
     }
+}
+
+/// How often a lock was found taken, by the place in the source that wanted it.
+#[cfg(feature = "contention")]
+fn lock_stat() -> String {
+    let mut text = String::new();
+    hafez_mm::lock::contention::each(&mut |file, line, count| {
+        let _ = writeln!(text, "{count} {file}:{line}");
+    });
+    text
 }
 
 fn vmstat() -> String {
