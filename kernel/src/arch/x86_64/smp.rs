@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A CPU that starts in real mode needs code below 1 MiB that is mapped where it stands. The first page tables have
-//! that; they and the page are kept where there is more than one CPU to start (20 KiB), and are gone otherwise.
+//! that; they and the page are kept where there is more than one CPU to start (16 KiB), and are gone otherwise.
 
 use super::{apic, cpu, entry, paging, percpu, percpu::MAX_CPUS, time, user};
 use core::arch::global_asm;
