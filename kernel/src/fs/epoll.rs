@@ -162,6 +162,9 @@ impl Epoll {
     pub fn change(&self, fd: u32, file: &Arc<File>, interest: Interest) -> Result<()> {
         let mut items = self.items.lock();
         let item = items.iter_mut().find(|i| is(i, fd, file)).ok_or(Errno::ENOENT)?;
+        if item.interest.events & abi::EPOLLEXCLUSIVE != 0 {
+            return Err(Errno::EINVAL);
+        }
         (item.interest, item.spent, item.seen, item.idle) = (interest, false, None, None);
         drop(items);
         self.changed.notify();

@@ -19,7 +19,7 @@ use super::{
 use crate::errno::{Errno, Result};
 use alloc::sync::Arc;
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use hafez_mm::{Object, lock::Once};
 use linux_raw_sys::general as abi;
 
@@ -129,6 +129,8 @@ pub struct File {
     owner: Once<Arc<Owner>>,
     /// Nobody can run what is being written.
     _writing: Option<Writing>,
+    /// Nobody has written through this yet: the set-user-id bit may still be there.
+    unwritten: AtomicBool,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -155,6 +157,7 @@ impl File {
             place,
             mode,
             _writing: writing,
+            unwritten: AtomicBool::new(true),
             flags: AtomicU32::new(flags & !OPEN_ONLY),
             offset: AtomicU64::new(0),
             offset_lock: SleepLock::new(),
@@ -281,6 +284,12 @@ impl File {
         result
     }
 
+    /// Whether this is the first time that somebody writes through it.
+    #[inline(always)]
+    pub fn first_write(&self) -> bool {
+        self.unwritten.load(Relaxed) && self.unwritten.swap(false, Relaxed)
+    }
+
     /// `write(2)` if `at` is `None`, else `pwrite(2)`. With `append` both write at the end, as on Linux.
     #[inline(always)]
     pub fn write_how(&self, at: Option<u64>, from: &mut Source<'_>, how: How, append: bool) -> Result<usize> {
@@ -364,7 +373,9 @@ impl File {
             return Err(Errno::EBADF);
         }
         if !self.ops.seekable() {
-            return Err(Errno::ESPIPE);
+            // What is no file at all (an eventfd) has an offset that never moves.
+            let nothing = self.stat()?.kind().is_none();
+            return if nothing { Ok(0) } else { Err(Errno::ESPIPE) };
         }
         if !self.ops.counts() {
             return Ok(0);

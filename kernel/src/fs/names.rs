@@ -425,7 +425,7 @@ pub fn retry_stale<T>(mut step: impl FnMut() -> Result<T>) -> Result<T> {
 }
 
 /// The mode that a file keeps when another may have come to own it.
-fn without_suid(stat: &Stat) -> Option<u32> {
+pub fn without_suid(stat: &Stat) -> Option<u32> {
     if stat.kind() != Some(Kind::File) || stat.mode & (abi::S_ISUID | abi::S_ISGID) == 0 {
         return None;
     }

@@ -216,6 +216,7 @@ fn ftruncate(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     check_size(caller, size)?;
+    super::io::keep_no_privileges(caller, &file)?;
     fs::names::truncate(file.inode(), size)?;
     inotify::fire(file.place(), inotify::MODIFY);
     Ok(0)

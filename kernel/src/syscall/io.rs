@@ -7,7 +7,7 @@ use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::fs::file::How;
 use crate::fs::iobuf::{self, Segment, Sink, Source};
-use crate::fs::{File, Kind};
+use crate::fs::{File, Kind, SetAttr};
 use crate::process::run::Caller;
 use crate::process::signal::{self, SigInfo};
 use alloc::sync::Arc;
@@ -114,10 +114,26 @@ fn read_into(caller: &Caller, fd: u64, segments: &[Segment], at: Option<u64>) ->
 #[inline(always)]
 fn write_from(caller: &Caller, fd: u64, segments: &[Segment], at: Option<u64>) -> Result<u64> {
     let file = at::file(caller, fd)?;
+    if file.first_write() {
+        keep_no_privileges(caller, &file)?;
+    }
     let limit = iobuf::total(segments).min(MAX_TRANSFER);
     let mut source = Source::user(segments, limit);
     let result = file.write_how(at, &mut source, how(caller, &file), file.is_append());
     warn(caller, result, &file)
+}
+
+/// A program that somebody else than root has changed no longer runs as its owner.
+#[cold]
+pub fn keep_no_privileges(caller: &Caller, file: &File) -> Result<()> {
+    if file.kind() != Kind::File || !file.mode().write || caller.task.cred().is_root() {
+        return Ok(());
+    }
+    let mode = crate::fs::names::without_suid(&file.stat()?);
+    if mode.is_some() {
+        file.inode().setattr(&SetAttr { mode, ..SetAttr::default() })?;
+    }
+    Ok(())
 }
 
 /// A file offset: negative is `EINVAL`.
@@ -321,7 +337,14 @@ fn copy_file_range(caller: &mut Caller) -> Result<u64> {
     if !input.mode().read || !output.mode().write || output.is_append() {
         return Err(Errno::EBADF);
     }
-    let pointed = |at: u64| if at == 0 { Ok(None) } else { position(user::read_u64(at)?) };
+    let pointed = |at: u64| {
+        if at == 0 {
+            return Ok(None);
+        }
+        let offset = user::read_u64(at)?;
+        offset.checked_add(len).ok_or(Errno::EOVERFLOW)?;
+        position(offset)
+    };
     let (from, to) = (pointed(off_in)?, pointed(off_out)?);
     let len = usize::try_from(len).unwrap_or(usize::MAX).min(MAX_TRANSFER);
     let (begin, end) = (from.unwrap_or(input.offset()), to.unwrap_or(output.offset()));

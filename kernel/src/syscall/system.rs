@@ -29,6 +29,7 @@ pub const CALLS: &Calls = &[
     (abi::__NR_fsopen, root_only),
     (abi::__NR_fspick, root_only),
     (abi::__NR_mount_setattr, root_only),
+    (abi::__NR_vhangup, vhangup),
     (abi::__NR_reboot, root_only),
     (abi::__NR_swapon, root_only),
     (abi::__NR_swapoff, root_only),
@@ -93,6 +94,15 @@ fn getcpu(caller: &mut Caller) -> Result<u64> {
     if node != 0 {
         user::write_u32(node, 0)?;
     }
+    Ok(0)
+}
+
+/// Hang up the caller's own terminal.
+fn vhangup(caller: &mut Caller) -> Result<u64> {
+    if !caller.task.cred().is_root() {
+        return Err(Errno::EPERM);
+    }
+    crate::fs::tty::hang_up_own();
     Ok(0)
 }
 

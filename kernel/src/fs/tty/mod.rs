@@ -239,6 +239,13 @@ pub fn open_own(how: OpenMode) -> Result<Arc<dyn FileOps>> {
     terminal.open(OpenMode { controlling: false, ..how })
 }
 
+/// `vhangup(2)`.
+pub fn hang_up_own() {
+    if let Some(terminal) = job::own() {
+        terminal.hang_up();
+    }
+}
+
 /// Of a session's terminal: its device number, and the group in the foreground (`/proc/PID/stat`).
 pub fn of_session(session: u32) -> Option<(u64, u32)> {
     job::terminal_of(session).map(|t| (t.device, t.foreground()))
