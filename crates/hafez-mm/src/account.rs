@@ -131,6 +131,7 @@ impl Accounts {
         count.fetch_add(1, Relaxed);
     }
 
+    #[inline]
     pub fn uncharge(&self, id: AccountId, what: Charge, pages: u32) {
         let account = self.get(id);
         account.note_peak();
@@ -190,6 +191,7 @@ impl Account {
         }
     }
 
+    #[inline]
     fn note_peak(&self) {
         let now = self.sums[Charge::Resident as usize].load(Relaxed)
             + self.sums[Charge::File as usize].load(Relaxed);

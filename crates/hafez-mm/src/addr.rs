@@ -46,6 +46,7 @@ impl Pfn {
         PhysAddr((self.0 as u64) << PAGE_SHIFT)
     }
     /// The `n`th frame after this one.
+    #[inline]
     pub const fn add(self, n: u32) -> Pfn {
         Pfn(self.0 + n)
     }
@@ -64,10 +65,12 @@ impl Vpn {
         VirtAddr(self.0 << PAGE_SHIFT)
     }
     /// The `n`th page after this one.
+    #[inline]
     pub const fn add(self, n: u64) -> Vpn {
         Vpn(self.0 + n)
     }
     /// Pages from `start` to this one. The caller knows that `start <= self`.
+    #[inline]
     pub const fn since(self, start: Vpn) -> u64 {
         self.0 - start.0
     }
@@ -123,14 +126,17 @@ impl PageRange {
         Some(PageRange { start: at.page(), end: Vpn(end) })
     }
     /// How many pages.
+    #[inline]
     pub const fn len(&self) -> u64 {
         self.end.0.saturating_sub(self.start.0)
     }
     /// Whether no page is in it.
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.end.0 <= self.start.0
     }
     /// Whether `page` is in it.
+    #[inline]
     pub const fn contains(&self, page: Vpn) -> bool {
         self.start.0 <= page.0 && page.0 < self.end.0
     }
@@ -163,10 +169,12 @@ pub struct PfnRange {
 
 impl PfnRange {
     /// How many frames.
+    #[inline]
     pub const fn len(&self) -> u32 {
         self.end.0.saturating_sub(self.start.0)
     }
     /// Whether no frame is in it.
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.end.0 <= self.start.0
     }

@@ -70,6 +70,7 @@ impl Lists {
         self.places[arrival as usize].store(generation, Relaxed);
     }
 
+    #[inline]
     pub fn place(&self, arrival: Arrival) -> u8 {
         self.places[arrival as usize].load(Relaxed)
     }
@@ -86,6 +87,7 @@ impl Lists {
         push(table, &mut lists[kind as usize][generation as usize], frame.0, kind, generation);
     }
 
+    #[inline]
     pub fn insert_arrival(&self, table: &[FrameMeta], frame: Pfn, arrival: Arrival) {
         self.insert(table, frame, self.place(arrival));
     }

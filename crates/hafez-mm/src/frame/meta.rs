@@ -99,12 +99,15 @@ pub struct Word(pub u64);
 
 impl Word {
     /// A word of this state, charge and number of maps, with no other hold.
+    #[inline]
     pub const fn new(state: State, account: AccountId, maps: u32) -> Word {
         Word(state as u64 | (account.0 as u64) << ACCOUNT_SHIFT | (maps as u64) << MAP_SHIFT)
     }
+    #[inline]
     pub const fn with(self, flags: Flags) -> Word {
         Word(self.0 | flags.bits())
     }
+    #[inline]
     pub fn state(self) -> State {
         match self.0 & STATE {
             1 => State::FreeHead,
@@ -118,25 +121,32 @@ impl Word {
         }
     }
     /// The list it is on, or `None`.
+    #[inline]
     pub fn list(self) -> Option<u8> {
         (((self.0 & LIST) >> LIST_SHIFT) as u8).checked_sub(1)
     }
+    #[inline]
     pub fn has(self, flags: Flags) -> bool {
         self.0 & flags.bits() == flags.bits()
     }
+    #[inline]
     pub fn any(self, flags: Flags) -> bool {
         self.0 & flags.bits() != 0
     }
+    #[inline]
     pub fn pins(self) -> u32 {
         ((self.0 & PINS) >> PIN_SHIFT) as u32
     }
+    #[inline]
     pub fn maps(self) -> u32 {
         ((self.0 & MAPS) >> MAP_SHIFT) as u32
     }
+    #[inline]
     pub fn account(self) -> AccountId {
         AccountId((self.0 >> ACCOUNT_SHIFT) as u16)
     }
     /// Whether nothing holds the frame any more.
+    #[inline]
     pub fn is_unheld(self) -> bool {
         self.0 & HOLDS == 0
     }
@@ -161,10 +171,12 @@ pub const MAX_MAPS: u32 = 0xF_FFF0;
 pub const MAX_PINS: u32 = 0xFF0;
 
 impl FrameMeta {
+    #[inline]
     pub fn word(&self) -> Word {
         Word(self.word.load(Acquire))
     }
     /// Begin a new life: only for a frame that nobody else can see yet.
+    #[inline]
     pub fn begin(&self, word: Word, owner: u32, index: u64) {
         self.owner.store(owner, Relaxed);
         self.index.store(index, Relaxed);
@@ -175,32 +187,39 @@ impl FrameMeta {
     pub fn clear_all(&self) {
         self.begin(Word::new(State::Inner, AccountId::KERNEL, 0), 0, 0);
     }
+    #[inline]
     pub fn set_word(&self, word: Word) {
         self.word.store(word.0, Release);
     }
     /// Set flags; the word before.
+    #[inline]
     pub fn set(&self, flags: Flags) -> Word {
         Word(self.word.fetch_or(flags.bits(), AcqRel))
     }
     /// Clear flags; the word before.
+    #[inline]
     pub fn clear(&self, flags: Flags) -> Word {
         Word(self.word.fetch_and(!flags.bits(), AcqRel))
     }
     /// Clear flags; the word after. Where that is unheld, the caller frees the frame.
+    #[inline]
     pub fn release(&self, flags: Flags) -> Word {
         Word(self.clear(flags).0 & !flags.bits())
     }
     /// Set `flags` if none of `unless` is set and the frame has no pin: how reclaim takes a frame for itself.
+    #[inline]
     pub fn claim(&self, flags: Flags, unless: Flags) -> bool {
         self.word
             .fetch_update(AcqRel, Acquire, |w| (w & (unless.bits() | PINS) == 0).then_some(w | flags.bits()))
             .is_ok()
     }
     /// One entry more names the frame.
+    #[inline]
     pub fn add_map(&self) -> Word {
         Word(self.word.fetch_add(MAP, AcqRel))
     }
     /// One entry fewer; the word after.
+    #[inline]
     pub fn drop_map(&self) -> Word {
         let before = Word(self.word.fetch_sub(MAP, AcqRel));
         debug_assert!(before.maps() > 0, "an entry is gone that no map was counted for");
@@ -217,6 +236,7 @@ impl FrameMeta {
     }
     /// Hold the frame's bytes in RAM; false where it is pinned too often already.
     #[must_use]
+    #[inline]
     pub fn pin(&self) -> bool {
         let before = Word(self.word.fetch_add(PIN, AcqRel));
         if before.pins() < MAX_PINS {
@@ -226,12 +246,14 @@ impl FrameMeta {
         false
     }
     /// Let go of a pin; the word after.
+    #[inline]
     pub fn unpin(&self) -> Word {
         let before = Word(self.word.fetch_sub(PIN, AcqRel));
         debug_assert!(before.pins() > 0);
         Word(before.0 - PIN)
     }
     /// Note the list it is on, or that it is on none; it was on none, or leaves one. Only under the lists' lock.
+    #[inline]
     pub fn set_list(&self, list: Option<u8>) {
         match list {
             Some(list) => self.word.fetch_or((list as u64 + 1) << LIST_SHIFT, AcqRel),
@@ -242,33 +264,42 @@ impl FrameMeta {
         let bits = (account.0 as u64) << ACCOUNT_SHIFT;
         let _ = self.word.fetch_update(AcqRel, Acquire, |w| Some(w << 16 >> 16 | bits));
     }
+    #[inline]
     pub fn owner(&self) -> u32 {
         self.owner.load(Relaxed)
     }
     pub fn set_owner(&self, owner: u32) {
         self.owner.store(owner, Relaxed)
     }
+    #[inline]
     pub fn index(&self) -> u64 {
         self.index.load(Relaxed)
     }
+    #[inline]
     pub fn set_index(&self, index: u64) {
         self.index.store(index, Relaxed)
     }
+    #[inline]
     pub fn slot(&self) -> u32 {
         self.slot.load(Relaxed)
     }
+    #[inline]
     pub fn set_slot(&self, slot: u32) {
         self.slot.store(slot, Relaxed)
     }
+    #[inline]
     pub fn prev(&self) -> u32 {
         self.prev.load(Relaxed)
     }
+    #[inline]
     pub fn set_prev(&self, frame: u32) {
         self.prev.store(frame, Relaxed)
     }
+    #[inline]
     pub fn next(&self) -> u32 {
         self.next.load(Relaxed)
     }
+    #[inline]
     pub fn set_next(&self, frame: u32) {
         self.next.store(frame, Relaxed)
     }

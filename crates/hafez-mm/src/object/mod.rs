@@ -107,6 +107,7 @@ impl Object {
     }
 
     /// Bytes.
+    #[inline]
     pub fn size(&self) -> u64 {
         self.size.load(Acquire)
     }
@@ -116,6 +117,7 @@ impl Object {
     }
 
     /// Pages up to the end, the last one perhaps in part.
+    #[inline]
     pub(crate) fn end(&self) -> u64 {
         self.size().div_ceil(PAGE_SIZE as u64)
     }
@@ -135,6 +137,7 @@ impl Object {
         self.pages.lock().next(from).map(|(index, _)| index)
     }
 
+    #[inline]
     pub(crate) fn is_file(&self) -> bool {
         matches!(self.source, Source::File(_))
     }

@@ -59,6 +59,7 @@ impl Pages {
         self.frames + self.slots
     }
 
+    #[inline]
     pub fn get(&self, index: u64) -> Place {
         self.nodes.get(&(index / NODE)).map_or(Place::Nowhere, |n| decode(n[(index % NODE) as usize]))
     }

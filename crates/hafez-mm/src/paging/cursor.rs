@@ -169,18 +169,24 @@ impl Slot<'_> {
     pub fn raw(&self) -> Entry {
         Entry::decode(self.word.load(Acquire))
     }
+    #[inline]
+    pub fn is_absent(&self) -> bool {
+        self.word.load(Acquire) == 0
+    }
     /// Whether the leaf that it is in belongs to other spaces too.
     #[inline]
     pub fn is_shared(&self) -> bool {
         self.shared
     }
     /// Put another entry here; the one that stood here to the last, with the bits that the processor set.
+    #[inline]
     pub fn replace(&self, entry: Entry) -> Entry {
         debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is replaced");
         self.take(entry)
     }
     /// As [`Slot::replace`] where the leaf may be shared: who calls it takes the page from all who share it, and flushes
     /// them all.
+    #[inline]
     pub fn take(&self, entry: Entry) -> Entry {
         let new = entry.encode();
         let old = self.word.swap(new, AcqRel);
@@ -206,6 +212,7 @@ impl Slot<'_> {
     }
     /// Forget that the page was accessed through here; whether it had been. Stale translations may hide later
     /// accesses until the caller flushes.
+    #[inline]
     pub fn take_accessed(&self) -> bool {
         if self.word.load(Relaxed) & entry::ACCESSED_BIT == 0 || !matches!(self.get(), Entry::Present { .. })
         {
@@ -215,6 +222,7 @@ impl Slot<'_> {
     }
     /// Forget that the page was written through here; whether it had been. A stale translation would hide later
     /// writes: the caller flushes before it relies on the frame's bytes.
+    #[inline]
     pub fn take_dirty(&self) -> bool {
         match self.get() {
             Entry::Present { dirty: true, .. } => {
@@ -248,6 +256,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// What the entry says; absent where no node leads there.
+    #[inline]
     pub fn get(&mut self, page: Vpn) -> Entry {
         self.find(page).map_or(Entry::Absent, |slot| slot.get())
     }
@@ -257,6 +266,7 @@ impl<'a> Cursor<'a> {
         Slot { word: self.frames.phys.word(leaf, index(page, 0)), node: self.frames.meta(leaf), shared }
     }
 
+    #[inline]
     fn walk(&mut self, page: Vpn) -> Option<Leaf> {
         let mut node = *self.root;
         for level in (2..=TOP).rev() {

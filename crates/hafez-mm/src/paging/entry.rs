@@ -44,10 +44,12 @@ pub enum Entry {
 
 impl Entry {
     /// A page that has not been used yet through this entry.
+    #[inline]
     pub const fn fresh(frame: Pfn, rights: Rights) -> Entry {
         Entry::Present { frame, rights, accessed: false, dirty: false }
     }
 
+    #[inline]
     pub fn decode(bits: u64) -> Entry {
         let frame = Pfn(((bits & FRAME) >> 12) as u32);
         let (accessed, dirty) = (bits & ACCESSED != 0, bits & DIRTY != 0);

@@ -184,26 +184,26 @@ impl<P: Platform> Spaces<P> {
             slot.fill(Entry::Present { frame: own, rights: region.rights, accessed: true, dirty: true });
             return Ok(Look::Done);
         }
+        if meta.word().maps() >= MAX_MAPS {
+            return Err(FaultError::OutOfMemory.into());
+        }
         let rights = if region.is_shared() { region.rights } else { without_write(region.rights) };
-        let window = around(region, page);
+        // Around it what is here already, up to the object's end.
+        let mut window = around(region, page);
+        window.end = window.end.min(page.add(object.end() - index));
+        let below = index - page.since(window.start);
         let Some((_, place)) = pages.around(index) else { return Ok(Look::Done) };
-        for near in window.iter() {
-            let Place::Frame(frame) = place(region.index(near)) else { continue };
-            let word = self.frames.meta(frame).word();
-            let wanted = near == page;
-            if word.has(Flags::READING)
-                || word.maps() >= MAX_MAPS
-                || !wanted && region.index(near) >= object.end()
-            {
-                if wanted {
-                    return Err(FaultError::OutOfMemory.into());
-                }
+        for (n, near) in window.iter().enumerate() {
+            let Place::Frame(frame) = place(below + n as u64) else { continue };
+            let meta = self.frames.meta(frame);
+            let word = meta.word();
+            if word.has(Flags::READING) || word.maps() >= MAX_MAPS {
                 continue;
             }
             let slot = cursor.make(near)?;
-            if slot.get() == Entry::Absent {
-                self.frames.meta(frame).add_map();
-                slot.fill(Entry::Present { frame, rights, accessed: wanted, dirty: false });
+            if slot.is_absent() {
+                meta.add_map();
+                slot.fill(Entry::Present { frame, rights, accessed: near == page, dirty: false });
                 if region.flags.contains(RegionFlags::WIRED) {
                     self.set_wired(frame, true);
                 }

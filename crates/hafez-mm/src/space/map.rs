@@ -223,6 +223,13 @@ impl<P: Platform> Spaces<P> {
         }
         let pieces = (whole.start < part.start) as usize + (part.end < whole.end) as usize;
         self.room_for(regions, pieces)?;
+        if pieces == 1
+            && let Some(mut piece) = regions.split_off(part)
+        {
+            change(&mut piece);
+            regions.insert(piece);
+            return Ok(());
+        }
         let mut altered = None;
         regions.remove(part, &mut |mut piece| {
             change(&mut piece);

@@ -141,8 +141,8 @@ pub struct Regions {
     hint: AtomicU32,
 }
 
-/// A chunk has fewer regions than this.
-const HINT_PLACES: u32 = 256;
+/// Bits for a region's place in its chunk, in a hint.
+const HINT_SHIFT: u32 = 8;
 
 impl Regions {
     pub const fn new() -> Self {
@@ -167,35 +167,47 @@ impl Regions {
     /// Chunk and place of the last region that starts at or before `page`.
     #[inline]
     fn locate(&self, page: Vpn) -> Option<(usize, usize)> {
+        let place = self.hinted();
+        let starts = |(chunk, at): (usize, usize)| self.chunks.get(chunk)?.regions.get(at);
+        if starts(place).is_some_and(|region| region.range.start <= page)
+            && self.after(place).is_none_or(|next| next.range.start > page)
+        {
+            return Some(place);
+        }
+        self.search(page)
+    }
+
+    /// As `Regions::locate`, without looking where the last look-up ended.
+    fn search(&self, page: Vpn) -> Option<(usize, usize)> {
         let chunk = self.chunks.partition_point(|c| c.start <= page).checked_sub(1)?;
         let at = self.chunks[chunk].regions.partition_point(|r| r.range.start <= page) - 1;
+        self.hint.store((chunk << HINT_SHIFT | at) as u32, Relaxed);
         Some((chunk, at))
+    }
+
+    #[inline]
+    fn hinted(&self) -> (usize, usize) {
+        let hint = self.hint.load(Relaxed) as usize;
+        (hint >> HINT_SHIFT, hint & ((1 << HINT_SHIFT) - 1))
     }
 
     /// The region that `page` is in.
     #[inline]
     pub fn find(&self, page: Vpn) -> Option<&Region> {
-        let hint = self.hint.load(Relaxed);
-        if let Some(chunk) = self.chunks.get((hint / HINT_PLACES) as usize)
-            && let Some(region) = chunk.regions.get((hint % HINT_PLACES) as usize)
+        let (chunk, at) = self.hinted();
+        if let Some(chunk) = self.chunks.get(chunk)
+            && let Some(region) = chunk.regions.get(at)
             && region.range.contains(page)
         {
             return Some(region);
         }
-        self.search(page)
-    }
-
-    fn search(&self, page: Vpn) -> Option<&Region> {
-        let (chunk, at) = self.locate(page)?;
+        let (chunk, at) = self.search(page)?;
         let region = &self.chunks[chunk].regions[at];
-        if page >= region.range.end {
-            return None;
-        }
-        self.hint.store(chunk as u32 * HINT_PLACES + at as u32, Relaxed);
-        Some(region)
+        (page < region.range.end).then_some(region)
     }
 
     /// The region after the place.
+    #[inline]
     fn after(&self, (chunk, at): (usize, usize)) -> Option<&Region> {
         let next = || self.chunks.get(chunk + 1)?.regions.first();
         self.chunks[chunk].regions.get(at + 1).or_else(next)
@@ -293,6 +305,19 @@ impl Regions {
         false
     }
 
+    /// Take `part`, at one end of the region that it is in, from it. The caller puts something there.
+    pub fn split_off(&mut self, part: PageRange) -> Option<Region> {
+        let whole = self.find(part.start)?;
+        let piece = whole.part(part);
+        let rest = match part.start == whole.range.start {
+            true => PageRange::new(part.end, whole.range.end),
+            false => PageRange::new(whole.range.start, part.start),
+        };
+        let rest = (rest, whole.part(rest).backing);
+        self.change(part.start, |region| (region.range, region.backing) = rest);
+        Some(piece)
+    }
+
     /// The region at `start` was changed: make it one with its neighbours where they continue each other.
     pub fn join(&mut self, start: Vpn) {
         let Some(place @ (chunk, at)) = self.locate(start) else { return };
@@ -313,8 +338,7 @@ impl Regions {
         if self.chunks.is_empty() {
             self.chunks.push(Chunk { start, gap: 0, regions: Vec::with_capacity(8) });
         }
-        let index = self.chunks.partition_point(|c| c.start <= start).saturating_sub(1);
-        let at = self.chunks[index].regions.partition_point(|r| r.range.start <= start);
+        let (index, at) = self.locate(start).map_or((0, 0), |(index, at)| (index, at + 1));
         let gap = hole(self.end_below(index, at), start);
         let chunk = &mut self.chunks[index];
         chunk.gap = chunk.gap.max(gap);
