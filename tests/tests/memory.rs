@@ -35,6 +35,13 @@ fn every_word_is_right_at_eight_times_the_memory_over_a_million_visits() {
 }
 
 #[test]
+fn the_least_memory_is_enough() {
+    for program in [word(&guest("hello")), "/bin/echo"] {
+        Hafez::memory("3M").run(&[program]).good();
+    }
+}
+
+#[test]
 fn without_swap_58_of_64_mebibytes_are_the_programs() {
     let hold = guest("hold");
     let run = Hafez::with(&["-m", "64M", "--swap", "0"]);
