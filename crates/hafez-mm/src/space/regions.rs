@@ -167,43 +167,32 @@ impl Regions {
     /// Chunk and place of the last region that starts at or before `page`.
     #[inline]
     fn locate(&self, page: Vpn) -> Option<(usize, usize)> {
-        let place = self.hinted();
-        let starts = |(chunk, at): (usize, usize)| self.chunks.get(chunk)?.regions.get(at);
-        if starts(place).is_some_and(|region| region.range.start <= page)
-            && self.after(place).is_none_or(|next| next.range.start > page)
-        {
-            return Some(place);
-        }
-        self.search(page)
-    }
-
-    /// As `Regions::locate`, without looking where the last look-up ended.
-    fn search(&self, page: Vpn) -> Option<(usize, usize)> {
         let chunk = self.chunks.partition_point(|c| c.start <= page).checked_sub(1)?;
         let at = self.chunks[chunk].regions.partition_point(|r| r.range.start <= page) - 1;
-        self.hint.store((chunk << HINT_SHIFT | at) as u32, Relaxed);
         Some((chunk, at))
-    }
-
-    #[inline]
-    fn hinted(&self) -> (usize, usize) {
-        let hint = self.hint.load(Relaxed) as usize;
-        (hint >> HINT_SHIFT, hint & ((1 << HINT_SHIFT) - 1))
     }
 
     /// The region that `page` is in.
     #[inline]
     pub fn find(&self, page: Vpn) -> Option<&Region> {
-        let (chunk, at) = self.hinted();
-        if let Some(chunk) = self.chunks.get(chunk)
-            && let Some(region) = chunk.regions.get(at)
+        let hint = self.hint.load(Relaxed) as usize;
+        if let Some(chunk) = self.chunks.get(hint >> HINT_SHIFT)
+            && let Some(region) = chunk.regions.get(hint & ((1 << HINT_SHIFT) - 1))
             && region.range.contains(page)
         {
             return Some(region);
         }
-        let (chunk, at) = self.search(page)?;
+        self.search(page)
+    }
+
+    fn search(&self, page: Vpn) -> Option<&Region> {
+        let (chunk, at) = self.locate(page)?;
         let region = &self.chunks[chunk].regions[at];
-        (page < region.range.end).then_some(region)
+        if page >= region.range.end {
+            return None;
+        }
+        self.hint.store((chunk << HINT_SHIFT | at) as u32, Relaxed);
+        Some(region)
     }
 
     /// The region after the place.
@@ -307,14 +296,17 @@ impl Regions {
 
     /// Take `part`, at one end of the region that it is in, from it. The caller puts something there.
     pub fn split_off(&mut self, part: PageRange) -> Option<Region> {
-        let whole = self.find(part.start)?;
-        let piece = whole.part(part);
-        let rest = match part.start == whole.range.start {
-            true => PageRange::new(part.end, whole.range.end),
-            false => PageRange::new(whole.range.start, part.start),
-        };
-        let rest = (rest, whole.part(rest).backing);
-        self.change(part.start, |region| (region.range, region.backing) = rest);
+        let piece = self.find(part.start)?.part(part);
+        self.change(part.start, |region| {
+            if part.start > region.range.start {
+                region.range.end = part.start;
+                return;
+            }
+            region.range.start = part.end;
+            if let Backing::Object { first, .. } = &mut region.backing {
+                *first += part.len();
+            }
+        });
         Some(piece)
     }
 
