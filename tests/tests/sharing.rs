@@ -121,3 +121,19 @@ print(os.fstat(dir).st_nlink)
     assert_eq!(said, "0 5000 False\n5001 b'xy'\n0\n");
     assert_eq!(fs::read_dir(scratch.path()).expect("the directory").count(), 0);
 }
+
+#[test]
+fn fifos_and_sockets_are_the_machines_own() {
+    let scratch = Scratch::new();
+    let script = "
+        mkfifo pipe && (echo through > pipe & cat pipe); test -p pipe && mv pipe other && ls && mkdir d && mkfifo d/p && ! rmdir d 2>/dev/null &&
+        rm d/p other && rmdir d && python3 -c '
+import socket, os
+server = socket.socket(socket.AF_UNIX); server.bind(\"sock\"); server.listen()
+client = socket.socket(socket.AF_UNIX); client.connect(\"sock\")
+peer, _ = server.accept(); client.sendall(b\"hello\"); print(peer.recv(9), os.listdir(\".\"))
+os.unlink(\"sock\")' && ls";
+    let hafez = Hafez::memory("64M").option("--rw").option(scratch.path()).dir(scratch.path());
+    assert_eq!(hafez.run(&["sh", "-c", script]).good().text(), "through\nother\nb'hello' ['sock']\n");
+    assert_eq!(fs::read_dir(scratch.path()).expect("the directory").count(), 0);
+}

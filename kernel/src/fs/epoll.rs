@@ -249,6 +249,9 @@ impl FileOps for Epoll {
     fn as_any(&self) -> &dyn Any {
         self
     }
+    fn seek_nowhere(&self) -> Result<u64> {
+        Ok(0)
+    }
     fn poll(&self) -> Events {
         if self.any_ready() { Events::READABLE } else { Events::empty() }
     }

@@ -93,6 +93,9 @@ impl FileOps for EventFd {
         Ok(())
     }
 
+    fn seek_nowhere(&self) -> Result<u64> {
+        Ok(0)
+    }
     fn poll(&self) -> Events {
         let count = *self.count.lock();
         let mut events = Events::empty();

@@ -237,6 +237,9 @@ impl FileOps for Instance {
     fn write(&self, _: u64, _: &mut Source<'_>, _: How) -> Result<()> {
         Err(Errno::EBADF)
     }
+    fn seek_nowhere(&self) -> Result<u64> {
+        Ok(0)
+    }
     fn poll(&self) -> Events {
         if self.has_events() { Events::READABLE } else { Events::empty() }
     }

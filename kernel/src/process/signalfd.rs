@@ -79,6 +79,9 @@ impl FileOps for SignalFile {
         Ok(())
     }
 
+    fn seek_nowhere(&self) -> Result<u64> {
+        Ok(0)
+    }
     fn poll(&self) -> Events {
         if self.waits() { Events::READABLE } else { Events::empty() }
     }

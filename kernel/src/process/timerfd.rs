@@ -86,6 +86,9 @@ impl FileOps for TimerFile {
         Ok(())
     }
 
+    fn seek_nowhere(&self) -> Result<u64> {
+        Ok(0)
+    }
     fn poll(&self) -> Events {
         if self.expired.count.load(Ordering::Acquire) != 0 { Events::READABLE } else { Events::empty() }
     }

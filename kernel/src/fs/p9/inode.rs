@@ -17,6 +17,7 @@
 use super::Share;
 use super::client::{AT_REMOVEDIR, Fid, Listed};
 use super::handle::{FilePager, Handle};
+use super::specials::CURSORS;
 use super::wire::Qid;
 use crate::clock;
 use crate::errno::{Errno, Result};
@@ -377,6 +378,9 @@ impl Inode for P9Inode {
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {
+        if let Some(special) = self.share.specials.get(self.path, name) {
+            return Ok(special);
+        }
         let (fid, qid) = self.name().walk(name)?;
         Ok(P9Inode::of(self.share, fid, qid)?)
     }
@@ -404,8 +408,15 @@ impl Inode for P9Inode {
             }
             NewKind::Dir => dir.mkdir(name, new.mode, new.gid).map(|_| ())?,
             NewKind::Link { target } => dir.symlink(name, target, new.gid).map(|_| ())?,
-            NewKind::Fifo => self.make_special(&dir, name, Kind::Fifo, 0, new)?,
-            NewKind::Socket => self.make_special(&dir, name, Kind::Socket, 0, new)?,
+            NewKind::Fifo | NewKind::Socket => {
+                let kind = if new.node == NewKind::Fifo { Kind::Fifo } else { Kind::Socket };
+                match self.make_special(&dir, name, kind, 0, new) {
+                    Err(Errno::EPERM) => {
+                        return self.share.specials.make(self.path, name, new)?.ok_or(Errno::ENOSPC);
+                    }
+                    result => result?,
+                }
+            }
             NewKind::Device { block: true, rdev } => self.make_special(&dir, name, Kind::Block, rdev, new)?,
             NewKind::Device { block: false, rdev } => self.make_special(&dir, name, Kind::Char, rdev, new)?,
         };
@@ -421,6 +432,9 @@ impl Inode for P9Inode {
     }
 
     fn unlink(&self, name: &[u8]) -> Result<()> {
+        if self.share.specials.remove(self.path, name) {
+            return Ok(());
+        }
         self.name().unlink(name, 0)?;
         self.outdated();
         Ok(())
@@ -434,6 +448,10 @@ impl Inode for P9Inode {
     }
 
     fn rmdir(&self, name: &[u8]) -> Result<()> {
+        let (_, qid) = self.name().walk(name)?;
+        if self.share.specials.any_in(qid.path) {
+            return Err(Errno::ENOTEMPTY);
+        }
         self.name().unlink(name, AT_REMOVEDIR)?;
         self.outdated();
         Ok(())
@@ -445,7 +463,18 @@ impl Inode for P9Inode {
             return Err(Errno::EINVAL);
         }
         let to = self.neighbour(to)?;
+        let specials = &self.share.specials;
+        if specials.get(self.path, name).is_some() {
+            match to.name().unlink(to_name, 0) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(e) => return Err(e),
+            }
+            to.outdated();
+            specials.rename((self.path, name), (to.path, to_name));
+            return Ok(());
+        }
         self.name().rename(name, &to.name(), to_name)?;
+        specials.remove(to.path, to_name);
         self.outdated();
         to.outdated();
         Ok(())
@@ -460,7 +489,12 @@ impl Inode for P9Inode {
             (state.listing.clone(), state.end)
         };
         // Programs ask until nothing comes. The server has just been asked that.
+        if CURSORS.contains(&from) {
+            self.share.specials.list(self.path, from, emit);
+            return Ok(());
+        }
         if from != 0 && end == Some(from) {
+            self.share.specials.list(self.path, 0, emit);
             return Ok(());
         }
         let fid = match listing {
@@ -484,6 +518,9 @@ impl Inode for P9Inode {
         let old = core::mem::replace(&mut state.listing, if ended { None } else { Some(fid) });
         drop(state);
         drop(old);
+        if ended {
+            self.share.specials.list(self.path, 0, emit);
+        }
         Ok(())
     }
 

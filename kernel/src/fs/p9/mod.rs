@@ -22,6 +22,7 @@
 pub mod client;
 mod handle;
 pub mod inode;
+mod specials;
 mod table;
 mod wire;
 
@@ -32,6 +33,7 @@ use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use client::{Client, Fid};
 use hafez_mm::lock::Mutex;
 use inode::P9Inode;
+use specials::Specials;
 use table::Table;
 use wire::Qid;
 
@@ -39,6 +41,7 @@ use wire::Qid;
 pub struct Share {
     client: Client,
     table: Table,
+    specials: Specials,
 }
 
 static SHARES: Mutex<Vec<&'static Share>> = Mutex::new(Vec::new());
@@ -50,7 +53,8 @@ pub fn mount(tag: &[u8], dev: u64) -> Result<Arc<dyn Inode>> {
     if qid.kind & Qid::DIR == 0 {
         return Err(Errno::ENOTDIR);
     }
-    let share: &'static Share = Box::leak(Box::new(Share { client, table: Table::new() }));
+    let share: &'static Share =
+        Box::leak(Box::new(Share { client, table: Table::new(), specials: Specials::default() }));
     SHARES.lock().push(share);
     let fid = Fid::from_raw(&share.client, root);
     Ok(P9Inode::of(share, fid, qid)?)
