@@ -47,6 +47,7 @@ pub(super) fn dispatch(vector: u8) {
         return;
     }
     if vector == trap::TIMER {
+        percpu::this().deadline.set(u64::MAX);
         let handler = TIMER.load(Ordering::Acquire);
         if handler != 0 {
             // SAFETY: stored by `set_timer_handler` alone.

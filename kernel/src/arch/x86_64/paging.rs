@@ -335,10 +335,11 @@ fn forget_own(flush: &Flush<'_>) {
 }
 
 /// Another CPU has changed pages (`None`: any) of the space with this root, or (root 0) of the kernel's half.
-pub(super) fn forget_here(root: Pfn, pages: Option<&[Vpn]>) {
+pub(super) fn forget_here(id: SpaceId, root: Pfn, pages: Option<&[Vpn]>) {
     let now = regs::cr3();
     if root.0 != 0 && now & ADDRESS != root.addr().0 {
-        return;
+        // It was in use when the request was posted: what its tag keeps is not used again.
+        return percpu::this().shared.tags.disown(id);
     }
     if root.0 != 0 && percpu::this().lazy.get() {
         return leave_space();

@@ -4,7 +4,7 @@
 //! must have every CPU forget it that may have it, and wait until all have. For each CPU there are three cases:
 //!
 //! ```text
-//!   runs the space now         it is sent a request, and answers when it has forgotten
+//!   runs the space now         it is sent a request, and answers when it has forgotten (or disowned, if it runs another by then)
 //!   ran it before              what its buffer keeps under a tag is disowned (`Tags::disown`): it will not be used again
 //!   never ran it               it is not in the space's set of CPUs
 //! ```
@@ -61,8 +61,9 @@ impl Shared {
 struct Request {
     /// A bit for each CPU that has not answered yet.
     waiting: AtomicU64,
-    /// The root of the space; 0: pages of the kernel's own half.
+    /// The root of the space, and its number; root 0: pages of the kernel's own half.
     root: AtomicU32,
+    space: AtomicU32,
     pages: AtomicPtr<Vpn>,
     /// How many there are; [`EVERYTHING`] for all of the space.
     count: AtomicUsize,
@@ -75,6 +76,7 @@ impl Request {
         Request {
             waiting: AtomicU64::new(0),
             root: AtomicU32::new(0),
+            space: AtomicU32::new(0),
             pages: AtomicPtr::new(core::ptr::null_mut()),
             count: AtomicUsize::new(0),
         }
@@ -101,7 +103,7 @@ fn serve_posted(own: &Shared) {
         let pages = request.pages.load(Relaxed).cast_const();
         // SAFETY: the asker lends its list until this CPU has answered.
         let list = (count != EVERYTHING).then(|| unsafe { core::slice::from_raw_parts(pages, count) });
-        paging::forget_here(root, list);
+        paging::forget_here(SpaceId(request.space.load(Relaxed)), root, list);
         request.waiting.fetch_and(!mine, AcqRel);
     }
 }
@@ -115,10 +117,11 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
 }
 
 /// Ask the CPUs of the set, `here` among them or not, and do `meanwhile`; returns when all have answered.
-fn ask(targets: u64, root: Pfn, pages: &[Vpn], count: usize, meanwhile: impl FnOnce()) {
+fn ask(targets: u64, id: SpaceId, root: Pfn, pages: &[Vpn], count: usize, meanwhile: impl FnOnce()) {
     let area = percpu::this();
     let request = &area.shared.request;
     request.root.store(root.0, Relaxed);
+    request.space.store(id.0, Relaxed);
     request.pages.store(pages.as_ptr().cast_mut(), Relaxed);
     request.count.store(count, Relaxed);
     request.waiting.store(targets, Release);
@@ -152,7 +155,7 @@ pub fn space(others: u64, id: SpaceId, root: Pfn, pages: &FlushPages<'_>, here: 
         FlushPages::List(list) => (list, list.len()),
         FlushPages::All => (&[], EVERYTHING),
     };
-    if running == 0 { here() } else { ask(running, root, list, count, here) }
+    if running == 0 { here() } else { ask(running, id, root, list, count, here) }
 }
 
 /// All CPUs but this.
@@ -165,7 +168,7 @@ fn others() -> u64 {
 pub fn kernel(pages: &[Vpn]) {
     let others = others();
     if others != 0 {
-        ask(others, Pfn(0), pages, pages.len(), || {});
+        ask(others, SpaceId(0), Pfn(0), pages, pages.len(), || {});
     }
 }
 
