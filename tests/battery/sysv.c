@@ -9,6 +9,7 @@ union arg {
     int val;
     struct semid_ds *buf;
     unsigned short *array;
+    struct seminfo *__buf;
 };
 struct text {
     long type;
@@ -116,6 +117,13 @@ int main(void) {
     T(semctl(id, 3, GETVAL));
     T(semctl(id, 1, GETPID) == getpid());
     T(semctl(id, 0, 99));
+    struct seminfo info;
+    arg.__buf = &info;
+    T(semctl(0, 0, IPC_INFO, arg) >= 0);
+    T(info.semmni);
+    T(info.semmsl);
+    T(info.semopm);
+    T(info.semvmx);
     T(op(id, 0, -1, 0));
     T(op(id, 0, -1, IPC_NOWAIT));
     T(op(id, 0, 0, IPC_NOWAIT));

@@ -211,6 +211,28 @@ fn garbage_in_every_system_call_harms_nobody() {
     assert_eq!((outcome.code, outcome.text().as_str()), (0, "alive\n"), "{outcome:?}");
 }
 
+/// Processes with threads that make calls which mostly make sense, at random, with more memory than there is.
+fn havoc(memory: &str, seed: &str, rounds: &str, mebibytes: &str) {
+    let run = Hafez::memory(memory).seconds(1800);
+    let outcome = run.run(&[path("havoc").as_str(), seed, rounds, mebibytes]);
+    let alive = outcome.code == 0 && outcome.text().starts_with("alive") && outcome.err.is_empty();
+    assert!(alive, "seed {seed}: {outcome:?}");
+}
+
+#[test]
+fn many_that_misbehave_at_once_harm_nobody() {
+    havoc("64M", "1", "6", "0");
+    havoc("32M", "2", "6", "64");
+}
+
+#[test]
+#[ignore = "long"]
+fn much_misbehaviour_harms_nobody() {
+    for seed in 3..23 {
+        havoc(if seed % 2 == 0 { "24M" } else { "64M" }, &seed.to_string(), "60", "96");
+    }
+}
+
 #[test]
 #[ignore = "long"]
 fn much_garbage_harms_nobody() {

@@ -97,7 +97,8 @@ pub fn warn(caller: &Caller, result: Result<usize>, file: &File) -> Result<u64> 
 fn warn_by_signal(caller: &Caller, result: Result<usize>, file: &File) {
     let signo = match result {
         Err(Errno::EPIPE) => abi::SIGPIPE,
-        _ if file.kind() == Kind::File => abi::SIGXFSZ,
+        // Where the limit is not what stopped it, it is the file system.
+        _ if file.kind() == Kind::File && how(caller, file).size_limit <= i64::MAX as u64 => abi::SIGXFSZ,
         _ => return,
     };
     let me = &caller.task;
@@ -159,16 +160,25 @@ fn checked(caller: &Caller, fd: u64, at: u64, len: u64) -> Result<Segment> {
     segment(at, len).or_else(|e| at::file(caller, fd).and(Err(e)))
 }
 
+/// Where a transfer of so many bytes begins: EINVAL if there is no such position, or it would end where there is none.
+fn position_for(raw: u64, len: u64) -> Result<Option<u64>> {
+    let at = position(raw)?;
+    if (raw as i64).checked_add_unsigned(len.min(MAX_TRANSFER as u64)).is_none() {
+        return Err(Errno::EINVAL);
+    }
+    Ok(at)
+}
+
 fn pread64(caller: &mut Caller) -> Result<u64> {
     let [fd, at, len, offset, ..] = caller.args();
-    let offset = position(offset)?;
+    let offset = position_for(offset, len)?;
     let one = checked(caller, fd, at, len)?;
     read_into(caller, fd, &[one], offset)
 }
 
 fn pwrite64(caller: &mut Caller) -> Result<u64> {
     let [fd, at, len, offset, ..] = caller.args();
-    let offset = position(offset)?;
+    let offset = position_for(offset, len)?;
     let one = checked(caller, fd, at, len)?;
     write_from(caller, fd, &[one], offset)
 }

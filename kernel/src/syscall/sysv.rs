@@ -219,6 +219,11 @@ const GETNCNT: u32 = 14;
 const GETZCNT: u32 = 15;
 const SETVAL: u32 = 16;
 const SETALL: u32 = 17;
+const SEM_STAT: u32 = 18;
+const SEM_INFO: u32 = 19;
+const SEM_STAT_ANY: u32 = 20;
+/// Semaphores that there may be in all (`SEMMNS`).
+const MANY: u32 = 32000 * 32000;
 
 fn semctl(caller: &mut Caller) -> Result<u64> {
     let [id, number, command, at, ..] = caller.args();
@@ -229,12 +234,25 @@ fn semctl(caller: &mut Caller) -> Result<u64> {
             let [uid, gid, mode] = get_perm(at)?;
             sem::set(id, &cred, uid, gid, mode)?;
         }
-        STAT => {
+        INFO | SEM_INFO => {
+            let (highest, sets, all) = sem::totals();
+            // What there may be of each; with SEM_INFO the last two but one say what there is.
+            let most = sem::MOST as u32;
+            let mut words = [MANY, most, MANY, MANY, sem::LARGEST as u32, 500, 500, 20, 32767, 32767];
+            if command as u32 == SEM_INFO {
+                (words[7], words[9]) = (sets, all);
+            }
+            user::copy_to(at, words.map(u32::to_ne_bytes).as_flattened())?;
+            return Ok(highest as u64);
+        }
+        STAT | SEM_STAT | SEM_STAT_ANY => {
             let stat = sem::stat(id, &cred)?;
             let mut to = Layout::<104>::new();
             put_perm(&mut to, &stat.perm);
             put_words(&mut to, 48, &[stat.operated, 0, stat.changed, 0, stat.count]);
             to.put(at)?;
+            // By index, which here is the number itself.
+            return Ok(if command as u32 == STAT { 0 } else { id as u64 });
         }
         GETPID => return sem::ask(id, number, Ask::Last, &cred),
         GETVAL => return sem::ask(id, number, Ask::Value, &cred),
@@ -277,6 +295,9 @@ fn msgsnd(caller: &mut Caller) -> Result<u64> {
 
 /// Look at a message and leave it: nobody but those who freeze processes asks for it.
 const MSG_COPY: u32 = 0o40000;
+const MSG_STAT: u32 = 11;
+const MSG_INFO: u32 = 12;
+const MSG_STAT_ANY: u32 = 13;
 
 fn msgrcv(caller: &mut Caller) -> Result<u64> {
     let [id, at, room, kind, flags, _] = caller.args();
@@ -299,7 +320,18 @@ fn msgctl(caller: &mut Caller) -> Result<u64> {
             let perm = get_perm(at)?;
             msg::set(id, &cred, perm, user::read_u64(at.wrapping_add(88))?)?;
         }
-        STAT => {
+        INFO | MSG_INFO => {
+            let (highest, queues, messages, bytes) = msg::totals();
+            let [longest, room, most] = [msg::LONGEST as u32, msg::ROOM as u32, msg::MOST as u32];
+            // What there may be; with MSG_INFO the first two and the last but one say what there is.
+            let mut words = [most * room / 1024, room, longest, room, most, 16, most, 0xffff];
+            if command as u32 == MSG_INFO {
+                (words[0], words[1], words[6]) = (queues, messages, bytes);
+            }
+            user::copy_to(at, words.map(u32::to_ne_bytes).as_flattened())?;
+            return Ok(highest as u64);
+        }
+        STAT | MSG_STAT | MSG_STAT_ANY => {
             let stat = msg::stat(id, &cred)?;
             let mut to = Layout::<120>::new();
             put_perm(&mut to, &stat.perm);
@@ -307,6 +339,7 @@ fn msgctl(caller: &mut Caller) -> Result<u64> {
             put_words(&mut to, 72, &[stat.bytes, stat.count, stat.room]);
             to.set(96, &stat.sender.to_ne_bytes()).set(100, &stat.receiver.to_ne_bytes());
             to.put(at)?;
+            return Ok(if command as u32 == STAT { 0 } else { id as u64 });
         }
         _ => return Err(Errno::EINVAL),
     }

@@ -108,6 +108,11 @@ impl<T: Thing> Registry<T> {
         self.things.remove(&id)
     }
 
+    /// The highest number in use; 0 for none.
+    fn highest(&self) -> i32 {
+        self.things.keys().next_back().copied().unwrap_or(0)
+    }
+
     fn all(&self) -> impl Iterator<Item = &T> {
         self.things.values()
     }

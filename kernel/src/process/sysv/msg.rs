@@ -194,6 +194,14 @@ pub fn stat(id: i32, cred: &Cred) -> Result<Stat> {
     Ok(Stat { perm: q.perm.clone(), times: q.times, bytes: q.bytes, count, room: q.room, sender, receiver })
 }
 
+/// The highest number in use; how many queues there are, messages in them, bytes in those.
+pub fn totals() -> (i32, u32, u32, u32) {
+    let queues = QUEUES.lock();
+    let messages = queues.all().map(|q| q.messages.len() as u32).sum();
+    let bytes = queues.all().map(|q| q.bytes as u32).sum();
+    (queues.highest(), queues.things.len() as u32, messages, bytes)
+}
+
 /// `IPC_SET`. More room than usual is for root to give.
 pub fn set(id: i32, cred: &Cred, [uid, gid, mode]: [u32; 3], room: u64) -> Result<()> {
     let mut queues = QUEUES.lock();

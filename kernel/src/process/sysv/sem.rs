@@ -276,6 +276,13 @@ pub fn stat(id: i32, cred: &Cred) -> Result<Stat> {
     })
 }
 
+/// The highest number in use; how many sets there are, and semaphores in them.
+pub fn totals() -> (i32, u32, u32) {
+    let sets = SETS.lock();
+    let all = sets.all().map(|s| s.semaphores.len() as u32).sum();
+    (sets.highest(), sets.things.len() as u32, all)
+}
+
 /// `IPC_SET`.
 pub fn set(id: i32, cred: &Cred, uid: u32, gid: u32, mode: u32) -> Result<()> {
     with(id, cred, 0, |set| {

@@ -212,5 +212,5 @@ const REMOVED: u32 = 0o1000;
 
 /// The highest number in use, and how many there are (`IPC_INFO`).
 pub fn highest() -> i32 {
-    with(|list| list.things.keys().next_back().copied().unwrap_or(0))
+    with(|list| list.highest())
 }
