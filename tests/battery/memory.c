@@ -161,6 +161,17 @@ int main(void) {
     T(c != MAP_FAILED);
     T(c[0]);
     T(b[PG]);
+    {
+        char *d = mmap(0, 8*PG, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0);
+        d[0] = 7;
+        d[4*PG] = 9;
+        T(mremap(d, 2*PG, 2*PG, MREMAP_MAYMOVE|MREMAP_FIXED|MREMAP_DONTUNMAP, d + 4*PG) == d + 4*PG);
+        T(d[0]);
+        T(d[4*PG]);
+        P(mremap(d, 2*PG, 2*PG, MREMAP_MAYMOVE|MREMAP_FIXED|MREMAP_DONTUNMAP, d + PG));
+        P(mremap(d, 2*PG, PG, MREMAP_MAYMOVE|MREMAP_FIXED|MREMAP_DONTUNMAP, d + 4*PG));
+        munmap(d, 8*PG);
+    }
     a = mmap(0, 2*PG, rw, an, -1, 0);
     mmap(a+PG, PG, PROT_READ, an|MAP_FIXED, -1, 0);
     a[0]=5;
@@ -260,6 +271,31 @@ int main(void) {
     T(mlock(a, -1L));
     T(mlock2(a, PG, 4));
     T(mlock2(a, PG, 0));
+    {
+        unsigned char v[4];
+        char *o = mmap(0, 4*PG, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0);
+        o[PG] = 1;
+        T(mlock2(o, 4*PG, MLOCK_ONFAULT));
+        T(mincore(o, 4*PG, v));
+        T(v[0] & 1);
+        T(v[1] & 1);
+        o[3*PG] = 1;
+        T(mincore(o, 4*PG, v));
+        T(v[3] & 1);
+        T(mlock2(o, 4*PG, MLOCK_ONFAULT|2));
+        T(mlockall(MCL_FUTURE|MCL_ONFAULT));
+        char *f = mmap(0, 2*PG, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0);
+        T(mincore(f, 2*PG, v));
+        T(v[0] & 1);
+        T(mlockall(MCL_FUTURE));
+        char *g = mmap(0, 2*PG, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0);
+        T(mincore(g, 2*PG, v));
+        T(v[0] & 1);
+        T(munlockall());
+        munmap(o, 4*PG);
+        munmap(f, 2*PG);
+        munmap(g, 2*PG);
+    }
     T(munlockall());
     T(mlockall(0));
     T(mlockall(99));

@@ -265,6 +265,10 @@ impl<P: Platform> Memory<P> {
         self.spaces.wire(space, range, on).map_err(refused)?;
         if on { self.populate(space, range, false).map_err(|_| MmError::NoMemory) } else { Ok(()) }
     }
+    /// Lock the pages of the range that are in RAM, and the others as they come.
+    pub fn wire_as_they_come(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
+        self.spaces.wire(space, range, true).map_err(refused)
+    }
     pub fn set_heap(&self, space: &Arc<Space>, start: VirtAddr) {
         self.spaces.set_heap(space, start);
     }

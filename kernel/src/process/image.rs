@@ -51,6 +51,8 @@ pub mod flags {
     pub const LOCK_FUTURE: u32 = 1;
     /// Registered for `membarrier`.
     pub const MEMBARRIER: u32 = 2;
+    /// With `LOCK_FUTURE`: each page as it comes, none before.
+    pub const LOCK_ON_FAULT: u32 = 4;
 }
 
 impl Image {

@@ -18,7 +18,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::file::{File, Mapping};
 use crate::mem::memory;
 use crate::process::exec;
-use crate::process::image::flags::LOCK_FUTURE;
+use crate::process::image::flags::{LOCK_FUTURE, LOCK_ON_FAULT};
 use crate::process::limits::INFINITY;
 use crate::process::run::Caller;
 use alloc::sync::Arc;
@@ -102,7 +102,8 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
         None => request.anonymous()?,
         Some(file) => request.file(file)?,
     };
-    let wired = request.has(abi::MAP_LOCKED) || caller.image.flags.load(Relaxed) & LOCK_FUTURE != 0;
+    let future = caller.image.flags.load(Relaxed);
+    let wired = request.has(abi::MAP_LOCKED) || future & LOCK_FUTURE != 0;
     if wired && !may_wire(caller, count) {
         return Err(Errno::EAGAIN);
     }
@@ -110,7 +111,8 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
     let grows_down = request
         .has(abi::MAP_GROWSDOWN)
         .then(|| caller.task.process.limits.soft(abi::RLIMIT_STACK) >> PAGE_SHIFT);
-    let populate = request.flags & (abi::MAP_POPULATE | abi::MAP_NONBLOCK) == abi::MAP_POPULATE;
+    let populate = request.flags & (abi::MAP_POPULATE | abi::MAP_NONBLOCK) == abi::MAP_POPULATE
+        || wired && (request.has(abi::MAP_LOCKED) || future & LOCK_ON_FAULT == 0);
     let place = request.place(caller, count)?;
     let nameless = request.share(caller, &mut source, count)?;
     let mapped = memory().map(
@@ -139,7 +141,7 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
             return Err(e);
         }
     }
-    if populate || wired {
+    if populate {
         // What cannot be brought in now will fault later: mmap does not fail for it.
         if let Some(range) = PageRange::sized(mapped.page(), count) {
             let _ = memory().populate(caller.space(), range, false);
@@ -458,11 +460,11 @@ fn mremap(caller: &mut Caller) -> Result<u64> {
     let region = caller.space().region_at(VirtAddr(at)).ok_or(Errno::EFAULT)?;
     let how = if flags & FIXED != 0 {
         check_target(at, old, to, new)?;
-        // Both at once: a move that leaves the old range mapped, to a place that must be unmapped first. Not here.
         if flags & DONT_UNMAP != 0 {
-            return Err(Errno::EINVAL);
+            RemapHow::FixedDontUnmap(VirtAddr(to))
+        } else {
+            RemapHow::Fixed(VirtAddr(to))
         }
-        RemapHow::Fixed(VirtAddr(to))
     } else if flags & DONT_UNMAP != 0 {
         // Where to is only a hint then, and not taken here; but Linux looks whether it would be a place.
         match check_target(at, old, to, new) {
@@ -481,7 +483,7 @@ fn mremap(caller: &mut Caller) -> Result<u64> {
     if region.range.end.since(VirtAddr(at).page()) < old {
         return Err(Errno::EFAULT);
     }
-    let added = if how == RemapHow::DontUnmap { new } else { new.saturating_sub(old) };
+    let added = if flags & DONT_UNMAP != 0 { new } else { new.saturating_sub(old) };
     if added > 0 {
         if region.wired && !may_wire(caller, added) {
             return Err(Errno::EAGAIN);
@@ -510,7 +512,8 @@ fn brk(caller: &mut Caller) -> Result<u64> {
     let [to, ..] = caller.args();
     let space = caller.space();
     let limits = &caller.task.process.limits;
-    let future = caller.image.flags.load(Relaxed) & LOCK_FUTURE != 0;
+    let flags = caller.image.flags.load(Relaxed);
+    let future = flags & LOCK_FUTURE != 0;
     let (_, old) = space.heap();
     if future || limits.soft(abi::RLIMIT_AS) != INFINITY {
         let more = to.saturating_sub(old.0).div_ceil(PAGE_SIZE as u64);
@@ -524,7 +527,10 @@ fn brk(caller: &mut Caller) -> Result<u64> {
         && let Some(range) = PageRange::of_bytes(old, new.0 - old.0)
     {
         // Pages that cannot be brought in now come with the first access.
-        let _ = memory().wire(space, range, true);
+        let _ = match flags & LOCK_ON_FAULT {
+            0 => memory().wire(space, range, true),
+            _ => memory().wire_as_they_come(space, range),
+        };
     }
     Ok(new.0)
 }

@@ -1,8 +1,8 @@
 //! What stays in RAM: `madvise`, `msync`, `mincore`, `mlock` and its kin; and `membarrier`.
 //!
 //! Wiring (`mlock`) takes frames from everyone else for good, so it is bounded by `RLIMIT_MEMLOCK`; root is not bound by that,
-//! but by the memory core, which keeps what the machine needs. `MLOCK_ONFAULT` would wire pages as they come; that is not
-//! supported and says EINVAL, as kernels before 4.4 do.
+//! but by the memory core, which keeps what the machine needs. `MLOCK_ONFAULT` wires what is there, and the rest as
+//! it comes.
 #![forbid(unsafe_code)]
 
 use super::Calls;
@@ -10,7 +10,7 @@ use super::memory::{aligned, may_wire, pages, user_range};
 use crate::arch::{self, user};
 use crate::errno::{Errno, Result};
 use crate::mem::memory;
-use crate::process::image::flags::{LOCK_FUTURE, MEMBARRIER};
+use crate::process::image::flags::{LOCK_FUTURE, LOCK_ON_FAULT, MEMBARRIER};
 use crate::process::limits::INFINITY;
 use crate::process::run::Caller;
 use core::sync::atomic::Ordering::Relaxed;
@@ -151,6 +151,10 @@ fn mincore(caller: &mut Caller) -> Result<u64> {
 }
 
 fn mlock(caller: &mut Caller) -> Result<u64> {
+    lock(caller, false)
+}
+
+fn lock(caller: &mut Caller, on_fault: bool) -> Result<u64> {
     let [at, len, ..] = caller.args();
     // Unlike most, these take any address, and mean the pages that the bytes touch.
     let lead = at & (PAGE_SIZE as u64 - 1);
@@ -170,7 +174,7 @@ fn mlock(caller: &mut Caller) -> Result<u64> {
     if part.is_empty() {
         return Err(Errno::ENOMEM);
     }
-    memory().wire(caller.space(), part, true)?;
+    wire(caller, part, on_fault)?;
     if whole { Ok(0) } else { Err(Errno::ENOMEM) }
 }
 
@@ -188,7 +192,19 @@ fn wired_in(caller: &Caller, range: PageRange) -> u64 {
 
 fn mlock2(caller: &mut Caller) -> Result<u64> {
     let [_, _, flags, ..] = caller.args();
-    if flags != 0 { Err(Errno::EINVAL) } else { mlock(caller) }
+    const ON_FAULT: u64 = abi::MLOCK_ONFAULT as u64;
+    match flags {
+        0 => lock(caller, false),
+        ON_FAULT => lock(caller, true),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn wire(caller: &Caller, range: PageRange, on_fault: bool) -> core::result::Result<(), MmError> {
+    match on_fault {
+        true => memory().wire_as_they_come(caller.space(), range),
+        false => memory().wire(caller.space(), range, true),
+    }
 }
 
 fn munlock(caller: &mut Caller) -> Result<u64> {
@@ -210,7 +226,9 @@ fn munlock(caller: &mut Caller) -> Result<u64> {
 fn mlockall(caller: &mut Caller) -> Result<u64> {
     let [flags, ..] = caller.args();
     let flags = flags as u32;
-    if flags == 0 || flags & !(abi::MCL_CURRENT | abi::MCL_FUTURE) != 0 {
+    let on_fault = flags & abi::MCL_ONFAULT != 0;
+    let which = flags & (abi::MCL_CURRENT | abi::MCL_FUTURE);
+    if which == 0 || flags & !(which | abi::MCL_ONFAULT) != 0 {
         return Err(Errno::EINVAL);
     }
     let limit = caller.task.process.limits.soft(abi::RLIMIT_MEMLOCK);
@@ -223,22 +241,21 @@ fn mlockall(caller: &mut Caller) -> Result<u64> {
             return Err(Errno::ENOMEM);
         }
     }
+    caller.image.flags.fetch_and(!(LOCK_FUTURE | LOCK_ON_FAULT), Relaxed);
     if flags & abi::MCL_FUTURE != 0 {
-        caller.image.flags.fetch_or(LOCK_FUTURE, Relaxed);
-    } else {
-        caller.image.flags.fetch_and(!LOCK_FUTURE, Relaxed);
+        caller.image.flags.fetch_or(LOCK_FUTURE | if on_fault { LOCK_ON_FAULT } else { 0 }, Relaxed);
     }
     if flags & abi::MCL_CURRENT != 0 {
         for range in regions(caller) {
             // Linux too leaves out what cannot be brought in (past a file's end, no rights).
-            let _ = memory().wire(caller.space(), range, true);
+            let _ = wire(caller, range, on_fault);
         }
     }
     Ok(0)
 }
 
 fn munlockall(caller: &mut Caller) -> Result<u64> {
-    caller.image.flags.fetch_and(!LOCK_FUTURE, Relaxed);
+    caller.image.flags.fetch_and(!(LOCK_FUTURE | LOCK_ON_FAULT), Relaxed);
     for range in regions(caller) {
         memory().wire(caller.space(), range, false)?;
     }
