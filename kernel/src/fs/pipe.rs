@@ -1,7 +1,7 @@
 //! Pipes and FIFOs: `pipe(7)`.
 //!
-//! A queue of page-sized chunks, up to a capacity in bytes (64 KiB, `F_SETPIPE_SZ` changes it). Memory is taken when bytes come
-//! and given back when they go. A write of at most `PIPE_BUF` bytes is one piece: it waits until all of it fits.
+//! A queue of page-sized chunks, up to a capacity (64 KiB, `F_SETPIPE_SZ` changes it) that counts whole chunks, however little is in
+//! them. Memory is taken when bytes come and given back when they go. A write of at most `PIPE_BUF` bytes is one piece: it waits until all of it fits.
 //!
 //! ```text
 //!   write ──copy──► [chunk][chunk][chunk] ──copy──► read
@@ -89,6 +89,22 @@ impl Chunk {
     /// The first `n` bytes have gone.
     pub(super) fn drop_first(&mut self, n: usize) {
         self.from += n;
+    }
+}
+
+impl State {
+    /// Chunks that hold something.
+    fn used(&self) -> usize {
+        // One that was read empty stays for the next write.
+        let empty = self.chunks.front().is_some_and(|chunk| chunk.from == chunk.to);
+        self.chunks.len() - empty as usize
+    }
+
+    /// Bytes that fit: into the last chunk, if others than packets may, and into chunks still to come.
+    pub(super) fn room(&self, packets: bool) -> usize {
+        let last = self.chunks.back().filter(|chunk| !chunk.packet && !packets);
+        let new = (self.capacity / CHUNK).saturating_sub(self.used()) * CHUNK;
+        (new + last.map_or(0, |chunk| CHUNK - chunk.to)).min(self.capacity.saturating_sub(self.len))
     }
 }
 
@@ -300,7 +316,7 @@ impl Pipe {
             }
             self.changed.wait(|| {
                 let s = self.state.lock();
-                s.readers == 0 || s.len + whole.min(s.capacity) <= s.capacity
+                s.readers == 0 || whole <= s.room(how.direct)
             })?;
         }
     }
@@ -313,10 +329,10 @@ impl Pipe {
                 if s.readers == 0 {
                     return Err(Errno::EPIPE);
                 }
-                if s.len + whole.min(from.remaining()).min(s.capacity) > s.capacity {
+                let room = s.room(packets);
+                if whole.min(from.remaining()) > room {
                     return Ok(true);
                 }
-                let room = s.capacity - s.len;
                 match s.chunks.pop_back() {
                     Some(last) if last.to < CHUNK && !last.packet && !packets => (last, room),
                     other => {
@@ -370,7 +386,7 @@ impl Pipe {
             return Err(Errno::EPERM);
         }
         let mut s = self.state.lock();
-        if capacity < s.len {
+        if capacity < s.len || capacity / CHUNK < s.used() {
             return Err(Errno::EBUSY);
         }
         s.capacity = capacity;
@@ -430,7 +446,7 @@ impl FileOps for PipeEnd {
             events.set(Events::HUP, s.writers == 0 && s.writers_seen > 0);
         }
         if self.write {
-            events.set(Events::WRITABLE, s.len + PIPE_BUF <= s.capacity);
+            events.set(Events::WRITABLE, s.room(true) >= PIPE_BUF);
             events.set(Events::ERR, s.readers == 0);
         }
         events

@@ -78,7 +78,7 @@ impl Pipe {
     fn await_room(&self, nonblock: bool) -> Result<usize> {
         let room = || {
             let s = self.state.lock();
-            if s.readers == 0 { Err(Errno::EPIPE) } else { Ok(s.capacity.saturating_sub(s.len)) }
+            if s.readers == 0 { Err(Errno::EPIPE) } else { Ok(s.room(true)) }
         };
         if room()? == 0 {
             if nonblock {

@@ -13,8 +13,8 @@
 //! The kernel allocates in many places that cannot fail. So that those do not meet an empty heap, a few frames are kept
 //! in reserve. Whoever touches the reserve notes it (the hook `tight`), and its thread does not go back to its program
 //! before the reserve is full again, for which it may have to wait ([`refill`]). So what one system call builds in small
-//! blocks always finds room; what can be larger asks [`headroom`] first, or allocates such that it may fail: blocks of more than
-//! [`SMALL`] never come out of the reserve.
+//! blocks always finds room; what can be larger asks [`headroom`] first, or allocates such that it may fail: no block of more than
+//! twice the reserve touches it.
 //!
 //! No lock of this module is held while frames are taken. The frame allocator does not use the heap, and does not sleep.
 
@@ -32,7 +32,7 @@ use talc::{DefaultBinning, base::Talc, source::Manual};
 const FIRST_BYTES: usize = 40 << 10;
 /// Frames in reserve: 64 KiB, more than any single operation builds in small blocks.
 const RESERVE: usize = 16;
-/// The largest block that comes out of the reserve.
+/// What may be built without a look at how much there is, as long as the reserve is full.
 const SMALL: usize = 8 << 10;
 /// Frames to take at once; what is larger grows in several steps.
 const STEP: usize = 32;
@@ -92,33 +92,35 @@ impl Heap {
         let mut wanted = (bytes + OVERHEAD).div_ceil(PAGE_SIZE);
         // Not to take many, only to find that they are not enough.
         if !super::has_frames(wanted) {
-            return use_reserve && bytes <= SMALL && self.grow_from_reserve(wanted);
+            return use_reserve && self.grow_from_reserve(wanted);
         }
         while wanted > 0 {
-            let mut frames: ArrayVec<Pfn, STEP> = ArrayVec::new();
-            while frames.len() < wanted.min(STEP) {
-                let Some(frame) = super::take_frame() else { break };
-                frames.push(frame);
-            }
+            let frames: ArrayVec<Pfn, STEP> =
+                core::iter::from_fn(super::take_frame).take(wanted.min(STEP)).collect();
             wanted -= frames.len();
             if frames.is_empty() || !self.extend(&frames) {
-                return use_reserve && bytes <= SMALL && self.grow_from_reserve(wanted);
+                return use_reserve && self.grow_from_reserve(wanted);
             }
         }
         true
     }
 
+    /// With the last frames that the kernel may take, and then those of the reserve.
     fn grow_from_reserve(&self, wanted: usize) -> bool {
-        let frames: ArrayVec<Pfn, RESERVE> = {
-            let mut reserve = self.reserve.lock();
-            if reserve.len() < wanted {
-                return false;
-            }
-            let keep = reserve.len() - wanted;
-            reserve.drain(keep..).collect()
-        };
+        if wanted > 2 * RESERVE {
+            return false;
+        }
+        let mut frames: ArrayVec<Pfn, { 2 * RESERVE }> =
+            core::iter::from_fn(super::take_frame).take(wanted).collect();
         self.full.store(false, Ordering::Release);
         super::tight();
+        while frames.len() < wanted {
+            let Some(frame) = self.reserve.lock().pop() else {
+                frames.into_iter().for_each(|frame| super::free_wired(frame, 0));
+                return false;
+            };
+            frames.push(frame);
+        }
         self.extend(&frames)
     }
 
