@@ -57,6 +57,8 @@ const UNSUPPORTED: u64 = (abi::CLONE_NEWNS
 
 /// Heap that one more task takes: its structures, its kernel stack, its share of tables.
 const TASK_COST: usize = 32 << 10;
+/// Frames of it that should be free: its stack, and the first of its page tables.
+const TASK_FRAMES: u32 = 12;
 
 /// Make a task; its number.
 pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
@@ -72,6 +74,8 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
     if table::task_count() as u64 >= limit && !task.cred().is_root() {
         return Err(Errno::EAGAIN);
     }
+    // What is the kernel's own fails where programs have taken all: make room while nothing is held.
+    mem::memory().make_headroom(TASK_FRAMES);
     if !mem::headroom(TASK_COST) {
         return Err(Errno::EAGAIN);
     }
