@@ -272,7 +272,8 @@ int main(int argc, char **argv) {
             int nowhere = open("/dev/null", O_RDWR);
             for (int fd = 0; fd < 3; fd++) dup2(nowhere, fd);
             signal(SIGUSR1, on_signal);
-            arena = mmap(0, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            // With room behind it, so that a long transfer to its end does not reach what the group shares.
+            arena = mmap(0, ARENA + 64 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             for (int i = 0; i < 64; i++) pids[i] = getpid();
             uint64_t seed = next();
             for (int i = 1; i < PROCESSES; i++) {
