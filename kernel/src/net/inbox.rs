@@ -18,7 +18,7 @@
 //! what is left; `turn` makes that one step for other readers. Packets are dropped without a lock, since a file in one
 //! may be the last of its kind.
 
-use super::{Address, Incoming, Ucred};
+use super::{Address, Incoming, Ucred, unix::flight::Flight};
 use crate::{
     errno::{Errno, Result},
     fs::{
@@ -103,7 +103,7 @@ pub struct Packet {
     from: usize,
     pub source: Option<Box<Address>>,
     pub cred: Ucred,
-    pub rights: Vec<Arc<File>>,
+    pub rights: Flight,
     account: Arc<Account>,
     charged: usize,
 }
@@ -137,7 +137,7 @@ impl Packet {
             from: 0,
             source: None,
             cred,
-            rights: Vec::new(),
+            rights: Flight::default(),
             account: account.clone(),
             charged,
         };
@@ -238,6 +238,11 @@ impl Inbox {
         !left.is_empty()
     }
 
+    /// Look at all packets.
+    pub fn each(&self, look: &mut dyn FnMut(&Packet)) {
+        self.queue.lock().packets.iter().for_each(look);
+    }
+
     /// Throw away what is there, and go on.
     pub fn clear(&self) {
         let left = {
@@ -264,7 +269,7 @@ impl Inbox {
         if packet.len() == 0 {
             return Ok(());
         }
-        packet.rights = core::mem::take(rights);
+        packet.rights = Flight::new(core::mem::take(rights));
         self.push(packet).map_err(|_| Errno::EPIPE)
     }
 

@@ -117,10 +117,10 @@ impl Incoming {
         self.cred = Some(packet.cred);
         if peek {
             self.from = packet.source.as_deref().cloned();
-            self.rights.extend(packet.rights.iter().cloned());
+            self.rights.extend(packet.rights.copies());
         } else {
             self.from = packet.source.take().map(|a| *a);
-            self.rights.append(&mut packet.rights);
+            self.rights.append(&mut packet.rights.land());
         }
     }
     fn peeks(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Sockets that keep messages apart: datagrams and SOCK_SEQPACKET.
 
-use super::{Role, Unix, name};
+use super::{Role, Unix, flight::Flight, name};
 use crate::{
     errno::{Errno, Result},
     fs::iobuf::{Sink, Source},
@@ -128,7 +128,7 @@ impl Unix {
         }
         let name = self.state.lock().name.clone();
         packet.source = name.and_then(|n| boxed(n.address.clone()));
-        packet.rights = out.rights;
+        packet.rights = Flight::new(out.rights);
         Ok(packet)
     }
 

@@ -10,11 +10,11 @@
 //! Peers hold each other weakly: when the last descriptor of one goes, [`Unix::close`] tells the other. A receiver that has
 //! gone, and one that has closed its inbox, are the same to a sender.
 //!
-//! A file can be sent through a socket that is itself in flight. What nobody can receive any more is let go when the receiving
-//! socket closes; a ring of sockets that hold only each other is not looked for.
+//! A file can be sent through a socket that is itself in flight; [`flight`] sees to rings of them.
 //!
 //! Lock: `state`, never of two sockets at once; inboxes and accounts have their own, taken alone.
 
+pub mod flight;
 mod message;
 mod name;
 mod stream;
@@ -342,10 +342,31 @@ impl Protocol for Unix {
         if let Some(room) = &self.room {
             room.notify();
         }
+        flight::collect();
     }
 }
 
 impl Unix {
+    /// Those that wait for `accept`.
+    fn unaccepted(&self) -> Vec<Arc<Unix>> {
+        match &self.state.lock().role {
+            Role::Listening { queue, .. } => queue.iter().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+    /// Look at the files of all packets that can be received by way of this socket.
+    fn each_flight(&self, look: &mut dyn FnMut(&flight::Flight)) {
+        self.inbox.each(&mut |packet| look(&packet.rights));
+        for socket in self.unaccepted() {
+            socket.inbox.each(&mut |packet| look(&packet.rights));
+        }
+    }
+    /// Throw away what can be received by way of this socket: nobody ever will.
+    fn forget_all(&self) {
+        self.inbox.clear();
+        self.unaccepted().iter().for_each(|socket| socket.inbox.clear());
+    }
+
     fn has_input(&self) -> bool {
         if self.common.kind == abi::SOCK_STREAM {
             let bytes = self.inbox.bytes();

@@ -1,0 +1,151 @@
+//! Files on their way from one socket to another (SCM_RIGHTS), and rings of them that nobody can reach any more.
+//!
+//! A socket can be sent through itself, or two through each other; when the program then closes them, each waits in an inbox
+//! that only the other could read. So every Unix socket in flight is counted here, and when one is closed the rings are looked for:
+//!
+//! ```text
+//!   candidate   all who hold the file are packets: as many holders as times in flight
+//!   alive       not a candidate; or a packet holds it that waits at a socket that is alive
+//!   the others  their inboxes are emptied, and with that they go
+//! ```
+//!
+//! Whoever is just taking a file out of a packet, or looking at a descriptor, is one more holder or one packet less: such a
+//! socket counts as alive, and what it is part of is found the next time.
+//!
+//! Lock: the table's, taken alone.
+
+use super::Unix;
+use crate::{fs::File, net::Socket};
+use alloc::{
+    sync::{Arc, Weak},
+    vec::Vec,
+};
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use hafez_mm::lock::{LazyLock, Mutex};
+use hashbrown::HashMap;
+
+/// Unix sockets in flight, by their files' numbers, and how often each is.
+static FLYING: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
+type Table = HashMap<u64, (Weak<File>, usize)>;
+/// Whether there are any.
+static ANY: AtomicBool = AtomicBool::new(false);
+/// One looks at a time; who comes meanwhile leaves it to him.
+static LOOKING: AtomicBool = AtomicBool::new(false);
+
+fn unix(file: &File) -> Option<&Unix> {
+    file.ops_as::<Socket>()?.0.as_any().downcast_ref()
+}
+
+/// Files in flight, in a packet.
+#[derive(Default)]
+pub struct Flight(Vec<Arc<File>>);
+
+impl Flight {
+    pub fn new(files: Vec<Arc<File>>) -> Flight {
+        for file in files.iter().filter(|f| unix(f).is_some()) {
+            FLYING.lock().entry(file.id()).or_insert_with(|| (Arc::downgrade(file), 0)).1 += 1;
+            ANY.store(true, SeqCst);
+        }
+        Flight(files)
+    }
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    /// They have arrived.
+    pub fn land(&mut self) -> Vec<Arc<File>> {
+        for file in self.0.iter().filter(|f| unix(f).is_some()) {
+            let mut flying = FLYING.lock();
+            if let Some(entry) = flying.get_mut(&file.id()) {
+                entry.1 -= 1;
+                if entry.1 == 0 {
+                    flying.remove(&file.id());
+                }
+            }
+            ANY.store(!flying.is_empty(), SeqCst);
+        }
+        core::mem::take(&mut self.0)
+    }
+    /// The same files once more, for one who only looks (MSG_PEEK).
+    pub fn copies(&self) -> impl Iterator<Item = Arc<File>> {
+        self.0.iter().cloned()
+    }
+    fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|f| f.id())
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            drop(self.land());
+        }
+    }
+}
+
+/// One that only packets hold.
+struct Candidate {
+    number: u64,
+    file: Weak<File>,
+    /// Times in flight.
+    flying: usize,
+    /// Of these, in packets that wait at candidates.
+    from_candidates: usize,
+    alive: bool,
+}
+
+/// Look for rings, and let them go. Not with any lock held.
+pub fn collect() {
+    if !ANY.load(SeqCst) || LOOKING.swap(true, SeqCst) {
+        return;
+    }
+    let mut all: Vec<Candidate> = {
+        let flying = FLYING.lock();
+        let held = flying.iter().filter(|(_, (file, count))| file.strong_count() == *count);
+        held.map(|(number, (file, count))| Candidate {
+            number: *number,
+            file: file.clone(),
+            flying: *count,
+            from_candidates: 0,
+            alive: false,
+        })
+        .collect()
+    };
+    // What waits at each of them.
+    let waiting: Vec<Vec<u64>> = all.iter().map(|c| waiting_at(&c.file)).collect();
+    for number in waiting.iter().flatten() {
+        if let Some(candidate) = all.iter_mut().find(|c| c.number == *number) {
+            candidate.from_candidates += 1;
+        }
+    }
+    for candidate in &mut all {
+        candidate.alive = candidate.from_candidates != candidate.flying;
+    }
+    // Whatever waits at one that is alive can still be received.
+    while let Some(at) = (0..all.len()).find(|&at| {
+        let reached = |n: &u64| all.iter().any(|c| c.number == *n && !c.alive);
+        all[at].alive && waiting[at].iter().any(reached)
+    }) {
+        for candidate in all.iter_mut().filter(|c| waiting[at].contains(&c.number)) {
+            candidate.alive = true;
+        }
+    }
+    for candidate in all.iter().filter(|c| !c.alive) {
+        if let Some(file) = candidate.file.upgrade()
+            && let Some(socket) = unix(&file)
+        {
+            socket.forget_all();
+        }
+    }
+    LOOKING.store(false, SeqCst);
+}
+
+/// The files in packets that wait at a socket, or at those that wait for it to accept them.
+fn waiting_at(file: &Weak<File>) -> Vec<u64> {
+    let mut found = Vec::new();
+    if let Some(file) = file.upgrade()
+        && let Some(socket) = unix(&file)
+    {
+        socket.each_flight(&mut |flight: &Flight| found.extend(flight.numbers()));
+    }
+    found
+}
