@@ -66,6 +66,42 @@ fn python_speaks_over_sockets() {
     Hafez::memory("64M").same(&["python3", &program("sockets.py", &scratch)]);
 }
 
+/// Sockets that only each other hold: a machine that kept them would be full long before the end.
+#[test]
+fn rings_of_sockets_are_let_go() {
+    let script = "import socket, array
+def send(by, *what):
+    by.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [w.fileno() for w in what]))])
+for i in range(5000):
+    a, b = socket.socketpair()
+    send(a, a); send(b, b, a)
+    a.close(); b.close()
+a, b = socket.socketpair(); c, d = socket.socketpair()
+send(a, d); d.close(); send(c, a)
+_, files, _, _ = socket.recv_fds(b, 10, 1)
+print(socket.recv_fds(socket.socket(fileno=files[0]), 10, 1)[0])";
+    assert_eq!(Hafez::memory("24M").run(&["python3", "-c", script]).good().text(), "b'x'\n");
+}
+
+#[test]
+fn interfaces_and_name_servers() {
+    let script = "import socket; print(socket.if_nameindex(), socket.gethostbyname('localhost'))";
+    let outcome = Hafez::memory("64M").run(&["python3", "-c", script]).good();
+    assert_eq!(outcome.text(), "[(1, 'lo'), (2, 'eth0')] 127.0.0.1\n");
+    // Name servers on this computer's own loopback are out of reach inside: the network's answers for them.
+    let scratch = Scratch::new();
+    for dir in ["bin", "etc", "proc", "sys", "dev", "tmp"] {
+        std::fs::create_dir(scratch.file(dir)).expect("a directory");
+    }
+    std::fs::copy("/bin/busybox", scratch.file("bin/busybox")).expect("a copy");
+    for (here, inside) in [("127.0.0.53", "10.0.2.3"), ("192.0.2.1", "192.0.2.1")] {
+        scratch.put("etc/resolv.conf", format!("nameserver {here}\n"));
+        let machine = Hafez::memory("32M").option("--root").option(scratch.path()).option("-w").option("/");
+        let text = machine.run(&["/bin/busybox", "cat", "/etc/resolv.conf"]).good().text();
+        assert!(text.lines().any(|line| line == format!("nameserver {inside}")), "{text}");
+    }
+}
+
 #[test]
 fn anything_done_to_sockets_harms_nobody() {
     let fuzz = guest("sockets");

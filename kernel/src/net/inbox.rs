@@ -176,9 +176,20 @@ impl Packet {
 #[derive(Default)]
 struct Queue {
     packets: VecDeque<Packet>,
+    /// Bytes in all of them, and in the one that a reader has in hand.
     bytes: usize,
+    /// A reader has taken one out, and may put it back.
+    in_hand: bool,
     /// Nobody will read any more.
     closed: bool,
+}
+
+impl Queue {
+    fn take(&mut self) -> Option<Packet> {
+        let packet = self.packets.pop_front()?;
+        self.in_hand = true;
+        Some(packet)
+    }
 }
 
 /// See the module.
@@ -201,8 +212,10 @@ impl Inbox {
     pub fn new() -> Inbox {
         Inbox::default()
     }
+    /// Whether there is nothing to read, nor will be when another reader is done.
     pub fn is_empty(&self) -> bool {
-        self.queue.lock().packets.is_empty()
+        let queue = self.queue.lock();
+        queue.packets.is_empty() && !queue.in_hand
     }
     /// Bytes in all packets.
     pub fn bytes(&self) -> usize {
@@ -317,7 +330,7 @@ impl Inbox {
         let mut sender: Option<Ucred> = None;
         let mut kept = Vec::new();
         while to.remaining() > 0 {
-            let Some(mut packet) = self.queue.lock().packets.pop_front() else { break };
+            let Some(mut packet) = self.queue.lock().take() else { break };
             if sender.is_some_and(|s| how.by_sender && s != packet.cred) {
                 self.queue.lock().packets.push_front(packet);
                 break;
@@ -357,6 +370,7 @@ impl Inbox {
         while let Some(packet) = kept.pop() {
             queue.packets.push_front(packet);
         }
+        queue.in_hand = false;
         drop(queue);
         sender.is_some()
     }
@@ -364,12 +378,13 @@ impl Inbox {
     /// Receive one packet, cut to what the sink takes; its whole length. `None` if there is none.
     pub fn receive(&self, to: &mut Sink<'_>, into: &mut Incoming, peek: bool) -> Option<usize> {
         let _turn = self.turn.lock();
-        let mut packet = self.queue.lock().packets.pop_front()?;
+        let mut packet = self.queue.lock().take()?;
         let len = packet.len();
         let put = to.put(&packet.bytes[packet.from..]);
         into.take(&mut packet, peek);
         into.truncated = put < len;
         let mut queue = self.queue.lock();
+        queue.in_hand = false;
         if peek && !queue.closed {
             queue.packets.push_front(packet);
         } else {
