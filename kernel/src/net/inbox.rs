@@ -282,7 +282,7 @@ impl Inbox {
         if packet.len() == 0 {
             return Ok(());
         }
-        packet.rights = Flight::new(core::mem::take(rights));
+        packet.rights = Flight::new(core::mem::take(rights))?;
         self.push(packet).map_err(|_| Errno::EPIPE)
     }
 

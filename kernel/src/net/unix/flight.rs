@@ -15,12 +15,17 @@
 //! Lock: the table's, taken alone.
 
 use super::Unix;
-use crate::{fs::File, net::Socket};
+use crate::{
+    errno::{Errno, Result},
+    fs::File,
+    mem,
+    net::Socket,
+};
 use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
-use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use hafez_mm::lock::{LazyLock, Mutex};
 use hashbrown::HashMap;
 
@@ -41,12 +46,20 @@ fn unix(file: &File) -> Option<&Unix> {
 pub struct Flight(Vec<Arc<File>>);
 
 impl Flight {
-    pub fn new(files: Vec<Arc<File>>) -> Flight {
+    /// `ENOBUFS` where the table of those in flight cannot grow.
+    pub fn new(files: Vec<Arc<File>>) -> Result<Flight> {
+        if files.is_empty() {
+            return Ok(Flight::default());
+        }
+        let room = 64 * (FLYING.lock().len() + files.len());
+        if !mem::headroom(room) {
+            return Err(Errno::ENOBUFS);
+        }
         for file in files.iter().filter(|f| unix(f).is_some()) {
             FLYING.lock().entry(file.id()).or_insert_with(|| (Arc::downgrade(file), 0)).1 += 1;
             ANY.store(true, SeqCst);
         }
-        Flight(files)
+        Ok(Flight(files))
     }
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -91,6 +104,17 @@ struct Candidate {
     /// Of these, in packets that wait at candidates.
     from_candidates: usize,
     alive: bool,
+}
+
+/// A socket is about to be made: where many are in flight, those that nobody can reach make room. A ring is closed without any
+/// socket hearing of it, so to look only where one closes is not enough.
+pub fn make_room() {
+    static NEXT: AtomicUsize = AtomicUsize::new(FEW);
+    const FEW: usize = 64;
+    if ANY.load(SeqCst) && FLYING.lock().len() >= NEXT.load(SeqCst) {
+        collect();
+        NEXT.store((2 * FLYING.lock().len()).max(FEW), SeqCst);
+    }
 }
 
 /// Look for rings, and let them go. Not with any lock held.

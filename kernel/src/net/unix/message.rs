@@ -128,7 +128,7 @@ impl Unix {
         }
         let name = self.state.lock().name.clone();
         packet.source = name.and_then(|n| boxed(n.address.clone()));
-        packet.rights = Flight::new(out.rights);
+        packet.rights = Flight::new(out.rights)?;
         Ok(packet)
     }
 

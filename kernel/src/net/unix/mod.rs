@@ -82,6 +82,7 @@ impl Unix {
         if protocol != 0 && protocol != abi::AF_UNIX {
             return Err(Errno::EPROTONOSUPPORT);
         }
+        flight::make_room();
         match kind {
             abi::SOCK_STREAM | abi::SOCK_DGRAM | abi::SOCK_SEQPACKET => Ok(Unix::new(kind)),
             // As on Linux, where raw is another word for datagrams.
