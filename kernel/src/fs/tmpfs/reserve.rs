@@ -13,16 +13,21 @@ use hafez_mm::PAGE_SIZE;
 use hafez_mm::lock::Once;
 use linux_raw_sys::general as abi;
 
-/// What is promised past the end of a file: that page is the first which is not; and how many pages count for it.
+/// The pages that are promised past the end of a file, from `from` up to `to`. They are one range: what lies between two
+/// promises is promised too.
 #[derive(Default)]
 pub(super) struct Ahead {
+    from: AtomicU64,
     to: AtomicU64,
-    pages: AtomicU64,
 }
 
 impl Ahead {
     pub fn pages(&self) -> u64 {
-        self.pages.load(Relaxed)
+        self.to.load(Relaxed).saturating_sub(self.from.load(Relaxed))
+    }
+    fn set(&self, from: u64, to: u64) {
+        self.from.store(from, Relaxed);
+        self.to.store(to, Relaxed);
     }
 }
 
@@ -41,8 +46,8 @@ impl Node {
 
     /// Whether page `index` is promised, and counted, but not there yet.
     pub(super) fn is_ahead(&self, index: u64) -> bool {
-        let (Some(ahead), Body::File { object, .. }) = (self.ahead(), &self.body) else { return false };
-        index < ahead.to.load(Relaxed) && index >= pages(object.size())
+        let Some(ahead) = self.ahead() else { return false };
+        (ahead.from.load(Relaxed)..ahead.to.load(Relaxed)).contains(&index)
     }
 
     /// Pages that could still be had: of the limit, or of what memory and swap hold in all.
@@ -66,17 +71,21 @@ impl Node {
             return Err(Errno::ENOSPC);
         }
         let holes = (first..inside).filter(|i| object.next_held(*i) != Some(*i)).count() as u64;
-        let before = ahead.to.load(Relaxed).max(pages(size));
-        let more = end.saturating_sub(before.max(first));
+        let past = first.max(pages(size));
+        let promised = if past >= end {
+            (ahead.from.load(Relaxed), ahead.to.load(Relaxed))
+        } else if ahead.pages() == 0 {
+            (past, end)
+        } else {
+            (past.min(ahead.from.load(Relaxed)), end.max(ahead.to.load(Relaxed)))
+        };
+        let more = promised.1 - promised.0 - ahead.pages();
         if holes + more > self.room() {
             return Err(Errno::ENOSPC);
         }
         self.make_pages(first, inside)?;
-        if more > 0 {
-            ahead.to.store(end, Relaxed);
-            ahead.pages.fetch_add(more, Relaxed);
-            self.fs.used.fetch_add(more, Relaxed);
-        }
+        ahead.set(promised.0, promised.1);
+        self.fs.used.fetch_add(more, Relaxed);
         Ok(())
     }
 
@@ -94,28 +103,21 @@ impl Node {
     /// The file's size has changed: what it has grown over becomes pages; of what was cut off nothing is promised any more.
     pub(super) fn take_ahead(&self, old: u64, new: u64) -> Result<()> {
         let Some(ahead) = self.ahead() else { return Ok(()) };
-        let to = ahead.to.load(Relaxed);
-        if to == 0 {
-            return Ok(());
-        }
         if new < old {
             self.drop_ahead();
             return Ok(());
         }
-        let (first, end) = (pages(old), pages(new).min(to));
-        let n = end.saturating_sub(first).min(ahead.pages());
-        ahead.pages.fetch_sub(n, Relaxed);
-        self.fs.used.fetch_sub(n, Relaxed);
-        if end == to {
-            self.drop_ahead();
-        }
-        self.make_pages(first, end)
+        let (from, to) = (ahead.from.load(Relaxed), ahead.to.load(Relaxed));
+        let end = pages(new).clamp(from, to);
+        ahead.set(end, to);
+        self.fs.used.fetch_sub(end - from, Relaxed);
+        self.make_pages(from, end)
     }
 
     pub(super) fn drop_ahead(&self) {
         if let Some(ahead) = self.ahead() {
-            ahead.to.store(0, Relaxed);
-            self.fs.used.fetch_sub(ahead.pages.swap(0, Relaxed), Relaxed);
+            self.fs.used.fetch_sub(ahead.pages(), Relaxed);
+            ahead.set(0, 0);
         }
     }
 }
