@@ -69,6 +69,8 @@ bitflags::bitflags! {
         const AHEAD = 1 << 14;
         /// Being written to its file or slot.
         const WRITING = 1 << 15;
+        /// Reclaim or a reader works on it, and relies on its slot.
+        const IN_HAND = Self::ISOLATED.bits() | Self::READING.bits() | Self::WRITING.bits();
     }
 }
 

@@ -159,17 +159,24 @@ impl Reclaim {
     /// A slot for a page of anonymous or shared memory, with the frame as its cached frame.
     fn ensure_slot<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn, word: Word) -> bool {
         let meta = spaces.frames.meta(frame);
+        // Under the lock: somebody may be about to take the slot away, who saw the frame before it was isolated.
+        let mut state = spaces.swap.state.lock();
         if meta.slot() != 0 {
             return true;
         }
-        let mut state = spaces.swap.state.lock();
-        if state.blocks.free() == 0 {
+        // A shared object's page that has just left its page map is nobody's to write.
+        let cut = word.state() == State::Shared && !meta.word().has(Flags::CACHED);
+        if cut || state.blocks.free() == 0 {
             return false;
         }
         match state.slots.take(&spaces.frames, spaces.cpu(), frame, word.account()) {
             Ok(slot) => {
                 meta.set_slot(slot);
-                meta.set(Flags::CACHED | Flags::DIRTY);
+                meta.set(if word.state() == State::Anon {
+                    Flags::CACHED | Flags::DIRTY
+                } else {
+                    Flags::DIRTY
+                });
                 true
             }
             Err(_) => false,

@@ -18,9 +18,6 @@ use crate::paging::{Entry, Flush, Flushed, Gather, Shootdown, Slot};
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::*;
 
-/// Whose hands a frame is in while it may look unheld: they will decide, not we.
-const IN_HAND: Flags = Flags::ISOLATED.union(Flags::READING).union(Flags::WRITING);
-
 impl<P: Platform> Shootdown for Spaces<P> {
     fn flush(&self, flush: &Flush<'_>) {
         self.platform.flush(flush);
@@ -109,20 +106,15 @@ impl<P: Platform> Spaces<P> {
         if word.has(Flags::WIRED) && word.maps() == 0 {
             self.set_wired(frame, false);
         }
-        if word.state() == State::Anon && word.has(Flags::CACHED) && !word.any(IN_HAND) {
+        if word.state() == State::Anon && word.has(Flags::CACHED) && !word.any(Flags::IN_HAND) {
             self.leave_swap_cache(frame);
         }
     }
 
     /// Take the frame out of the swap cache if no entry names its slot; it is freed if nothing else holds it.
     fn leave_swap_cache(&self, frame: Pfn) {
-        let meta = self.frames.meta(frame);
-        if self.swap.uncache_unnamed(&self.frames, meta.slot(), frame) {
-            meta.set_slot(0);
-            let word = meta.release(Flags::CACHED);
-            if word.is_unheld() {
-                self.free_page(frame);
-            }
+        if self.swap.uncache_unnamed(&self.frames, frame).is_some_and(Word::is_unheld) {
+            self.free_page(frame);
         }
     }
 
@@ -130,7 +122,7 @@ impl<P: Platform> Spaces<P> {
     pub(crate) fn drop_slot(&self, slot: u32) {
         if let Some(frame) = self.swap.drop_ref(&self.frames, slot) {
             let word = self.frames.meta(frame).word();
-            if word.maps() == 0 && !word.any(IN_HAND) {
+            if word.maps() == 0 && !word.any(Flags::IN_HAND) {
                 self.leave_swap_cache(frame);
             }
         }
@@ -177,10 +169,7 @@ impl<P: Platform> Spaces<P> {
             Place::Swap(slot) => self.drop_slot(slot),
             Place::Frame(frame) => {
                 let meta = self.frames.meta(frame);
-                if !meta.word().any(IN_HAND) && meta.slot() != 0 {
-                    self.swap.uncache(&self.frames, meta.slot());
-                    meta.set_slot(0);
-                }
+                self.swap.uncache_cut(&self.frames, frame);
                 if meta.release(Flags::CACHED).is_unheld() {
                     self.free_page(frame);
                 }

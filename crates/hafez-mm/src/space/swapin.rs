@@ -113,12 +113,8 @@ impl<P: Platform> Spaces<P> {
             self.set_wired(frame, true);
         }
         // On a crowded disk a page in RAM does not keep a second copy there.
-        let busy = Flags::ISOLATED | Flags::WRITING;
-        if alone && crowded && !meta.word().any(busy) && self.swap.uncache_unnamed(&self.frames, slot, frame)
-        {
-            meta.set_slot(0);
-            meta.set(Flags::DIRTY);
-            meta.clear(Flags::CACHED);
+        if alone && crowded {
+            self.swap.uncache_unnamed(&self.frames, frame);
         }
         Ok(())
     }
@@ -171,12 +167,18 @@ impl<P: Platform> Spaces<P> {
                 let frame = self.frames.alloc(self.cpu(), priority)?;
                 let word =
                     Word::new(State::Anon, space.account, 0).with(Flags::CACHED | Flags::READING | ahead);
-                self.enter_swap_cache(frame, slot, word, space.family.id, near.0);
+                let place = (block as u64 + near.0 - page.0) as u32;
+                if !self.enter_swap_cache(frame, slot, place, word, (space.family.id, near.0)) {
+                    return Ok(false);
+                }
                 let at = if near < page { 0 } else { pages.len() };
                 pages.insert(at, (near, Moving { slot, frame }));
                 Ok(true)
             };
-            enter(page)?;
+            // A relative who names the slot too may have been faster.
+            if !enter(page)? {
+                return Ok(());
+            }
             let (mut first, mut end) = (page, page.add(1));
             while first > run.start && enter(Vpn(first.0 - 1)) == Ok(true) {
                 first = Vpn(first.0 - 1);
@@ -231,15 +233,19 @@ impl<P: Platform> Spaces<P> {
         run
     }
 
-    fn enter_swap_cache(&self, frame: Pfn, slot: u32, word: Word, owner: u32, index: u64) {
+    /// Make a new frame the cached one of the slot at `block`. If it has one already, or has moved: false, and the frame is free.
+    fn enter_swap_cache(&self, frame: Pfn, slot: u32, block: u32, word: Word, owner: (u32, u64)) -> bool {
         let meta = self.frames.meta(frame);
-        meta.begin(word, owner, index);
+        meta.begin(word, owner.0, owner.1);
         meta.set_slot(slot);
-        self.frames.accounts.charge(word.account(), Charge::Resident, 1);
-        let mut state = self.swap.state.lock();
-        if let Some(record) = state.slots.get(&self.frames, slot) {
-            state.slots.put(&self.frames, slot, Record { frame: Some(frame), ..record });
+        let entered = self.swap.cache(&self.frames, slot, frame, block);
+        if entered {
+            self.frames.accounts.charge(word.account(), Charge::Resident, 1);
+        } else {
+            meta.set_slot(0);
+            self.frames.free_frame(self.cpu(), frame);
         }
+        entered
     }
 
     /// Read, verify, publish. `wanted` is the one of `pages` whose failure is the reader's.
@@ -345,14 +351,14 @@ impl<P: Platform> Spaces<P> {
     /// A shared object's page from swap into its page map.
     #[cold]
     pub(super) fn read_in_shared(&self, object: &Object, index: u64, slot: u32) -> Result<(), Stop> {
-        let record = self.swap.record(&self.frames, slot).ok_or(FaultError::Io)?;
         let frame = self.frames.alloc(self.cpu(), Priority::User)?;
         let mut pages = object.pages.lock();
-        if pages.get(index) != Place::Swap(slot) {
+        let record = self.swap.record(&self.frames, slot).filter(|_| pages.get(index) == Place::Swap(slot));
+        let Some(record) = record else {
             drop(pages);
             self.frames.free_frame(self.cpu(), frame);
             return Ok(());
-        }
+        };
         let word = Word::new(State::Shared, object.account, 0).with(Flags::CACHED);
         match record.tier {
             Tier::Filled(fill) => {
@@ -366,7 +372,10 @@ impl<P: Platform> Spaces<P> {
                 Ok(())
             }
             Tier::Disk { block, .. } => {
-                self.enter_swap_cache(frame, slot, word.with(Flags::READING), object.id, index);
+                let word = word.with(Flags::READING);
+                if !self.enter_swap_cache(frame, slot, block, word, (object.id, index)) {
+                    return Err(FaultError::Io.into());
+                }
                 pages.set(index, Place::Frame(frame));
                 self.swap.unname(&self.frames, slot);
                 drop(pages);

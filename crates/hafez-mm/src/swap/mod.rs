@@ -19,6 +19,7 @@ pub mod slots;
 
 use crate::addr::Pfn;
 use crate::frame::Frames;
+use crate::frame::meta::{Flags, Word};
 use crate::lock::{Mutex, Once};
 use crate::mutant::mutant;
 use alloc::boxed::Box;
@@ -193,13 +194,40 @@ impl Swap {
         self.state.lock().uncache_at(frames, slot, self.evictions.load(Relaxed));
     }
 
-    /// If `frame` is the slot's cached frame and no entry names the slot: uncache it, which frees the slot.
-    pub fn uncache_unnamed(&self, frames: &Frames, slot: u32, frame: Pfn) -> bool {
+    /// Take `frame` out of the swap cache if no entry names its slot, which frees the slot; the frame's word then. Not if
+    /// somebody has the frame in hand: who isolates one looks at its slot only after, under this lock.
+    pub fn uncache_unnamed(&self, frames: &Frames, frame: Pfn) -> Option<Word> {
+        let meta = frames.meta(frame);
+        let mut state = self.state.lock();
+        let slot = meta.slot();
+        let record = state.slots.get(frames, slot)?;
+        if record.refs > 0 || record.frame != Some(frame) || meta.word().any(Flags::IN_HAND) {
+            return None;
+        }
+        state.slots.put(frames, slot, Record { frame: None, ..record });
+        state.free(frames, slot);
+        meta.set_slot(0);
+        // What is in RAM is the only copy now.
+        meta.set(Flags::DIRTY);
+        Some(meta.release(Flags::CACHED))
+    }
+
+    /// The frame has left its page map: its slot does not cache it any more, unless somebody has it in hand, who will see.
+    pub fn uncache_cut(&self, frames: &Frames, frame: Pfn) {
+        let meta = frames.meta(frame);
+        let mut state = self.state.lock();
+        if meta.slot() != 0 && !meta.word().any(Flags::IN_HAND) {
+            state.uncache_at(frames, meta.slot(), self.evictions.load(Relaxed));
+            meta.set_slot(0);
+        }
+    }
+
+    /// Make `frame` the cached frame of a slot that lies at `block` and caches none; false if that is not so any more.
+    pub fn cache(&self, frames: &Frames, slot: u32, frame: Pfn, block: u32) -> bool {
         let mut state = self.state.lock();
         match state.slots.get(frames, slot) {
-            Some(record) if record.refs == 0 && record.frame == Some(frame) => {
-                state.slots.put(frames, slot, Record { frame: None, ..record });
-                state.free(frames, slot);
+            Some(record @ Record { frame: None, tier: Tier::Disk { block: at, .. }, .. }) if at == block => {
+                state.slots.put(frames, slot, Record { frame: Some(frame), ..record });
                 true
             }
             _ => false,
