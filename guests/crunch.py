@@ -4,7 +4,7 @@ import random
 random.seed(7)
 table = {f"name {i}": (i, str(i) * 5) for i in range(900_000)}
 check = 0
-for _ in range(450_000):
+for _ in range(45_000):
     i = random.randrange(len(table))
     number, text = table[f"name {i}"]
     assert text == str(number) * 5

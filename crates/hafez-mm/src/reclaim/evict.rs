@@ -407,6 +407,8 @@ impl Reclaim {
             return;
         }
         let index = meta.index();
+        // A leaf that was shared when the frame was found in it may be its last user's own when that one is looked at.
+        let mut shared = false;
         let mut at = |space: crate::SpaceId, page: Vpn| {
             let (Some(space), Some(range)) = (spaces.spaces.get(space.0), crate::space::map::user_page(page))
             else {
@@ -415,9 +417,12 @@ impl Reclaim {
             let mut cursor = spaces.cursor(&space, range);
             let Some(slot) = cursor.find(page) else { return };
             match slot.get() {
-                Entry::Present { frame: named, .. } if named == frame => f(&space, page, &slot, true),
+                Entry::Present { frame: named, .. } if named == frame => {
+                    shared |= slot.is_shared();
+                    f(&space, page, &slot, true);
+                }
                 Entry::Present { .. } => {}
-                _ if slot.is_shared() => f(&space, page, &slot, false),
+                _ if shared || slot.is_shared() => f(&space, page, &slot, false),
                 _ => {}
             }
         };

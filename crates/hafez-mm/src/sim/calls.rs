@@ -2,7 +2,7 @@
 
 use super::ops::{HEAP, MAP_TOP, STACK_PAGES, STACK_TOP, ZONES, any_page, run_of};
 use super::oracle::{Cell, Verdict};
-use super::world::{World, anonymous};
+use super::world::{Process, World, anonymous};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, Vpn};
 use crate::space::{Backing, MmError, Space};
 use crate::{Access, Advice, MapRequest, RemapHow, Rights, Where};
@@ -327,11 +327,22 @@ pub fn advise(world: &Rc<World>, number: u64) {
     if advice == Advice::PopulateWrite && would_copy(world, number, range) {
         return;
     }
+    let locked = |process: &Process| -> Vec<u64> {
+        let cells = process.cells.range(range.start.0..range.end.0);
+        cells.filter(|(_, cell)| cell.wired).map(|(page, _)| *page).collect()
+    };
+    let before = world.state.borrow().processes.get(&number).map(locked);
     let result = world.memory().advise(&space, range, advice);
     world.say(|| format!("{number}: advise {range:x?} {advice:?} -> {result:?}"));
     let mut state = world.state.borrow_mut();
     let super::world::State { processes, oracle, objects, .. } = &mut *state;
     let Some(process) = processes.get_mut(&number) else { return };
+    let minds_locks = matches!(advice, Advice::DontNeed | Advice::Free | Advice::Cold | Advice::PageOut);
+    if minds_locks && before != Some(locked(process)) {
+        // Another thread locked or unlocked some of it meanwhile: whether the call came before or after, nobody can say.
+        process.cells.range_mut(range.start.0..range.end.0).for_each(|(_, cell)| cell.vague = true);
+        return;
+    }
     if process.ending && result == Err(MmError::NoMemory) {
         // Some of it may be done.
         process.cells.range_mut(range.start.0..range.end.0).for_each(|(_, cell)| cell.vague = true);

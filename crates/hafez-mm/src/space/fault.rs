@@ -248,10 +248,14 @@ impl<P: Platform> Spaces<P> {
     /// Whether an anonymous page has no other user: no second entry, and none that names its slot.
     pub(super) fn is_exclusive(&self, frame: Pfn) -> bool {
         let meta = self.frames.meta(frame);
+        // Who maps it instead of naming its slot changes both numbers under this lock.
+        let unnamed = || {
+            let state = self.swap.state.lock();
+            meta.word().maps() == 1
+                && state.slots.get(&self.frames, meta.slot()).is_none_or(|record| record.refs == 0)
+        };
         let word = meta.word();
-        word.state() == State::Anon
-            && word.maps() == 1
-            && (meta.slot() == 0 || self.swap.record(&self.frames, meta.slot()).is_none_or(|r| r.refs == 0))
+        word.state() == State::Anon && word.maps() == 1 && (meta.slot() == 0 || unnamed())
     }
 
     /// The entry forbids what the region allows, or allows it already: bring the entry in line.

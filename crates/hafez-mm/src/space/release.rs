@@ -192,8 +192,9 @@ impl<P: Platform> Spaces<P> {
         if let Some(slot) = cursor.find(page) {
             if matches!(slot.get(), Entry::Present { frame: f, .. } if f == frame) {
                 self.clear_entry(&slot, page, &mut gather);
-            } else if slot.is_shared() {
-                // It may have been cleared by way of another space, whose flush was not for this one.
+            } else if space.tables.may_share() {
+                // It may have been cleared by way of another space, which has since left the leaf, and whose flush was not
+                // for this one.
                 gather.page(page);
             }
         }
