@@ -21,6 +21,7 @@ global_asm!(
 
     .section .boot_tables, "aw", @progbits
     .balign 4096
+    .globl boot_pml4
 boot_pml4:
     .quad boot_pdpt - {base} + 3
     .fill 255, 8, 0

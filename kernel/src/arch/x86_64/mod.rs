@@ -1,5 +1,20 @@
 //! x86-64 under a microVM: PVH boot, long mode, local APIC and IOAPIC, no firmware and no legacy devices.
 
+/// `PATCH kind`, for assembly: a place for `stac` (0) or `clac` (1), filled in at boot where the CPU has SMAP.
+macro_rules! patch {
+    () => {
+        r#"
+    .macro PATCH kind
+    990:
+    .byte 0x0F, 0x1F, 0x00
+    .pushsection .patches, "a"
+    .quad 990b, \kind
+    .popsection
+    .endm
+    "#
+    };
+}
+
 mod apic;
 pub mod boot;
 pub mod console;

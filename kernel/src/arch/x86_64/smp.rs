@@ -28,6 +28,7 @@ global_asm!(
     r#"
     .section .rodata, "a", @progbits
     .balign 16
+    .globl ap_code
 ap_code:
     .code16
     cli
@@ -68,6 +69,7 @@ ap_gdt:
 ap_gdt_pointer:
     .short 23
     .long {at} + ap_gdt - ap_code
+    .globl ap_code_end
 ap_code_end:
 
     .section .text.boot, "ax", @progbits

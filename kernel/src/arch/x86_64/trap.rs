@@ -50,6 +50,7 @@ pub struct Frame {
 pub const FRAME_BYTES: usize = size_of::<Frame>();
 
 global_asm!(
+    patch!(),
     r#"
     .macro SAVE_REGISTERS
     push rax
@@ -69,16 +70,8 @@ global_asm!(
     push r15
     .endm
 
-    // A place for stac or clac, filled in at boot where the CPU has SMAP.
-    .macro PATCH kind
-    990:
-    .byte 0x0F, 0x1F, 0x00
-    .pushsection .patches, "a"
-    .quad 990b, \kind
-    .popsection
-    .endm
-
     .section .text.hot, "ax", @progbits
+    .globl trap_stubs
     .balign 16
 trap_stubs:
     .set vector, 0
@@ -149,6 +142,7 @@ trap_fatal:
     xor ebp, ebp
     call {fatal_trap}
     ud2
+    .purgem PATCH
     "#,
     vectors = const VECTORS,
     frame = const FRAME_BYTES,

@@ -19,6 +19,7 @@ const USER_TOP: u64 = hafez_mm::USER_END.0 << hafez_mm::PAGE_SHIFT;
 
 // All return 0 in `rdx` (or `rax` where there is no value), else 1.
 global_asm!(
+    patch!(),
     r#"
     .macro FIXUP at, to
     .pushsection .fixups, "a"
@@ -28,6 +29,7 @@ global_asm!(
 
     .section .text.hot, "ax", @progbits
     .balign 16
+    .globl user_copy
 user_copy:                                  // (to, from, bytes)
     mov rcx, rdx
     and edx, 7
@@ -43,6 +45,7 @@ user_copy:                                  // (to, from, bytes)
     FIXUP 4b, 9f
 
     .balign 16
+    .globl user_zero
 user_zero:                                  // (to, bytes)
     mov rcx, rsi
     mov edx, esi
@@ -59,6 +62,7 @@ user_zero:                                  // (to, bytes)
     FIXUP 4b, 9f
 
     .balign 16
+    .globl user_read_32
 user_read_32:
     xor edx, edx
     PATCH 0
@@ -68,8 +72,10 @@ user_read_32:
     FIXUP 3b, 9f
 
     // From here to the end mark: accesses that fail where the page is not there.
+    .globl user_peeks
 user_peeks:
     .balign 16
+    .globl user_peek_32
 user_peek_32:
     xor edx, edx
     PATCH 0
@@ -79,6 +85,7 @@ user_peek_32:
     FIXUP 3b, 9f
 
     .balign 16
+    .globl user_copy_now
 user_copy_now:                              // (to, from, bytes)
     mov rcx, rdx
     and edx, 7
@@ -94,6 +101,7 @@ user_copy_now:                              // (to, from, bytes)
     FIXUP 4b, 9f
 
     .balign 16
+    .globl user_fpu_save
 user_fpu_save:                              // (to, mask): mask 0 is for CPUs without xsave
     mov eax, esi
     xor edx, edx
@@ -110,6 +118,7 @@ user_fpu_save:                              // (to, mask): mask 0 is for CPUs wi
     FIXUP 4b, 9f
 
     .balign 16
+    .globl user_fpu_load
 user_fpu_load:                              // (from, mask): likewise
     mov eax, esi
     xor edx, edx
@@ -124,9 +133,11 @@ user_fpu_load:                              // (from, mask): likewise
     ret
     FIXUP 3b, 9f
     FIXUP 4b, 9f
+    .globl user_peeks_end
 user_peeks_end:
 
     .balign 16
+    .globl user_read_64
 user_read_64:
     xor edx, edx
     PATCH 0
@@ -136,6 +147,7 @@ user_read_64:
     FIXUP 3b, 9f
 
     .balign 16
+    .globl user_write_32
 user_write_32:
     xor eax, eax
     PATCH 0
@@ -145,6 +157,7 @@ user_write_32:
     FIXUP 3b, 9f
 
     .balign 16
+    .globl user_write_64
 user_write_64:
     xor eax, eax
     PATCH 0
@@ -154,6 +167,7 @@ user_write_64:
     FIXUP 3b, 9f
 
     .balign 16
+    .globl user_exchange
 user_exchange:                              // (at, old, new): what was there
     mov eax, esi
     mov ecx, edx
@@ -165,6 +179,7 @@ user_exchange:                              // (at, old, new): what was there
     FIXUP 3b, 9f
 
     .balign 16
+    .globl user_string
 user_string:                                // (to, from, bytes): bytes before NUL, or `bytes` if there is none
     mov r8, rdx
     xor eax, eax
@@ -223,6 +238,7 @@ user_string:                                // (to, from, bytes): bytes before N
     mov edx, 1
     PATCH 1
     ret
+    .purgem PATCH
     "#
 );
 
