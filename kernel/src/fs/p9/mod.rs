@@ -1,18 +1,19 @@
 //! The host's files: a 9P2000.L client.
 //!
 //! ```text
-//!   inode   what a name names: lookup, attributes, directories        implements fs::Inode
+//!   inode   each call on a file: lookup, attributes, directories      implements fs::Inode
+//!   known   what is known of a file, and how long it is believed
 //!   handle  a file's contents: open fids, filling and writing pages   implements hafez_mm::Pager
 //!   table   one inode for each file of the server, and the recent ones kept
 //!   client  each call of the protocol                                  wire: its messages
 //!     └───► drivers::p9, the transport
 //! ```
 //!
-//! *Identity.* The server names a file by `qid.path`. There is one [`inode::P9Inode`] for it, and one memory object, so a
+//! *Identity.* The server names a file by `qid.path`. There is one [`known::P9Inode`] for it, and one memory object, so a
 //! file that several programs map is in RAM once.
 //!
 //! *What is cached, and when it is looked at again.* Every call leaves the machine, so answers are kept: names for
-//! [`inode::TRUST`] (by the directory cache above), attributes as long, contents for as long as memory lasts. The host
+//! [`known::TRUST`] (by the directory cache above), attributes as long, contents for as long as memory lasts. The host
 //! may change files at any time; opening a file asks anew, and drops cached pages if size or modification time differ. That is
 //! "close to open" consistency, as NFS has it: who opens after the change sees it.
 //!
@@ -21,7 +22,8 @@
 
 pub mod client;
 mod handle;
-pub mod inode;
+mod inode;
+pub mod known;
 mod specials;
 mod table;
 mod wire;
@@ -32,7 +34,7 @@ use crate::errno::{Errno, Result};
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use client::{Client, Fid};
 use hafez_mm::lock::Mutex;
-use inode::P9Inode;
+use known::P9Inode;
 use specials::Specials;
 use table::Table;
 use wire::Qid;

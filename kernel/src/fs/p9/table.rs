@@ -5,7 +5,7 @@
 //!
 //! Locks: both are spin locks over a few steps. An inode is never dropped while one is held, since that looks here too.
 
-use super::inode::P9Inode;
+use super::known::P9Inode;
 use alloc::{collections::VecDeque, sync::Arc, sync::Weak, vec::Vec};
 use hafez_mm::lock::Mutex;
 use hashbrown::HashMap;
