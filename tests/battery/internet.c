@@ -1,10 +1,9 @@
 /* TCP and UDP on the machine itself. */
-#include "check.h"
+#include "sockets.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 
 static struct sockaddr_in in(const char *ip, int port) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -16,17 +15,6 @@ static struct sockaddr_in6 in6(const char *ip, int port) {
     inet_pton(AF_INET6, ip, &a.sin6_addr);
     return a;
 }
-static int poll1(int fd, int events, int timeout) {
-    struct pollfd p = {.fd = fd, .events = events};
-    int n = poll(&p, 1, timeout);
-    return n <= 0 ? n : p.revents;
-}
-static int opt(int fd, int level, int name) {
-    int v = -7;
-    socklen_t l = sizeof v;
-    return getsockopt(fd, level, name, &v, &l) ? -1 : v;
-}
-static int setopt(int fd, int level, int name, int v) { return setsockopt(fd, level, name, &v, sizeof v); }
 static int port_of(int fd) {
     struct sockaddr_in6 a;
     socklen_t l = sizeof a;
@@ -44,8 +32,6 @@ static char *name_of(int fd, int peer) {
         inet_ntop(AF_INET6, &a.sin6_addr, text_, 80);
     return text_;
 }
-#define SA(a) (struct sockaddr *)&(a), sizeof(a)
-#define ALL (POLLIN | POLLOUT | POLLRDHUP | POLLPRI)
 
 static int listener(void) {
     struct sockaddr_in a = in("127.0.0.1", 0);

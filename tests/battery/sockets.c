@@ -1,9 +1,8 @@
 /* Making sockets, their options, and Unix sockets. */
-#include "check.h"
+#include "sockets.h"
 #include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/un.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
@@ -13,19 +12,6 @@ static struct sockaddr_un un(const char *path) {
     strcpy(a.sun_path, path);
     return a;
 }
-static int poll1(int fd, int events, int timeout) {
-    struct pollfd p = {.fd = fd, .events = events};
-    int n = poll(&p, 1, timeout);
-    return n <= 0 ? n : p.revents;
-}
-static int opt(int fd, int level, int name) {
-    int v = -7;
-    socklen_t l = sizeof v;
-    return getsockopt(fd, level, name, &v, &l) ? -1 : v;
-}
-static int setopt(int fd, int level, int name, int v) { return setsockopt(fd, level, name, &v, sizeof v); }
-#define SA(a) (struct sockaddr *)&(a), sizeof(a)
-#define ALL (POLLIN | POLLOUT | POLLRDHUP | POLLPRI)
 
 static void making(void) {
     int p[2], fd;

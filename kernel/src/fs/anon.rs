@@ -3,7 +3,7 @@
 
 use super::{
     file::{File, FileOps},
-    inode::{Inode, InodeId, Kind, OpenMode, Stat, StatFs},
+    inode::{Inode, InodeId, Kind, OpenMode, Stat, StatFs, Time},
     mount::Mount,
     path::Location,
 };
@@ -32,19 +32,36 @@ impl Inode for AnonInode {
     }
     fn stat(&self) -> Result<Stat> {
         // No kind at all in the mode: so Linux has it, and so programs tell these from files.
-        Ok(Stat { dev: ID.dev, ino: ID.ino, mode: 0o600, nlink: 1, blksize: 4096, ..Stat::default() })
+        Ok(stat(ID, 0o600, (0, 0), Time::default()))
     }
     fn statfs(&self) -> Result<StatFs> {
-        Ok(StatFs {
-            magic: abi::ANON_INODE_FS_MAGIC as u64,
-            block_size: 4096,
-            name_max: 255,
-            ..StatFs::default()
-        })
+        Ok(statfs(abi::ANON_INODE_FS_MAGIC))
     }
     fn open(self: Arc<Self>, _: OpenMode) -> Result<Arc<dyn FileOps>> {
         Err(Errno::ENXIO)
     }
+}
+
+/// Attributes of an inode that is in no file system. `mode`: kind and permissions.
+pub fn stat(id: InodeId, mode: u32, owner: (u32, u32), made: Time) -> Stat {
+    Stat {
+        dev: id.dev,
+        ino: id.ino,
+        mode,
+        nlink: 1,
+        uid: owner.0,
+        gid: owner.1,
+        blksize: 4096,
+        atime: made,
+        mtime: made,
+        ctime: made,
+        ..Stat::default()
+    }
+}
+
+/// What `fstatfs` tells of one.
+pub fn statfs(magic: u32) -> StatFs {
+    StatFs { magic: magic as u64, block_size: 4096, name_max: 255, ..StatFs::default() }
 }
 
 /// An open file that does `ops`, shown as `anon_inode:[what]`. `flags`: status flags and access mode.

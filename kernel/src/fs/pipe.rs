@@ -14,6 +14,7 @@
 //! by a copy that would rather fail than sleep ([`Pipe::read_quickly`], [`Pipe::write_quickly`]); what it cannot do is done the long way.
 
 use super::{
+    anon,
     file::{FileOps, How},
     inode::{Inode, InodeId, Kind, OpenMode, Stat, StatFs, Time},
     iobuf::{Sink, Source},
@@ -502,22 +503,10 @@ impl Inode for PipeInode {
         self
     }
     fn stat(&self) -> Result<Stat> {
-        Ok(Stat {
-            dev: self.id.dev,
-            ino: self.id.ino,
-            mode: Kind::Fifo as u32 | 0o600,
-            nlink: 1,
-            uid: self.owner.0,
-            gid: self.owner.1,
-            blksize: 4096,
-            atime: self.made,
-            mtime: self.made,
-            ctime: self.made,
-            ..Stat::default()
-        })
+        Ok(anon::stat(self.id, Kind::Fifo as u32 | 0o600, self.owner, self.made))
     }
     fn statfs(&self) -> Result<StatFs> {
-        Ok(StatFs { magic: abi::PIPEFS_MAGIC as u64, block_size: 4096, name_max: 255, ..StatFs::default() })
+        Ok(anon::statfs(abi::PIPEFS_MAGIC))
     }
     fn open(self: Arc<Self>, how: OpenMode) -> Result<Arc<dyn FileOps>> {
         self.pipe.reopen(how)

@@ -4,7 +4,7 @@ use super::{Protocol, Socket};
 use crate::{
     errno::{Errno, Result},
     fs::{
-        File, Inode, Kind, Location, Stat, Time,
+        File, Inode, Kind, Location, Stat, Time, anon,
         file::FileOps,
         inode::{InodeId, OpenMode, StatFs},
         mount::Mount,
@@ -40,22 +40,10 @@ impl Inode for SocketInode {
         self
     }
     fn stat(&self) -> Result<Stat> {
-        Ok(Stat {
-            dev: self.id.dev,
-            ino: self.id.ino,
-            mode: Kind::Socket as u32 | 0o777,
-            nlink: 1,
-            uid: self.owner.0,
-            gid: self.owner.1,
-            blksize: 4096,
-            atime: self.made,
-            mtime: self.made,
-            ctime: self.made,
-            ..Stat::default()
-        })
+        Ok(anon::stat(self.id, Kind::Socket as u32 | 0o777, self.owner, self.made))
     }
     fn statfs(&self) -> Result<StatFs> {
-        Ok(StatFs { magic: abi::SOCKFS_MAGIC as u64, block_size: 4096, name_max: 255, ..StatFs::default() })
+        Ok(anon::statfs(abi::SOCKFS_MAGIC))
     }
     fn open(self: Arc<Self>, _: OpenMode) -> Result<Arc<dyn FileOps>> {
         Err(Errno::ENXIO)
