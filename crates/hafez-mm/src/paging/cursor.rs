@@ -193,6 +193,13 @@ impl Slot<'_> {
         self.count(old, new);
         Entry::decode(old)
     }
+    /// Give a present entry other rights. What the processor notes meanwhile stays in it: a mark that were taken over to the
+    /// frame alone would be missed by a write-back that had looked there already.
+    #[inline]
+    pub fn set_rights(&self, rights: Rights) {
+        debug_assert!(!self.shared, "an entry of others is changed");
+        let _ = self.word.fetch_update(AcqRel, Acquire, |bits| entry::with_rights(bits, rights));
+    }
     /// Fill an entry that is absent or in swap, which the processor does not write to.
     #[inline]
     pub fn fill(&self, entry: Entry) {

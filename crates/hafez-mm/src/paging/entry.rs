@@ -80,6 +80,12 @@ impl Entry {
     }
 }
 
+/// The same page with other rights; `None` where there is no page.
+#[inline]
+pub fn with_rights(bits: u64, rights: Rights) -> Option<u64> {
+    named(bits).map(|_| bits & (FRAME | USED) | access_bits(rights))
+}
+
 /// x86 knows no page that can be written or executed but not read, so any right implies reading.
 fn access_bits(rights: Rights) -> u64 {
     if rights.is_empty() {

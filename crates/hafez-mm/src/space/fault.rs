@@ -119,7 +119,7 @@ impl<P: Platform> Spaces<P> {
                 if access.write && !rights.contains(Rights::WRITE) {
                     self.write_protected(space, region, page, frame, &slot)
                 } else {
-                    self.restore(space, region, page, frame, rights, &slot)
+                    self.restore(space, region, page, rights, &slot)
                 }
             }
         }
@@ -265,7 +265,6 @@ impl<P: Platform> Spaces<P> {
         space: &Space,
         region: &Region,
         page: Vpn,
-        frame: Pfn,
         rights: Rights,
         slot: &Slot<'_>,
     ) -> Result<Look, Stop> {
@@ -276,14 +275,7 @@ impl<P: Platform> Spaces<P> {
         if wanted == rights {
             return Ok(Look::Done);
         }
-        let Entry::Present { dirty, .. } = slot.get() else { return Ok(Look::Done) };
-        let before = slot.replace(Entry::Present { frame, rights: wanted, accessed: true, dirty });
-        // A write between the look and the exchange may have set the mark.
-        if let Entry::Present { dirty: true, .. } = before
-            && !dirty
-        {
-            self.mark_dirty(frame);
-        }
+        slot.set_rights(wanted);
         // What is only allowed more needs no flush: see `write_protected`.
         if !wanted.contains(rights) {
             let mut gather = self.gather(space);

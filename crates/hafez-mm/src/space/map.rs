@@ -140,7 +140,8 @@ impl<P: Platform> Spaces<P> {
         let mut gather = self.gather(space);
         let mut cursor = self.cursor(space, range);
         self.clear_part(&mut cursor, range, &mut gather);
-        drop(cursor);
+        // Before the cursor goes: reclaim takes a page from all whose tables lead to it, and flushes those. Of a space that has
+        // just left the leaf it would know nothing.
         gather.finish();
     }
 
@@ -182,8 +183,8 @@ impl<P: Platform> Spaces<P> {
         if !cursor.is_empty() {
             self.clear_part(&mut cursor, PageRange::new(Vpn(0), USER_END), &mut gather);
         }
-        drop(cursor);
         gather.finish();
+        drop(cursor);
         regions.remove(PageRange::new(Vpn(0), USER_END), &mut |piece| self.forget_region(space, &piece));
     }
 
@@ -252,15 +253,7 @@ impl<P: Platform> Spaces<P> {
             if new == old {
                 return;
             }
-            if let Entry::Present { accessed, dirty, .. } = slot.get() {
-                let before = slot.replace(Entry::Present { frame, rights: new, accessed, dirty });
-                // An access between the look and the exchange may have set the bits once more.
-                if let Entry::Present { dirty: true, .. } = before
-                    && !dirty
-                {
-                    self.mark_dirty(frame);
-                }
-            }
+            slot.set_rights(new);
             if !old.is_empty() {
                 gather.page(page);
             }

@@ -198,7 +198,6 @@ impl<P: Platform> Spaces<P> {
                 gather.page(page);
             }
         }
-        drop(cursor);
         gather.finish();
     }
 

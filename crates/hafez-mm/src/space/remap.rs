@@ -169,8 +169,9 @@ impl<P: Platform> Spaces<P> {
                 Entry::Absent => {}
             }
         }
-        drop(cursor);
+        // Before the cursor goes: who finds a page at its new place flushes that alone.
         gather.finish();
+        drop(cursor);
         if shared {
             space.family.add_alias(from, to);
         }
