@@ -100,8 +100,10 @@ int main(void) {
     T(mode("softfollow"));
     T(linkat(dir, "soft", dir, "x", 1));
     fd = open("f", O_RDONLY);
-    T(linkat(fd, "", dir, "byfd", AT_EMPTY_PATH));
-    T(links("byfd"));
+    if (getuid() == 0) { /* for others it depends on Linux's version */
+        T(linkat(fd, "", dir, "byfd", AT_EMPTY_PATH));
+        T(links("byfd"));
+    }
     close(fd);
     T(readlink("soft", b, 100));
     T(readlink("soft", b, 0));

@@ -113,10 +113,12 @@ static void path_only(void) {
     chdir("..");
     T(openat(dir, "x", O_RDONLY));
     T(openat(dir, "../file", O_RDONLY) >= 0);
-    T(linkat(fd, "", AT_FDCWD, "linked", AT_EMPTY_PATH));
-    T(linkat(link, "", AT_FDCWD, "linked2", AT_EMPTY_PATH));
-    T(lstat("linked2", &s));
-    T(S_ISLNK(s.st_mode));
+    if (getuid() == 0) { /* for others it depends on Linux's version */
+        T(linkat(fd, "", AT_FDCWD, "linked", AT_EMPTY_PATH));
+        T(linkat(link, "", AT_FDCWD, "linked2", AT_EMPTY_PATH));
+        T(lstat("linked2", &s));
+        T(S_ISLNK(s.st_mode));
+    }
     char name[40];
     sprintf(name, "/proc/self/fd/%d", fd);
     int again = open(name, O_RDWR);

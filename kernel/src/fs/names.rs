@@ -291,9 +291,6 @@ impl Walker {
         if how.contains(RenameFlags::EXCHANGE) && how != RenameFlags::EXCHANGE {
             return Err(Errno::EINVAL);
         }
-        if how.contains(RenameFlags::WHITEOUT) && !self.cred.is_root() {
-            return Err(Errno::EPERM);
-        }
         let from = self.resolve_last(from.0, from.1)?;
         let to = self.resolve_last(to.0, to.1)?;
         if !Arc::ptr_eq(&from.dir.mount, &to.dir.mount) {

@@ -37,24 +37,27 @@ enum Class {
     Trusted,
     Security,
     Acl,
+    /// No attribute can have such a name: what to answer once the file's permission bits allow the access.
+    Wrong(Errno),
 }
 
-fn class(name: &[u8]) -> Result<Class> {
+fn class(name: &[u8]) -> Class {
     let prefixes =
         [(&b"user."[..], Class::User), (b"trusted.", Class::Trusted), (b"security.", Class::Security)];
     for (prefix, class) in prefixes {
         if let Some(rest) = name.strip_prefix(prefix) {
-            return if rest.is_empty() { Err(Errno::EINVAL) } else { Ok(class) };
+            return if rest.is_empty() { Class::Wrong(Errno::EINVAL) } else { class };
         }
     }
     match name {
-        b"system.posix_acl_access" | b"system.posix_acl_default" => Ok(Class::Acl),
-        _ => Err(Errno::EOPNOTSUPP),
+        b"system.posix_acl_access" | b"system.posix_acl_default" => Class::Acl,
+        _ => Class::Wrong(Errno::EOPNOTSUPP),
     }
 }
 
 /// Whether `cred` may touch attributes of this class; `none` is the answer to a reader who may not.
 fn check(inode: &Arc<dyn Inode>, cred: &Cred, class: Class, write: bool) -> Result<()> {
+    let wanted = if write { want::WRITE } else { want::READ };
     let refused = || Err(if write { Errno::EPERM } else { Errno::ENODATA });
     match class {
         Class::Trusted if !cred.is_root() => refused(),
@@ -67,8 +70,9 @@ fn check(inode: &Arc<dyn Inode>, cred: &Cred, class: Class, write: bool) -> Resu
                     cred.check_owner(&stat)?;
                 }
             }
-            inode.permission(cred, if write { want::WRITE } else { want::READ })
+            inode.permission(cred, wanted)
         }
+        Class::Wrong(answer) => inode.permission(cred, wanted).and(Err(answer)),
         _ => Ok(()),
     }
 }
@@ -76,7 +80,7 @@ fn check(inode: &Arc<dyn Inode>, cred: &Cred, class: Class, write: bool) -> Resu
 /// `getxattr(2)`.
 pub fn get(place: &Location, cred: &Cred, name: &[u8]) -> Result<Vec<u8>> {
     let inode = place.inode();
-    let class = class(name)?;
+    let class = class(name);
     check(inode, cred, class, false)?;
     if class == Class::Acl { inode.xattrs().and(Err(Errno::ENODATA)) } else { inode.xattr(name) }
 }
@@ -84,7 +88,7 @@ pub fn get(place: &Location, cred: &Cred, name: &[u8]) -> Result<Vec<u8>> {
 /// `setxattr(2)`.
 pub fn set(place: &Location, cred: &Cred, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
     place.mount.check_writable()?;
-    let class = class(name)?;
+    let class = class(name);
     check(place.inode(), cred, class, true)?;
     if class == Class::Acl {
         return Err(Errno::EOPNOTSUPP);
@@ -97,7 +101,7 @@ pub fn set(place: &Location, cred: &Cred, name: &[u8], value: &[u8], flags: u32)
 /// `removexattr(2)`.
 pub fn remove(place: &Location, cred: &Cred, name: &[u8]) -> Result<()> {
     place.mount.check_writable()?;
-    let class = class(name)?;
+    let class = class(name);
     check(place.inode(), cred, class, true)?;
     if class == Class::Acl {
         return Err(Errno::ENODATA);

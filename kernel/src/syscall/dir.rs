@@ -227,7 +227,6 @@ fn unlinkat(caller: &mut Caller) -> Result<u64> {
 }
 
 fn rename_at(caller: &Caller, from: (u64, u64), to: (u64, u64), flags: u64) -> Result<u64> {
-    // RENAME_WHITEOUT is for overlays on the host's own file systems.
     let how = RenameFlags::from_bits(flags as u32).ok_or(Errno::EINVAL)?;
     let (old, new) = (at::path(from.1)?, at::path(to.1)?);
     let paths = Paths::new(caller);
