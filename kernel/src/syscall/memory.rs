@@ -288,6 +288,7 @@ impl Request {
 
     /// Anonymous memory that is shared has an object, which belongs to nobody but its mappings: here it is, to be retired as
     /// soon as it is mapped.
+    #[inline]
     fn share(&self, caller: &Caller, source: &mut Source, count: u64) -> Result<Option<Arc<Object>>> {
         if !self.shared() || !matches!(source.backing, Backing::Anonymous) {
             return Ok(None);
@@ -301,6 +302,7 @@ impl Request {
     }
 
     /// Pages of other mappings that this one takes the place of.
+    #[inline]
     fn replaced(&self, caller: &Caller, count: u64) -> u64 {
         if !self.has(abi::MAP_FIXED) || caller.task.process.limits.soft(abi::RLIMIT_AS) == INFINITY {
             return 0;
@@ -311,6 +313,7 @@ impl Request {
         covered
     }
 
+    #[inline]
     fn place(&self, caller: &Caller, count: u64) -> Result<Where> {
         Ok(if self.has(abi::MAP_FIXED_NOREPLACE) {
             Where::FixedNoReplace(VirtAddr(self.at))
@@ -350,6 +353,7 @@ fn low_gap(caller: &Caller, count: u64) -> Option<VirtAddr> {
 
 /// Whether `count` more pages fit `RLIMIT_AS`, `replaced` pages going at the same time, and, if they are private and writable,
 /// `RLIMIT_DATA`.
+#[inline]
 pub(super) fn room_for(caller: &Caller, count: u64, replaced: u64, data: bool) -> Result<()> {
     let limits = &caller.task.process.limits;
     let limit = limits.soft(abi::RLIMIT_AS);

@@ -77,6 +77,7 @@ impl Tables {
     }
 
     /// Lock `range`.
+    #[inline]
     pub fn cursor<'a>(&'a self, frames: &'a Frames, cpu: usize, range: PageRange) -> Cursor<'a> {
         Cursor { root: self.root.lock(), tables: self, frames, cpu, range, leaf: None }
     }
@@ -87,6 +88,7 @@ impl Tables {
     }
 
     /// Whether a leaf of it may be shared.
+    #[inline]
     pub fn may_share(&self) -> bool {
         self.forked.load(Relaxed)
     }
@@ -139,6 +141,28 @@ pub(super) struct Leaf {
     pub node: Pfn,
     /// Others link to it too, and the cursor holds its lock.
     pub shared: bool,
+}
+
+/// Who goes along when a range is cleared.
+pub trait Visitor {
+    /// Whether it leaves no entry that it is shown, so that nodes become empty.
+    const CLEARS: bool = true;
+    /// An entry that is not absent.
+    fn entry(&mut self, page: Vpn, slot: &Slot<'_>);
+    /// A node that has become empty, or a shared leaf, was unlinked: to be let go of once no CPU can walk it any more.
+    fn unlinked(&mut self, node: Pfn);
+}
+
+/// Who only looks, and changes no entry from or to absent.
+struct Looking<'a, F>(&'a mut F);
+
+impl<F: FnMut(Vpn, &Slot<'_>)> Visitor for Looking<'_, F> {
+    const CLEARS: bool = false;
+    #[inline]
+    fn entry(&mut self, page: Vpn, slot: &Slot<'_>) {
+        self.0(page, slot);
+    }
+    fn unlinked(&mut self, _: Pfn) {}
 }
 
 /// One entry under a cursor.
@@ -244,12 +268,17 @@ impl<'a> Cursor<'a> {
     /// The entry's place, if the nodes above it exist.
     #[inline]
     pub fn find(&mut self, page: Vpn) -> Option<Slot<'a>> {
-        debug_assert!(self.range.contains(page), "{page:?} is outside the cursor's {:?}", self.range);
-        let leaf = match self.leaf {
-            Some(leaf) if leaf.at == page.0 >> 9 => leaf,
-            _ => self.walk(page)?,
-        };
+        let leaf = self.leaf_of(page)?;
         Some(self.slot(leaf.node, page, leaf.shared))
+    }
+
+    #[inline]
+    fn leaf_of(&mut self, page: Vpn) -> Option<Leaf> {
+        debug_assert!(self.range.contains(page), "{page:?} is outside the cursor's {:?}", self.range);
+        match self.leaf {
+            Some(leaf) if leaf.at == page.0 >> 9 => Some(leaf),
+            _ => self.walk(page),
+        }
     }
 
     /// The entry's place, with nodes made as needed.
@@ -320,41 +349,38 @@ impl<'a> Cursor<'a> {
     pub fn each(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
         debug_assert!(self.range.covers(&range) || range.is_empty());
         if is_in_one_leaf(range) {
-            if let Some(leaf) = self.walk(range.start) {
+            if let Some(leaf) = self.leaf_of(range.start) {
                 self.visit_leaf(leaf.node, range, f, leaf.shared);
             }
             return;
         }
         self.leave();
-        self.visit(*self.root, TOP, range, f, &mut |_| {}, false);
+        self.visit(*self.root, TOP, range, &mut Looking(f));
     }
 
-    /// As [`Cursor::each`], and afterwards unlink the nodes that have become empty; `unlinked` gets each, to be freed
-    /// once no CPU can walk it any more. A shared leaf that lies in the range is unlinked as it is, and its entries are
-    /// not visited; of one that lies in it in part, nothing may be used there.
-    pub fn clear(
-        &mut self,
-        range: PageRange,
-        f: &mut impl FnMut(Vpn, &Slot<'_>),
-        unlinked: &mut dyn FnMut(Pfn),
-    ) {
+    /// As [`Cursor::each`], and afterwards unlink the nodes that have become empty. A shared leaf that lies in the range is
+    /// unlinked as it is, and its entries are not visited; of one that lies in it in part, nothing may be used there.
+    pub fn clear(&mut self, range: PageRange, visitor: &mut impl Visitor) {
         debug_assert!(self.range.covers(&range) || range.is_empty());
         if is_in_one_leaf(range) {
-            let leaf = self.walk(range.start);
+            let leaf = self.leaf_of(range.start);
             if let Some(leaf) = leaf.filter(|leaf| !leaf.shared) {
-                self.visit_leaf(leaf.node, range, f, false);
+                self.visit_leaf(leaf.node, range, &mut |page, slot| visitor.entry(page, slot), false);
+                if self.frames.meta(leaf.node).index() > 0 {
+                    return;
+                }
             }
             if leaf.is_none_or(|leaf| !leaf.shared) {
                 self.leave();
-                return self.prune(range.start, unlinked);
+                return self.prune(range.start, visitor);
             }
         }
         self.leave();
-        self.visit(*self.root, TOP, range, f, unlinked, true);
+        self.visit(*self.root, TOP, range, visitor);
     }
 
     /// Unlink what has become empty on the way to `page`, from below.
-    fn prune(&self, page: Vpn, unlinked: &mut dyn FnMut(Pfn)) {
+    fn prune(&self, page: Vpn, visitor: &mut impl Visitor) {
         let mut way: ArrayVec<(&AtomicU64, Pfn, Pfn), { TOP as usize }> = ArrayVec::new();
         let mut node = *self.root;
         for level in (1..=TOP).rev() {
@@ -370,7 +396,7 @@ impl<'a> Cursor<'a> {
             word.store(0, Release);
             let meta = self.frames.meta(node);
             meta.set_index(meta.index() - 1);
-            unlinked(child);
+            visitor.unlinked(child);
         }
     }
 
@@ -382,13 +408,6 @@ impl<'a> Cursor<'a> {
     /// The first page of `range` whose entry is not absent.
     pub fn next_used(&self, range: PageRange) -> Option<Vpn> {
         self.seek(*self.root, TOP, range, &|_, level| level == 0)
-    }
-
-    /// The first page of `range` whose entry is not absent, or that only a node without entries leads to: what
-    /// [`Cursor::clear`] still has to do. Such nodes are left where a fault made them and then failed.
-    pub fn next_to_clear(&self, range: PageRange) -> Option<Vpn> {
-        let empty = |child| self.frames.meta(child).index() == 0;
-        self.seek(*self.root, TOP, range, &|child, level| level == 0 || empty(child))
     }
 
     /// The first page of `range` that has a leaf with entries.
@@ -421,13 +440,12 @@ impl<'a> Cursor<'a> {
         None
     }
 
-    /// The first page from `page` on, below `end`, whose word in the node is not zero: a stretch that is not in use
-    /// costs a load and a test a word.
+    /// The first page from `page` on, below `end`, whose word in the node is not zero.
     #[inline]
     fn skip(&self, node: Pfn, level: u32, page: Vpn, end: Vpn) -> Option<Vpn> {
         let (first, last) = (index(page, level), index(Vpn(end.0 - 1), level));
         let words = &self.frames.phys.words(node)[first..=last];
-        let skipped = words.iter().position(|word| word.load(Acquire) != 0)? as u64;
+        let skipped = next_used(words, 0) as u64;
         if skipped == 0 {
             return Some(page);
         }
@@ -435,15 +453,7 @@ impl<'a> Cursor<'a> {
         (page < end).then_some(page)
     }
 
-    fn visit(
-        &self,
-        node: Pfn,
-        level: u32,
-        range: PageRange,
-        f: &mut impl FnMut(Vpn, &Slot<'_>),
-        unlinked: &mut dyn FnMut(Pfn),
-        prune: bool,
-    ) {
+    fn visit<V: Visitor>(&self, node: Pfn, level: u32, range: PageRange, visitor: &mut V) {
         let meta = self.frames.meta(node);
         let mut page = range.start;
         while page < range.end {
@@ -456,19 +466,21 @@ impl<'a> Cursor<'a> {
             let Some(child) = entry::linked(bits) else { continue };
             let shared = level == 1 && entry::is_guarded(bits) && self.lock_shared(word, child);
             let part = PageRange::new(used, end);
-            match (level, prune && shared) {
-                (1, false) => self.visit_leaf(child, part, f, shared),
+            match (level, V::CLEARS && shared) {
+                (1, false) => {
+                    self.visit_leaf(child, part, &mut |page, slot| visitor.entry(page, slot), shared)
+                }
                 // It stays to the others as it is.
                 (1, true) => debug_assert!(whole || self.skip(child, 0, used, end).is_none()),
-                _ => self.visit(child, level - 1, part, f, unlinked, prune),
+                _ => self.visit(child, level - 1, part, visitor),
             }
             if shared {
                 self.frames.meta(child).unlock_node();
             }
-            if prune && if shared { whole } else { self.frames.meta(child).index() == 0 } {
+            if V::CLEARS && if shared { whole } else { self.frames.meta(child).index() == 0 } {
                 word.store(0, Release);
                 meta.set_index(meta.index() - 1);
-                unlinked(child);
+                visitor.unlinked(child);
             }
         }
     }
@@ -482,22 +494,14 @@ impl<'a> Cursor<'a> {
         shared: bool,
     ) {
         let (words, node) = (self.frames.phys.words(leaf), self.frames.meta(leaf));
-        let first = index(range.start, 0);
+        let words = &words[index(range.start, 0)..][..range.len() as usize];
         // Entries left to meet, here or outside the range.
-        let mut left = node.index();
-        for (n, four) in words[first..first + range.len() as usize].chunks(4).enumerate() {
-            if four.iter().fold(0, |all, word| all | word.load(Relaxed)) == 0 {
-                continue;
-            }
-            for (i, word) in four.iter().enumerate() {
-                if word.load(Relaxed) != 0 {
-                    f(range.start.add((4 * n + i) as u64), &Slot { word, node, shared });
-                    left = left.saturating_sub(1);
-                }
-            }
-            if left == 0 {
-                return;
-            }
+        let (mut at, mut left) = (0, node.index());
+        while left > 0 {
+            at = next_used(words, at);
+            let Some(word) = words.get(at) else { return };
+            f(range.start.add(at as u64), &Slot { word, node, shared });
+            (at, left) = (at + 1, left - 1);
         }
     }
 }
@@ -508,8 +512,23 @@ impl Drop for Cursor<'_> {
     }
 }
 
+/// The number of the first word from number `at` on that is not zero, or of none. A stretch that is not in use costs an
+/// instruction a word.
 #[inline]
-fn is_in_one_leaf(range: PageRange) -> bool {
+fn next_used(words: &[AtomicU64], mut at: usize) -> usize {
+    const BLOCK: usize = 16;
+    let unused = |block: &[AtomicU64; BLOCK]| block.iter().fold(0, |all, word| all | word.load(Relaxed)) == 0;
+    while at < words.len() && words[at].load(Acquire) == 0 {
+        at += 1;
+        while at % BLOCK == 0 && words[at..].first_chunk().is_some_and(unused) {
+            at += BLOCK;
+        }
+    }
+    at
+}
+
+#[inline]
+pub(super) fn is_in_one_leaf(range: PageRange) -> bool {
     !range.is_empty() && range.start.0 >> 9 == (range.end.0 - 1) >> 9
 }
 

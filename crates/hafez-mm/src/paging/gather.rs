@@ -126,7 +126,15 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     }
 
     /// Flush what was gathered, then let go of it. The gather can be used on.
+    #[inline]
     pub fn flush(&mut self) {
+        if !self.is_empty() {
+            self.flush_all();
+        }
+    }
+
+    #[inline(never)]
+    fn flush_all(&mut self) {
         mutant!(FreeBeforeFlush, self.let_go(), ());
         if self.all || !self.pages.is_empty() {
             // The entries are gone before the set is looked at: a CPU that enters it later sees them gone.
@@ -161,14 +169,14 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
         }
     }
 
-    /// Flush, and end the gather with the proof.
-    pub fn finish(mut self) -> Flushed {
-        self.flush();
-        Flushed(())
+    fn is_empty(&self) -> bool {
+        !self.all && self.pages.is_empty() && self.dropped.is_empty() && self.nodes.is_empty()
     }
 }
 
+/// Whoever stops half-way must flush all the same.
 impl<S: Shootdown + ?Sized> Drop for Gather<'_, S> {
+    #[inline]
     fn drop(&mut self) {
         self.flush();
     }

@@ -5,6 +5,6 @@ pub mod entry;
 pub mod gather;
 pub mod share;
 
-pub use cursor::{Cursor, KernelHalf, Slot, Tables};
+pub use cursor::{Cursor, KernelHalf, Slot, Tables, Visitor};
 pub use entry::Entry;
 pub use gather::{Flush, FlushPages, Flushed, Gather, Shootdown, Sweep, Target};

@@ -15,7 +15,7 @@
 //! one, so a space that finds itself alone stays so. While there are several the leaf's own lock orders what is done
 //! through them. Who unlinks it lets go of it after a flush, and the last one lets go of what the entries name.
 
-use super::cursor::{Cursor, Leaf, Slot, index, new_node};
+use super::cursor::{Cursor, Leaf, Slot, index, is_in_one_leaf, new_node};
 use super::entry::{self, Entry};
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::{Frames, NoFrames};
@@ -97,6 +97,10 @@ impl Cursor<'_> {
 
     /// The first page of `range` that has an entry in a leaf that is shared.
     pub fn next_shared(&mut self, range: PageRange) -> Option<Vpn> {
+        // Most ranges lie in one leaf, which is the space's own.
+        if is_in_one_leaf(range) && !self.find(range.start)?.is_shared() {
+            return None;
+        }
         let mut from = range.start;
         while let Some(page) = self.next_used(PageRange::new(from, range.end)) {
             if self.find(page).is_some_and(|slot| slot.is_shared()) {

@@ -57,8 +57,7 @@ impl<P: Platform> Spaces<P> {
                         return Err(MmError::Invalid.into());
                     }
                     Advice::DontNeed | Advice::Free => {
-                        self.own_edges(space, part)?;
-                        self.clear_range(space, part);
+                        self.clear_range(space, part)?;
                     }
                     Advice::Cold | Advice::PageOut if wired => return Err(MmError::Invalid.into()),
                     Advice::Cold | Advice::PageOut => self.cool(space, part),
@@ -108,13 +107,14 @@ impl<P: Platform> Spaces<P> {
         let covered = regions.cover(range);
         let mut at = range.start;
         while let Some(region) = regions.first_from(at).filter(|r| r.range.start.max(at) < range.end) {
-            let part = region.range.intersect(&range);
+            let whole = region.range;
+            let part = whole.intersect(&range);
             let private = !region.is_shared() && matches!(region.backing, Backing::Anonymous);
             if advice == Advice::WipeOnFork && !private {
                 return Err(MmError::Invalid.into());
             }
             at = part.end;
-            self.alter(&mut regions, part, &mut |region| region.flags = (region.flags - clear) | set)?;
+            self.alter(&mut regions, whole, part, |region| region.flags = (region.flags - clear) | set)?;
         }
         if covered { Ok(()) } else { Err(MmError::NotMapped.into()) }
     }
@@ -135,7 +135,7 @@ impl<P: Platform> Spaces<P> {
                 }
             }
         });
-        gather.finish();
+        gather.flush();
     }
 
     /// mincore: for each page whether it is in RAM.
@@ -180,9 +180,10 @@ impl<P: Platform> Spaces<P> {
         let covered = regions.cover(range);
         let mut at = range.start;
         while let Some(region) = regions.first_from(at).filter(|r| r.range.start.max(at) < range.end) {
-            let part = region.range.intersect(&range);
+            let whole = region.range;
+            let part = whole.intersect(&range);
             at = part.end;
-            self.alter(&mut regions, part, &mut |region| region.flags.set(RegionFlags::WIRED, on))?;
+            self.alter(&mut regions, whole, part, |region| region.flags.set(RegionFlags::WIRED, on))?;
             self.cursor(space, part).each(part, &mut |_, slot| {
                 if let Entry::Present { frame, .. } = slot.get()
                     && frame != self.frames.zero

@@ -241,7 +241,7 @@ impl<P: Platform> Spaces<P> {
         if let Entry::Present { frame, dirty, .. } = slot.replace(new) {
             self.forget_map(frame, page, dirty, &mut gather);
         }
-        gather.finish();
+        gather.flush();
         Ok(Look::Done)
     }
 
@@ -280,7 +280,7 @@ impl<P: Platform> Spaces<P> {
         if !wanted.contains(rights) {
             let mut gather = self.gather(space);
             gather.page(page);
-            gather.finish();
+            gather.flush();
         }
         Ok(Look::Done)
     }

@@ -3,9 +3,9 @@
 //! None of them touches a page that is not there: to map costs a region, and frames come with faults.
 
 use super::{Backing, Label, MAX_REGIONS, MmError, Region, RegionFlags, Regions, Space, Spaces, Stop};
-use crate::addr::{PageRange, USER_END, USER_START, VirtAddr, Vpn};
+use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
 use crate::lock::RwLockWriteGuard;
-use crate::paging::{Cursor, Entry, Gather, Slot};
+use crate::paging::{Cursor, Entry, Gather, Slot, Visitor};
 use crate::{Platform, Rights};
 use alloc::sync::Arc;
 
@@ -109,19 +109,17 @@ impl<P: Platform> Spaces<P> {
         regions: &mut RwLockWriteGuard<'_, Regions>,
         range: PageRange,
     ) -> Result<(), Stop> {
-        // A hole in the middle of a region makes one region more.
-        let splits =
-            regions.find(range.start).is_some_and(|r| r.range.start < range.start && r.range.end > range.end);
-        if splits {
-            self.room_for(regions, 1)?;
-        }
-        if regions.first_from(range.start).is_none_or(|region| region.range.start >= range.end) {
+        let Some(first) = regions.first_from(range.start).map(|region| region.range) else { return Ok(()) };
+        if first.start >= range.end {
             return Ok(());
         }
-        self.own_edges(space, range)?;
+        // A hole in the middle of a region makes one region more.
+        if first.start < range.start && range.end < first.end {
+            self.room_for(regions, 1)?;
+        }
         // First the entries, then what leads reclaim to them.
-        self.clear_range(space, range);
-        regions.remove(range, &mut |piece| self.forget_region(space, &piece));
+        self.clear_range(space, range)?;
+        regions.remove(range, |piece| self.forget_region(space, &piece));
         Ok(())
     }
 
@@ -134,119 +132,99 @@ impl<P: Platform> Spaces<P> {
         }
     }
 
-    /// Make every entry of the range absent, and free the nodes that this empties. Of shared leaves only whole ones may have
-    /// entries in it.
-    pub(super) fn clear_range(&self, space: &Space, range: PageRange) {
-        let mut gather = self.gather(space);
+    /// Make every entry of the range absent, and free the nodes that this empties.
+    pub(super) fn clear_range(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
         let mut cursor = self.cursor(space, range);
-        self.clear_part(&mut cursor, range, &mut gather);
+        let mut gather = self.gather(space);
+        self.own_edges(space, &mut cursor, range)?;
+        cursor.clear(range, &mut Clearing { spaces: self, gather: &mut gather });
         // Before the cursor goes: reclaim takes a page from all whose tables lead to it, and flushes those. Of a space that has
         // just left the leaf it would know nothing.
-        gather.finish();
-    }
-
-    fn clear_part(&self, cursor: &mut Cursor<'_>, range: PageRange, gather: &mut Gather<'_, Self>) {
-        let mut nodes = arrayvec::ArrayVec::<_, 64>::new();
-        let mut from = range.start;
-        // In steps of what the list of emptied nodes can hold: 32 leaves and the nodes above them.
-        while from < range.end {
-            let step = PageRange::new(from, Vpn(((from.0 >> 9) + 32) << 9).min(range.end));
-            cursor.clear(step, &mut |page, slot| self.clear_entry(slot, page, gather), &mut |node| {
-                nodes.push(node)
-            });
-            for node in nodes.drain(..) {
-                gather.drop_node(node);
-            }
-            if step.end == range.end {
-                break;
-            }
-            from = match cursor.next_to_clear(PageRange::new(step.end, range.end)) {
-                Some(page) => page,
-                None => break,
-            };
-        }
+        gather.flush();
+        Ok(())
     }
 
     pub(super) fn unmap_all(&self, space: &Space) {
         let mut regions = space.regions.write();
-        let mut gather = self.gather(space);
         let mut cursor = self.cursor(space, PageRange::new(Vpn(0), USER_END));
+        let mut gather = self.gather(space);
+        let mut clearing = Clearing { spaces: self, gather: &mut gather };
         let mut at = Vpn(0);
         for region in regions.from(Vpn(0)) {
             // By whole leaves: shared ones can just be left.
             let whole =
                 PageRange::new(Vpn(region.range.start.0 & !511), Vpn((region.range.end.0 + 511) & !511));
-            self.clear_part(&mut cursor, PageRange::new(whole.start.max(at), whole.end), &mut gather);
+            cursor.clear(PageRange::new(whole.start.max(at), whole.end), &mut clearing);
             at = whole.end;
         }
         // A shared leaf that was emptied from elsewhere may be left where there is no region any more.
         if !cursor.is_empty() {
-            self.clear_part(&mut cursor, PageRange::new(Vpn(0), USER_END), &mut gather);
+            cursor.clear(PageRange::new(Vpn(0), USER_END), &mut clearing);
         }
-        gather.finish();
+        // Before the cursor goes: see `clear_range`.
+        gather.flush();
         drop(cursor);
-        regions.remove(PageRange::new(Vpn(0), USER_END), &mut |piece| self.forget_region(space, &piece));
+        regions.remove(PageRange::new(Vpn(0), USER_END), |piece| self.forget_region(space, &piece));
     }
 
     /// mprotect. Up to a hole or a refusal the change is made, as on Linux.
     pub fn protect(&self, space: &Space, range: PageRange, rights: Rights) -> Result<(), Stop> {
         let mut regions = space.regions.write();
-        self.own_range(space, range)?;
+        let mut cursor = self.cursor(space, range);
+        let mut gather = self.gather(space);
+        self.own_range(space, &mut cursor, range)?;
         let mut at = range.start;
         while at < range.end {
             let Some(region) = regions.find(at) else { return Err(MmError::NotMapped.into()) };
             if !region.max_rights.contains(rights) {
                 return Err(MmError::Denied.into());
             }
-            let part = region.range.intersect(&PageRange::new(at, range.end));
+            let whole = region.range;
+            let part = whole.intersect(&PageRange::new(at, range.end));
             at = part.end;
             if region.rights == rights {
                 continue;
             }
-            self.alter(&mut regions, part, &mut |region| region.rights = rights)?;
-            self.protect_entries(space, part, rights);
+            self.alter(&mut regions, whole, part, |region| region.rights = rights)?;
+            self.protect_entries(&mut cursor, part, rights, &mut gather);
         }
+        gather.flush();
         Ok(())
     }
 
-    /// Change the part of one region that lies in `part`, splitting it and joining the pieces again.
+    /// Say something else of `part` of the region that is `whole`, splitting it and joining the pieces again.
+    #[inline]
     pub(super) fn alter(
         &self,
         regions: &mut Regions,
+        whole: PageRange,
         part: PageRange,
-        change: &mut dyn FnMut(&mut Region),
+        change: impl FnOnce(&mut Region),
     ) -> Result<(), Stop> {
-        let whole = regions.find(part.start).map(|r| r.range).unwrap_or(part);
         if whole == part {
-            regions.change(part.start, |region| change(region));
-            regions.join(part.start);
+            regions.modify(part.start, change);
             return Ok(());
         }
         let pieces = (whole.start < part.start) as usize + (part.end < whole.end) as usize;
         self.room_for(regions, pieces)?;
-        if pieces == 1
-            && let Some(mut piece) = regions.split_off(part)
-        {
+        if let Some(mut piece) = regions.split_off(part) {
             change(&mut piece);
             regions.insert(piece);
-            return Ok(());
-        }
-        let mut altered = None;
-        regions.remove(part, &mut |mut piece| {
-            change(&mut piece);
-            altered = Some(piece);
-        });
-        if let Some(region) = altered {
-            regions.insert(region);
         }
         Ok(())
     }
 
     /// Bring present entries in line with new rights. What may now be written, but was not, stays unwritable: the
     /// fault finds out whether it is shared.
-    fn protect_entries(&self, space: &Space, range: PageRange, rights: Rights) {
-        let mut gather = self.gather(space);
-        self.cursor(space, range).each(range, &mut |page, slot: &Slot<'_>| {
+    #[inline]
+    fn protect_entries(
+        &self,
+        cursor: &mut Cursor<'_>,
+        range: PageRange,
+        rights: Rights,
+        gather: &mut Gather<'_, Self>,
+    ) {
+        cursor.each(range, &mut |page, slot: &Slot<'_>| {
             let Entry::Present { frame, rights: old, .. } = slot.get() else { return };
             let keeps_write = old.contains(Rights::WRITE) && frame != self.frames.zero;
             let new = if keeps_write { readable(rights) } else { super::fault::without_write(rights) };
@@ -254,11 +232,27 @@ impl<P: Platform> Spaces<P> {
                 return;
             }
             slot.set_rights(new);
-            if !old.is_empty() {
+            // What is only allowed more needs no flush: who still holds the translation without the right faults once more.
+            if !new.contains(old) {
                 gather.page(page);
             }
         });
-        gather.finish();
+    }
+}
+
+/// Makes every entry absent, into the gather.
+struct Clearing<'a, 'g, P: Platform> {
+    spaces: &'a Spaces<P>,
+    gather: &'a mut Gather<'g, Spaces<P>>,
+}
+
+impl<P: Platform> Visitor for Clearing<'_, '_, P> {
+    #[inline]
+    fn entry(&mut self, page: Vpn, slot: &Slot<'_>) {
+        self.spaces.clear_entry(slot, page, self.gather);
+    }
+    fn unlinked(&mut self, node: Pfn) {
+        self.gather.drop_node(node);
     }
 }
 
@@ -267,6 +261,7 @@ fn readable(rights: Rights) -> Rights {
 }
 
 /// Where the mapping goes, and whether something there is replaced.
+#[inline]
 fn place(space: &Space, regions: &mut Regions, request: &MapRequest) -> Result<(Vpn, bool), Stop> {
     let fixed = |at: VirtAddr| match PageRange::sized(at.page(), request.pages) {
         Some(range) if at.is_aligned() && range.in_user_half() => Ok(range),

@@ -289,7 +289,7 @@ impl<P: Platform> Spaces<P> {
                 self.mark_dirty(frame);
             }
         });
-        gather.finish();
+        gather.flush();
     }
 
     /// The last inode that referred to the object has gone.

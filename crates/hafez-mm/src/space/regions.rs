@@ -141,7 +141,10 @@ pub struct Regions {
     hint: AtomicU32,
 }
 
-/// Bits for a region's place in its chunk, in a hint.
+/// Where a region stands: its chunk's number, and its number there. Good until regions come or go.
+type Place = (usize, usize);
+
+/// Bits for a region's number in its chunk, in a hint.
 const HINT_SHIFT: u32 = 8;
 
 impl Regions {
@@ -161,73 +164,120 @@ impl Regions {
     /// See to it that a few more chunks need no memory; false where there is none.
     #[inline]
     pub fn make_room(&mut self) -> bool {
-        self.chunks.try_reserve(4).is_ok()
+        self.chunks.capacity() - self.chunks.len() >= 4 || self.chunks.try_reserve(4).is_ok()
     }
 
-    /// Chunk and place of the last region that starts at or before `page`.
     #[inline]
-    fn locate(&self, page: Vpn) -> Option<(usize, usize)> {
-        let chunk = self.chunks.partition_point(|c| c.start <= page).checked_sub(1)?;
+    fn at(&self, (chunk, at): Place) -> &Region {
+        &self.chunks[chunk].regions[at]
+    }
+
+    /// The place of the last region that starts at or before `page`.
+    fn locate(&self, page: Vpn) -> Option<Place> {
+        let place @ (chunk, at) = self.hint();
+        if let Some([this, next]) = self.chunks.get(chunk).and_then(|chunk| chunk.regions.get(at..at + 2))
+            && this.range.start <= page
+            && page < next.range.start
+        {
+            return Some(place);
+        }
+        let chunk = match &self.chunks[..] {
+            [only] if only.start <= page => 0,
+            chunks => chunks.partition_point(|c| c.start <= page).checked_sub(1)?,
+        };
         let at = self.chunks[chunk].regions.partition_point(|r| r.range.start <= page) - 1;
         Some((chunk, at))
+    }
+
+    /// Where the next look-up is likely to find its region, if there is a region at all.
+    #[inline]
+    fn hint(&self) -> Place {
+        let hint = self.hint.load(Relaxed) as usize;
+        (hint >> HINT_SHIFT, hint & ((1 << HINT_SHIFT) - 1))
+    }
+
+    /// The place of the region that `page` is in, if it is the one of the last look-up.
+    #[inline]
+    fn hinted(&self, page: Vpn) -> Option<Place> {
+        let (chunk, at) = self.hint();
+        let region = self.chunks.get(chunk)?.regions.get(at)?;
+        region.range.contains(page).then_some((chunk, at))
+    }
+
+    /// The place of the region that `page` is in.
+    #[inline]
+    fn place(&self, page: Vpn) -> Option<Place> {
+        self.hinted(page).or_else(|| self.search(page))
+    }
+
+    fn search(&self, page: Vpn) -> Option<Place> {
+        let place = self.locate(page).filter(|&place| page < self.at(place).range.end)?;
+        self.note(place);
+        Some(place)
+    }
+
+    /// The next look-up is likely to be for the region there.
+    #[inline]
+    fn note(&self, (chunk, at): Place) {
+        self.hint.store((chunk << HINT_SHIFT | at) as u32, Relaxed);
     }
 
     /// The region that `page` is in.
     #[inline]
     pub fn find(&self, page: Vpn) -> Option<&Region> {
-        let hint = self.hint.load(Relaxed) as usize;
-        if let Some(chunk) = self.chunks.get(hint >> HINT_SHIFT)
-            && let Some(region) = chunk.regions.get(hint & ((1 << HINT_SHIFT) - 1))
-            && region.range.contains(page)
-        {
-            return Some(region);
-        }
-        self.search(page)
+        self.place(page).map(|place| self.at(place))
     }
 
-    fn search(&self, page: Vpn) -> Option<&Region> {
-        let (chunk, at) = self.locate(page)?;
-        let region = &self.chunks[chunk].regions[at];
-        if page >= region.range.end {
-            return None;
-        }
-        self.hint.store((chunk << HINT_SHIFT | at) as u32, Relaxed);
-        Some(region)
-    }
-
-    /// The region after the place.
     #[inline]
-    fn after(&self, (chunk, at): (usize, usize)) -> Option<&Region> {
-        let next = || self.chunks.get(chunk + 1)?.regions.first();
-        self.chunks[chunk].regions.get(at + 1).or_else(next)
+    fn place_before(&self, (chunk, at): Place) -> Option<Place> {
+        match (chunk, at) {
+            (0, 0) => None,
+            (chunk, 0) => Some((chunk - 1, self.chunks[chunk - 1].regions.len() - 1)),
+            (chunk, at) => Some((chunk, at - 1)),
+        }
+    }
+
+    #[inline]
+    fn place_after(&self, (chunk, at): Place) -> Option<Place> {
+        if at + 1 < self.chunks[chunk].regions.len() {
+            return Some((chunk, at + 1));
+        }
+        (chunk + 1 < self.chunks.len()).then_some((chunk + 1, 0))
+    }
+
+    /// The place after this one; of the first region, if there is none before.
+    #[inline]
+    fn place_above(&self, place: Option<Place>) -> Option<Place> {
+        match place {
+            Some(place) => self.place_after(place),
+            None => (!self.chunks.is_empty()).then_some((0, 0)),
+        }
+    }
+
+    /// The place of the first region that ends after `page`: the one it is in, or the next above.
+    #[inline]
+    fn place_from(&self, page: Vpn) -> Option<Place> {
+        self.hinted(page).or_else(|| match self.locate(page) {
+            Some(place) if page < self.at(place).range.end => Some(place),
+            place => self.place_above(place),
+        })
     }
 
     /// The first region that ends after `page`: the one it is in, or the next above.
     pub fn first_from(&self, page: Vpn) -> Option<&Region> {
-        match self.locate(page) {
-            None => self.chunks.first()?.regions.first(),
-            Some(place @ (chunk, at)) => {
-                let here = &self.chunks[chunk].regions[at];
-                if page < here.range.end { Some(here) } else { self.after(place) }
-            }
-        }
+        self.place_from(page).map(|place| self.at(place))
     }
 
     /// Regions in order, from the first that ends after `page`.
     pub fn from(&self, page: Vpn) -> impl Iterator<Item = &Region> {
-        let (chunk, at) = match self.locate(page) {
-            Some((c, a)) if page < self.chunks[c].regions[a].range.end => (c, a),
-            Some((c, a)) => (c, a + 1),
-            None => (0, 0),
-        };
+        let (chunk, at) = self.place_from(page).unwrap_or((self.chunks.len(), 0));
         let head = self.chunks.get(chunk).map_or(&[][..], |c| &c.regions[at..]);
         head.iter().chain(self.chunks.iter().skip(chunk + 1).flat_map(|c| &c.regions))
     }
 
     /// The last region that starts before `page`.
     pub fn last_before(&self, page: Vpn) -> Option<&Region> {
-        let (chunk, at) = self.locate(Vpn(page.0.checked_sub(1)?))?;
-        Some(&self.chunks[chunk].regions[at])
+        self.locate(Vpn(page.0.checked_sub(1)?)).map(|place| self.at(place))
     }
 
     /// Those that overlap `range`.
@@ -250,88 +300,91 @@ impl Regions {
         at >= range.end
     }
 
-    /// Change one region in place, within the holes around it.
+    /// Change the range of the region that `page` is in, within the holes around it.
     pub fn change(&mut self, page: Vpn, f: impl FnOnce(&mut Region)) {
-        if let Some((chunk, at)) = self.locate(page) {
-            let region = &mut self.chunks[chunk].regions[at];
-            let before = region.range.len();
-            f(region);
-            let PageRange { start, end } = region.range;
-            self.pages = self.pages - before + region.range.len();
-            if at == 0 {
-                self.chunks[chunk].start = start;
-            }
-            // Only a stack grows downwards: the hole below is smaller then.
-            self.note_gap_above(chunk, at, end);
+        if let Some(place) = self.place(page) {
+            self.change_at(place, f);
         }
     }
 
-    /// Add a region where there is none, as part of a neighbour that it continues if it can be. Whether it stands alone.
-    pub fn insert(&mut self, region: Region) -> bool {
+    fn change_at(&mut self, (chunk, at): Place, f: impl FnOnce(&mut Region)) {
+        let region = &mut self.chunks[chunk].regions[at];
+        let before = region.range.len();
+        f(region);
         let PageRange { start, end } = region.range;
-        let place = self.locate(start);
-        let next = match place {
-            Some(place) => self.after(place),
-            None => self.chunks.first().and_then(|c| c.regions.first()),
-        };
-        let next = next.filter(|next| region.continues(next)).map(|next| next.range);
-        let before = place.map(|(chunk, at)| &self.chunks[chunk].regions[at]);
-        match (before.filter(|before| before.continues(&region)).map(|before| before.range.start), next) {
-            (None, None) => {
-                self.put(region);
-                return true;
-            }
-            (Some(before), next) => {
-                if let Some(next) = next {
-                    self.remove_at(next.start);
-                }
-                self.change(before, |before| before.range.end = next.map_or(end, |next| next.end));
-            }
-            (None, Some(next)) => self.change(next.start, |next| {
-                (next.range.start, next.backing) = (start, region.backing);
-            }),
+        self.pages = self.pages - before + region.range.len();
+        if at == 0 {
+            self.chunks[chunk].start = start;
         }
-        false
+        let below = hole(self.end_below((chunk, at)), start);
+        self.chunks[chunk].gap = self.chunks[chunk].gap.max(below);
+        self.note_gap_above((chunk, at), end);
     }
 
-    /// Take `part`, at one end of the region that it is in, from it. The caller puts something there.
-    pub fn split_off(&mut self, part: PageRange) -> Option<Region> {
-        let piece = self.find(part.start)?.part(part);
-        self.change(part.start, |region| {
-            if part.start > region.range.start {
-                region.range.end = part.start;
-                return;
-            }
-            region.range.start = part.end;
-            if let Backing::Object { first, .. } = &mut region.backing {
-                *first += part.len();
-            }
-        });
-        Some(piece)
-    }
-
-    /// The region at `start` was changed: make it one with its neighbours where they continue each other.
-    pub fn join(&mut self, start: Vpn) {
-        let Some(place @ (chunk, at)) = self.locate(start) else { return };
-        let this = &self.chunks[chunk].regions[at];
-        let next = self.after(place).is_some_and(|next| this.continues(next));
-        let before = self.last_before(this.range.start).is_some_and(|before| before.continues(this));
-        if (next || before)
-            && let Some(region) = self.remove_at(start)
-        {
+    /// Say something else of the region that `page` is in than where it is. It becomes one with a neighbour that it then
+    /// continues.
+    pub fn modify(&mut self, page: Vpn, f: impl FnOnce(&mut Region)) {
+        let Some(place @ (chunk, at)) = self.place(page) else { return };
+        f(&mut self.chunks[chunk].regions[at]);
+        let this = self.at(place);
+        let joins = self.place_after(place).is_some_and(|next| this.continues(self.at(next)))
+            || self.place_before(place).is_some_and(|before| self.at(before).continues(this));
+        if joins {
+            let region = self.take(place);
             self.insert(region);
         }
     }
 
-    fn put(&mut self, region: Region) {
+    /// Add a region where there is none, as part of a neighbour that it continues if it can be.
+    pub fn insert(&mut self, region: Region) {
+        let place = self.locate(region.range.start);
+        let next = self.place_above(place);
+        let before = place.filter(|&before| self.at(before).continues(&region));
+        let next = next.filter(|&next| region.continues(self.at(next)));
+        let PageRange { start, end } = region.range;
+        match (before, next) {
+            (None, None) => self.put(place, region),
+            (Some(before), None) => self.change_at(before, |before| before.range.end = end),
+            (Some(before), Some(next)) => {
+                let end = self.take(next).range.end;
+                self.change_at(before, |before| before.range.end = end);
+            }
+            (None, Some(next)) => self.change_at(next, |next| {
+                (next.range.start, next.backing) = (start, region.backing);
+            }),
+        }
+    }
+
+    /// Take `part` from the region that it is a part of, but not all of.
+    pub fn split_off(&mut self, part: PageRange) -> Option<Region> {
+        let place = self.place(part.start)?;
+        let piece = self.at(place).part(part);
+        let whole = self.at(place).range;
+        if whole.start < part.start {
+            let above =
+                (part.end < whole.end).then(|| self.at(place).part(PageRange::new(part.end, whole.end)));
+            self.change_at(place, |region| region.range.end = part.start);
+            if let Some(above) = above {
+                self.put(Some(place), above);
+            }
+        } else {
+            let above = self.at(place).part(PageRange::new(part.end, whole.end));
+            self.change_at(place, |region| *region = above);
+        }
+        Some(piece)
+    }
+
+    /// Add a region as it is, behind the one at `before`.
+    #[inline]
+    fn put(&mut self, before: Option<Place>, region: Region) {
         self.count += 1;
         self.pages += region.range.len();
         let start = region.range.start;
         if self.chunks.is_empty() {
             self.chunks.push(Chunk { start, gap: 0, regions: Vec::with_capacity(8) });
         }
-        let (index, at) = self.locate(start).map_or((0, 0), |(index, at)| (index, at + 1));
-        let gap = hole(self.end_below(index, at), start);
+        let (index, at) = before.map_or((0, 0), |(index, at)| (index, at + 1));
+        let gap = hole(self.end_below((index, at)), start);
         let chunk = &mut self.chunks[index];
         chunk.gap = chunk.gap.max(gap);
         chunk.start = chunk.start.min(start);
@@ -340,31 +393,31 @@ impl Regions {
             let regions = chunk.regions.split_off(CHUNK / 2);
             let upper = Chunk { start: regions[0].range.start, gap: chunk.gap, regions };
             self.chunks.insert(index + 1, upper);
+        } else {
+            self.note((index, at));
         }
     }
 
-    /// Where the region before place `at` of a chunk ends; without one, where programs' memory begins.
-    fn end_below(&self, chunk: usize, at: usize) -> Vpn {
-        let before = match at {
-            0 => chunk.checked_sub(1).and_then(|c| self.chunks[c].regions.last()),
-            _ => self.chunks[chunk].regions.get(at - 1),
-        };
-        before.map_or(USER_START, |r| r.range.end)
+    /// Where the region before this place ends; without one, where programs' memory begins.
+    #[inline]
+    fn end_below(&self, place: Place) -> Vpn {
+        self.place_before(place).map_or(USER_START, |before| self.at(before).range.end)
     }
 
-    /// What lay before the region after place `at` of a chunk now ends at `end`: the hole between may have grown.
-    fn note_gap_above(&mut self, chunk: usize, at: usize, end: Vpn) {
-        let (chunk, at) =
-            if at + 1 < self.chunks[chunk].regions.len() { (chunk, at + 1) } else { (chunk + 1, 0) };
-        if let Some(above) = self.chunks.get_mut(chunk) {
+    /// What lay before the region after this place now ends at `end`: the hole between may have grown.
+    #[inline]
+    fn note_gap_above(&mut self, place: Place, end: Vpn) {
+        if let Some((chunk, at)) = self.place_after(place) {
+            let above = &mut self.chunks[chunk];
             above.gap = above.gap.max(hole(end, above.regions[at].range.start));
         }
     }
 
-    fn remove_at(&mut self, page: Vpn) -> Option<Region> {
-        let (chunk, at) = self.locate(page)?;
-        let below = self.end_below(chunk, at);
-        self.note_gap_above(chunk, at, below);
+    /// Take out the region at this place.
+    #[inline]
+    fn take(&mut self, place @ (chunk, at): Place) -> Region {
+        let below = self.end_below(place);
+        self.note_gap_above(place, below);
         let region = self.chunks[chunk].regions.remove(at);
         match self.chunks[chunk].regions.first() {
             Some(first) => self.chunks[chunk].start = first.range.start,
@@ -372,27 +425,22 @@ impl Regions {
         }
         self.count -= 1;
         self.pages -= region.range.len();
-        Some(region)
+        region
     }
 
     /// Take out what lies in `range`, splitting regions at its ends. `taken` gets each piece.
-    pub fn remove(&mut self, range: PageRange, taken: &mut dyn FnMut(Region)) {
-        while let Some(region) = self.first_from(range.start).filter(|r| r.range.start < range.end) {
-            let start = region.range.start;
-            let Some(whole) = self.remove_at(start) else { return };
-            if range.covers(&whole.range) {
-                taken(whole);
-                continue;
+    pub fn remove(&mut self, range: PageRange, mut taken: impl FnMut(Region)) {
+        while let Some(place) = self.place_from(range.start) {
+            let whole = self.at(place).range;
+            if whole.start >= range.end {
+                return;
             }
-            let below = PageRange::new(whole.range.start, range.start);
-            let above = PageRange::new(range.end, whole.range.end);
-            for rest in [below, above] {
-                if !rest.is_empty() {
-                    self.put(whole.part(rest));
-                }
+            if range.covers(&whole) {
+                taken(self.take(place));
+            } else if let Some(piece) = self.split_off(whole.intersect(&range)) {
+                taken(piece);
             }
-            taken(whole.part(range));
-            if whole.range.end >= range.end {
+            if range.end <= whole.end {
                 return;
             }
         }
@@ -418,8 +466,10 @@ impl Regions {
                 let mut largest = 0;
                 for at in (0..below.min(self.chunks[index].regions.len())).rev() {
                     let start = self.chunks[index].regions[at].range.start;
-                    let hole = hole(self.end_below(index, at), start);
+                    let hole = hole(self.end_below((index, at)), start);
                     if hole >= pages {
+                        // A region is going to be put there.
+                        self.place_before((index, at)).inspect(|&before| self.note(before));
                         return Some(Vpn(start.0 - pages));
                     }
                     largest = hole.max(largest);
@@ -438,7 +488,7 @@ impl Regions {
         let (first, _) = self.locate(bottom).unwrap_or((0, 0));
         for (index, chunk) in self.chunks.iter().enumerate().skip(first).filter(|(_, c)| c.gap >= pages) {
             for (at, region) in chunk.regions.iter().enumerate() {
-                let hole = self.end_below(index, at).max(bottom);
+                let hole = self.end_below((index, at)).max(bottom);
                 if region.range.start.0.saturating_sub(hole.0) >= pages {
                     return Some(hole);
                 }
@@ -479,7 +529,7 @@ mod tests {
             let (start, pages) = (random.next() % SPAN, 1 + random.next() % 6);
             let end = (start + pages).min(SPAN);
             let range = PageRange::new(Vpn(base + start), Vpn(base + end));
-            regions.remove(range, &mut |_| {});
+            regions.remove(range, |_| {});
             // First it fills, then it empties.
             let add = random.next() % 10 < if round < 10_000 { 8 } else { 3 };
             if add {

@@ -198,7 +198,7 @@ impl<P: Platform> Spaces<P> {
                 gather.page(page);
             }
         }
-        gather.finish();
+        gather.flush();
     }
 
     /// Free all pages of an object that no inode and no mapping refers to any more.

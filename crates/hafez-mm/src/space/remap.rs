@@ -170,7 +170,7 @@ impl<P: Platform> Spaces<P> {
             }
         }
         // Before the cursor goes: who finds a page at its new place flushes that alone.
-        gather.finish();
+        gather.flush();
         drop(cursor);
         if shared {
             space.family.add_alias(from, to);

@@ -20,7 +20,7 @@ impl<P: Platform> Spaces<P> {
             let mut gather = self.gather(space);
             mutant!(OwnWithoutFlush, (), gather.all_pages());
             gather.leave_leaf(old);
-            gather.finish();
+            gather.flush();
         }
         Ok(())
     }
@@ -56,27 +56,31 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// See that no entry of the range is in a shared leaf. The caller keeps the space from being forked.
-    pub(super) fn own_range(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
-        if !space.tables.may_share() || range.is_empty() {
-            return Ok(());
-        }
-        let mut cursor = self.cursor(space, range);
-        while cursor.next_shared(range).is_some() {
-            self.own(space, &mut cursor)?;
+    #[inline]
+    pub(super) fn own_range(
+        &self,
+        space: &Space,
+        cursor: &mut Cursor<'_>,
+        range: PageRange,
+    ) -> Result<(), Stop> {
+        while space.tables.may_share() && cursor.next_shared(range).is_some() {
+            self.own(space, cursor)?;
         }
         Ok(())
     }
 
     /// See that what is cleared of the range is not in a part of a shared leaf. Whole ones may be left to the others.
-    pub(super) fn own_edges(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
-        if !space.tables.may_share() {
-            return Ok(());
-        }
+    pub(super) fn own_edges(
+        &self,
+        space: &Space,
+        cursor: &mut Cursor<'_>,
+        range: PageRange,
+    ) -> Result<(), Stop> {
         let (first, last) = (Vpn((range.start.0 + 511) & !511), Vpn(range.end.0 & !511));
         if first > last {
-            return self.own_range(space, range);
+            return self.own_range(space, cursor, range);
         }
-        self.own_range(space, PageRange::new(range.start, first))?;
-        self.own_range(space, PageRange::new(last, range.end))
+        self.own_range(space, cursor, PageRange::new(range.start, first))?;
+        self.own_range(space, cursor, PageRange::new(last, range.end))
     }
 }
