@@ -139,6 +139,11 @@ impl Accounts {
         debug_assert!(before >= pages, "uncharged {what:?} more than was charged");
     }
 
+    /// All accounts' numbers are below this.
+    pub fn end(&self) -> usize {
+        self.unused.load(Acquire) as usize
+    }
+
     /// The sums of one account.
     pub fn stat(&self, id: AccountId) -> AccountStat {
         let account = self.get(id);

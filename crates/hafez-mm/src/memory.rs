@@ -150,7 +150,7 @@ impl<P: Platform> Memory<P> {
     /// Wait until the kernel can have `frames` frames; whoever holds most may have to go for them. Fails if that is `who`.
     pub fn await_kernel_frames(&self, who: AccountId, frames: u32) -> Result<(), MmError> {
         let had = || if self.kernel_headroom() >= frames { Ok(()) } else { Err(Stop::NoFrames) };
-        self.retry(who, had).map_err(refused)
+        self.retry_for(who, frames, had).map_err(refused)
     }
     pub fn free_wired(&self, frame: Pfn, order: u8) {
         self.spaces.frames.free_wired(frame, order);

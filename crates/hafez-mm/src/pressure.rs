@@ -27,7 +27,17 @@ const FAULT_FRAMES: u32 = 4;
 impl<P: Platform> Memory<P> {
     /// Do it, making room as often as needed. What a fault needs is a few frames: where they cannot be had, somebody goes.
     pub(crate) fn retry<T>(&self, who: AccountId, f: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop> {
-        self.retry_up_to(who, FAULT_FRAMES, f)
+        self.retry_up_to(who, 1, FAULT_FRAMES, f)
+    }
+
+    /// As `Memory::retry`, for what needs so many frames.
+    pub(crate) fn retry_for<T>(
+        &self,
+        who: AccountId,
+        frames: u32,
+        f: impl FnMut() -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        self.retry_up_to(who, frames, frames, f)
     }
 
     /// As `Memory::retry`, for a call that may need many frames at once, and that can be refused where they cannot be had.
@@ -36,16 +46,17 @@ impl<P: Platform> Memory<P> {
         who: AccountId,
         f: impl FnMut() -> Result<T, Stop>,
     ) -> Result<T, Stop> {
-        self.retry_up_to(who, u32::MAX, f)
+        self.retry_up_to(who, 1, u32::MAX, f)
     }
 
     fn retry_up_to<T>(
         &self,
         who: AccountId,
+        least: u32,
         most: u32,
         mut f: impl FnMut() -> Result<T, Stop>,
     ) -> Result<T, Stop> {
-        let mut want = 1;
+        let mut want = least;
         loop {
             match f() {
                 Err(Stop::NoFrames) => {
@@ -81,8 +92,16 @@ impl<P: Platform> Memory<P> {
     fn make_room(&self, who: AccountId, want: u32) -> Result<bool, Stop> {
         let frames = &self.spaces.frames;
         let goal = frames.marks.reserve.saturating_add(want);
-        let mut fruitless = 0;
-        while fruitless < self.patience() {
+        let gained = || self.spaces.counters.reclaimed.load(Relaxed);
+        let (mut fruitless, mut before) = (0, gained());
+        loop {
+            if fruitless >= self.patience() {
+                // Others on other CPUs gained something meanwhile, and used it up: there is something to be had.
+                if gained() == before {
+                    break;
+                }
+                (fruitless, before) = (0, gained());
+            }
             if self.dying.lock().contains(&who) {
                 return Err(FaultError::OutOfMemory.into());
             }
@@ -96,6 +115,7 @@ impl<P: Platform> Memory<P> {
             self.spaces.note_peak();
             let answers = self.spaces.swap.answers();
             let in_flight = self.spaces.swap.in_flight();
+            let (ended, _) = self.reclaim.progress();
             match self.reclaim.batch(&self.spaces) {
                 Some(progress) if progress.freed > 0 => fruitless = 0,
                 progress => {
@@ -105,7 +125,7 @@ impl<P: Platform> Memory<P> {
                     }
                     if in_flight > 0 {
                         self.spaces.wait_answer(answers);
-                    } else if progress.is_none() {
+                    } else if progress.is_none() && !self.await_batch(ended) {
                         break;
                     }
                 }
@@ -115,12 +135,26 @@ impl<P: Platform> Memory<P> {
         Ok(frames.free() >= goal)
     }
 
+    /// There is nothing on the lists, perhaps because others have it in hand: wait for one of them, of those that have not ended
+    /// since `ended` and our own. False where there was none.
+    fn await_batch(&self, ended: u32) -> bool {
+        let own = ended.wrapping_add(1);
+        let news = || {
+            let (now, under_way) = self.reclaim.progress();
+            (now != own, under_way == 0)
+        };
+        self.spaces.platform.wait(FREED_KEY, &|| news().0 || news().1);
+        news().0
+    }
+
     /// Whether all that could still be evicted is the last of the files: a 32nd of RAM, mostly the programs' own text. It
     /// would be back at once, again and again, and the machine would seem to hang; so this counts as out of memory.
     fn is_starved(&self) -> bool {
         let frames = &self.spaces.frames;
         let [_, files] = frames.lists.lengths().map(|kind| kind.iter().sum::<u32>());
-        files < frames.usable / 32 && !self.spaces.swap.has_room() && self.spaces.swap.in_flight() == 0
+        // What is in hand is on no list, and may all be files'.
+        let (_, batches) = self.reclaim.progress();
+        files + batches * (BATCH as u32) < frames.usable / 32 && !self.spaces.swap.has_room() && self.spaces.swap.in_flight() == 0
     }
 
     /// Nothing more can be evicted: the process that holds most goes, and says why.

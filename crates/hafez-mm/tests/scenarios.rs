@@ -231,3 +231,26 @@ fn fork_move_swap_write() {
     leave(&bench.machine, &child);
     (0..64).for_each(|n| assert_eq!(bench.touch(&parent, page(n), None), Ok(n)));
 }
+
+/// A child that goes leaves every leaf that it shared, however many there are and wherever in them the pages lie: the parent has
+/// its pages alone again, and they go with it.
+#[test]
+fn a_child_leaves_all_that_it_shared() {
+    const LEAVES: u64 = 80;
+    let bench = Bench::new(1000, 0);
+    let parent = bench.space();
+    bench.map(&parent, BASE, LEAVES * 512, Backing::Anonymous, false);
+    for leaf in 0..LEAVES {
+        for n in [37, 300] {
+            bench.touch(&parent, page(leaf * 512 + n), Some(word(&parent, n))).unwrap();
+        }
+    }
+    let child = bench.memory().fork_space(&parent, bench.memory().open_account().unwrap()).unwrap();
+    bench.touch(&child, page(37), Some(1)).unwrap();
+    bench.memory().audit().unwrap();
+    leave(&bench.machine, &child);
+    bench.memory().audit().unwrap();
+    assert_eq!(bench.touch(&parent, page(37), None), Ok(word(&parent, 37)));
+    leave(&bench.machine, &parent);
+    bench.memory().audit().unwrap();
+}

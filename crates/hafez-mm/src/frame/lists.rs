@@ -10,7 +10,7 @@
 //! only a read. A list runs through the frames' records, newest at the head, victims from the tail. This module only
 //! keeps the lists; what joins where, and when the oldest is taken, is the policy's (`reclaim::policy`).
 
-use super::meta::{Flags, FrameMeta, NONE, State};
+use super::meta::{Flags, FrameMeta, NONE, State, Word};
 use crate::addr::Pfn;
 use crate::lock::Mutex;
 use core::sync::atomic::{AtomicU8, Ordering::*};
@@ -92,12 +92,34 @@ impl Lists {
         self.insert(table, frame, self.place(arrival));
     }
 
-    /// Take a frame off whichever list it is on; false if it was on none.
-    pub fn remove(&self, table: &[FrameMeta], frame: Pfn) -> bool {
+    /// End an isolation: the frame goes back on a list, unless it is locked in memory, and `mine` is taken from its word. All
+    /// in one step: from the moment that the word lets go of it, others may free the frame. The word after.
+    pub fn put_back(&self, table: &[FrameMeta], frame: Pfn, generation: u8, mine: Flags) -> Word {
+        let meta = &table[frame.0 as usize];
         let mut lists = self.lists.lock();
-        let Some(list) = table[frame.0 as usize].word().list() else { return false };
+        if !meta.word().has(Flags::WIRED) {
+            let kind = kind_of(meta);
+            push(table, &mut lists[kind as usize][generation as usize], frame.0, kind, generation);
+        }
+        meta.release(mine)
+    }
+
+    /// Lock a frame in memory: it leaves its list.
+    pub fn wire(&self, table: &[FrameMeta], frame: Pfn) {
+        let mut lists = self.lists.lock();
+        let Some(list) = table[frame.0 as usize].set(Flags::WIRED).list() else { return };
         unlink(table, &mut lists[(list / GENERATIONS) as usize][(list % GENERATIONS) as usize], frame.0);
-        true
+    }
+
+    /// The frame is locked no longer, if it was: back on a list. One that somebody has in hand is put there by him.
+    pub fn unwire(&self, table: &[FrameMeta], frame: Pfn, generation: u8) {
+        let meta = &table[frame.0 as usize];
+        let mut lists = self.lists.lock();
+        let before = meta.clear(Flags::WIRED);
+        if before.has(Flags::WIRED) && !before.any(Flags::IN_HAND) {
+            let kind = kind_of(meta);
+            push(table, &mut lists[kind as usize][generation as usize], frame.0, kind, generation);
+        }
     }
 
     /// Take frames off whichever lists they are on.
@@ -132,7 +154,7 @@ impl Lists {
             let frame = list.tail;
             let meta = &table[frame as usize];
             unlink(table, list, frame);
-            if !meta.claim(Flags::ISOLATED, Flags::READING | Flags::WRITING | Flags::WIRED) {
+            if !meta.claim(Flags::ISOLATED, Flags::IN_HAND | Flags::WIRED) {
                 push(table, list, frame, kind, generation);
             } else if !out(Pfn(frame)) {
                 break;

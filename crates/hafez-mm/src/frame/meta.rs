@@ -208,12 +208,18 @@ impl FrameMeta {
     pub fn release(&self, flags: Flags) -> Word {
         Word(self.clear(flags).0 & !flags.bits())
     }
-    /// Set `flags` if none of `unless` is set and the frame has no pin: how reclaim takes a frame for itself.
+    /// Set `flags` if none of `unless` is set and the frame has no pin: how reclaim takes a frame for itself. Not one that
+    /// nothing holds any more: who saw that is about to free it.
     #[inline]
     pub fn claim(&self, flags: Flags, unless: Flags) -> bool {
-        self.word
-            .fetch_update(AcqRel, Acquire, |w| (w & (unless.bits() | PINS) == 0).then_some(w | flags.bits()))
-            .is_ok()
+        let free = |w| w & (unless.bits() | PINS) == 0 && !Word(w).is_unheld();
+        self.word.fetch_update(AcqRel, Acquire, |w| free(w).then_some(w | flags.bits())).is_ok()
+    }
+    /// Clear flags if nothing else holds the frame; whether it is so: then the caller frees it.
+    #[inline]
+    pub fn release_last(&self, flags: Flags) -> bool {
+        let rest = |w| Word(w & !flags.bits()).is_unheld().then_some(w & !flags.bits());
+        self.word.fetch_update(AcqRel, Acquire, rest).is_ok()
     }
     /// One entry more names the frame.
     #[inline]

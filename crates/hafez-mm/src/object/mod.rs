@@ -70,6 +70,8 @@ pub struct Object {
     pub(crate) mappings: Mutex<BTreeMap<Mapping, u64>>,
     /// No inode refers to it any more: it goes with its last mapping.
     pub(crate) retired: AtomicBool,
+    /// Its pages are being let go of: by one only, of the two who may see that nothing refers to it any more.
+    pub(crate) ending: AtomicBool,
     /// Where a sequential reader would go on, and how much it would get.
     pub(crate) ahead: Mutex<Ahead>,
     /// Pages marked dirty since the last write-back began, or more: zero means there is nothing to write.
@@ -95,6 +97,7 @@ impl Object {
             pages: Mutex::new(Pages::new()),
             mappings: Mutex::new(BTreeMap::new()),
             retired: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             ahead: Mutex::new(Ahead { next: 0, window: 0 }),
             dirtied: AtomicU64::new(0),
             writing: AtomicBool::new(false),

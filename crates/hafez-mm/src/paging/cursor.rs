@@ -224,6 +224,17 @@ impl Slot<'_> {
         debug_assert!(!self.shared, "an entry of others is changed");
         let _ = self.word.fetch_update(AcqRel, Acquire, |bits| entry::with_rights(bits, rights));
     }
+    /// As [`Slot::replace`], with nothing here while `flush` has all processors forget what was here. If they found the new
+    /// entry before, one of them could write through it while another still reads the old page.
+    #[inline]
+    pub fn replace_after(&self, entry: Entry, flush: impl FnOnce(Entry)) {
+        debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is replaced");
+        let old = self.word.swap(0, AcqRel);
+        flush(Entry::decode(old));
+        let new = entry.encode();
+        self.word.store(new, Release);
+        self.count(old, new);
+    }
     /// Fill an entry that is absent or in swap, which the processor does not write to.
     #[inline]
     pub fn fill(&self, entry: Entry) {

@@ -265,17 +265,10 @@ impl Reclaim {
             spaces.swap.uncache(&spaces.frames, page.slot);
             meta.set_slot(0);
         }
-        if meta.word().has(Flags::CACHED) {
-            let word = meta.release(mine);
-            self.relist(spaces, page.frame);
-            if word.maps() == 0 {
-                // Its last user may have gone while it was in our hands.
-                spaces.let_go(page.frame, word);
-            }
-            return false;
+        if !meta.word().has(Flags::CACHED) {
+            spaces.swap.evictions.fetch_add(1, Relaxed);
+            spaces.balance.evicted(Kind::Swapped);
         }
-        spaces.swap.evictions.fetch_add(1, Relaxed);
-        spaces.balance.evicted(Kind::Swapped);
         self.release(spaces, page.frame, mine)
     }
 
@@ -352,33 +345,24 @@ impl Reclaim {
         self.finish(spaces, page, result.is_ok());
     }
 
-    /// Drop our hold; whether the frame is free now. If someone else holds it, it goes back on its list.
+    /// Drop our hold; whether the frame is free now. If someone else holds it, it goes back on its list, among the young.
     fn release<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn, mine: Flags) -> bool {
-        let word = spaces.frames.meta(frame).release(mine);
-        if word.is_unheld() {
+        let frames = &spaces.frames;
+        if frames.meta(frame).release_last(mine) {
             spaces.free_page(frame);
             return true;
         }
-        self.relist(spaces, frame);
-        false
-    }
-
-    /// Not this time: back among the young. It may have lost its last user meanwhile.
-    fn put_back<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn) {
-        let word = spaces.frames.meta(frame).release(Flags::ISOLATED);
-        if word.is_unheld() {
-            return spaces.free_page(frame);
-        }
-        self.relist(spaces, frame);
+        let word = frames.lists.put_back(frames.table(), frame, self.young.load(Relaxed), mine);
         if word.maps() == 0 {
+            // Its last user may have gone while it was in our hands.
             spaces.let_go(frame, word);
         }
+        word.is_unheld()
     }
 
-    fn relist<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn) {
-        if !spaces.frames.meta(frame).word().has(Flags::WIRED) {
-            spaces.frames.lists.insert(spaces.frames.table(), frame, self.young.load(Relaxed));
-        }
+    /// Not this time.
+    fn put_back<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn) {
+        self.release(spaces, frame, Flags::ISOLATED);
     }
 
     /// Read-ahead's score: used after all, or evicted unused.

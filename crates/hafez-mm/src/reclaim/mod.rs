@@ -15,6 +15,7 @@ pub mod policy;
 use crate::Platform;
 use crate::frame::lists::{Arrival, Kind};
 use crate::lock::Mutex;
+use crate::pressure::FREED_KEY;
 use crate::space::Spaces;
 use crate::swap::IoError;
 use alloc::boxed::Box;
@@ -28,11 +29,20 @@ pub struct Reclaim {
     young: AtomicU8,
     /// Batches in a row that gained nothing.
     fruitless: AtomicU32,
+    /// Batches begun, and ended, on all CPUs.
+    begun: AtomicU32,
+    ended: AtomicU32,
 }
 
 impl Reclaim {
     pub fn new(kind: PolicyKind) -> Self {
-        Reclaim { policy: Mutex::new(kind.make()), young: AtomicU8::new(0), fruitless: AtomicU32::new(0) }
+        Reclaim { policy: Mutex::new(kind.make()), young: AtomicU8::new(0), fruitless: AtomicU32::new(0), begun: AtomicU32::new(0), ended: AtomicU32::new(0) }
+    }
+
+    /// Batches ended since boot, and those under way: they have frames in hand that may be free soon, or are back on their lists.
+    pub fn progress(&self) -> (u32, u32) {
+        let ended = self.ended.load(SeqCst);
+        (ended, self.begun.load(SeqCst).wrapping_sub(ended))
     }
 
     pub fn policy_name(&self) -> &'static str {
@@ -50,6 +60,14 @@ impl Reclaim {
 
     /// One batch. `None`: the policy has nothing that could be evicted.
     pub fn batch<P: Platform>(&self, spaces: &Spaces<P>) -> Option<Progress> {
+        self.begun.fetch_add(1, SeqCst);
+        let progress = self.one_batch(spaces);
+        self.ended.fetch_add(1, SeqCst);
+        spaces.platform.wake(FREED_KEY);
+        progress
+    }
+
+    fn one_batch<P: Platform>(&self, spaces: &Spaces<P>) -> Option<Progress> {
         let step = {
             let mut policy = self.policy.lock();
             let view = View {

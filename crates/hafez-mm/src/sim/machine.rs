@@ -19,6 +19,7 @@ use crate::space::Space;
 use crate::{Access, Config, Memory, OomReport, PhysMap, Platform};
 use std::alloc::Layout;
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 /// What the machine leaves to its user.
@@ -53,8 +54,9 @@ pub struct Machine {
     pub disk: Option<Disk>,
     hooks: Box<dyn Hooks>,
     ram: Ram,
-    /// Look at every translation before its use, and panic if the core should have flushed it.
-    pub strict: bool,
+    /// Look at every translation before its use, and panic if the core should have flushed it. Only where one thread plays all:
+    /// with real ones it may just be about to.
+    pub strict: AtomicBool,
 }
 
 #[derive(Default)]
@@ -101,7 +103,7 @@ impl Machine {
             disk: build.disk,
             hooks: build.hooks,
             ram,
-            strict: true,
+            strict: AtomicBool::new(true),
         });
         let usable = [PfnRange { start: Pfn(2 + meta), end: Pfn(total) }];
         let config = Config {
@@ -184,7 +186,7 @@ impl Machine {
     ) -> Result<R, PageFault> {
         let phys = self.phys();
         let mut processor = self.processor(cpu);
-        if self.strict
+        if self.strict.load(Relaxed)
             && let Some(why) = processor.cpu.stale_at(&phys, root, at.page())
         {
             panic!("I5: cpu {cpu} uses a stale translation of page {:#x}: {why}", at.page().0);

@@ -198,15 +198,10 @@ impl<P: Platform> Spaces<P> {
     /// Take the frame off the generation lists, or put it back. One that reclaim has in hand is left to it: it looks
     /// at the mark before it goes on.
     pub(super) fn set_wired(&self, frame: Pfn, on: bool) {
-        let meta = self.frames.meta(frame);
-        let table = self.frames.table();
-        if on {
-            meta.set(Flags::WIRED);
-            self.frames.lists.remove(table, frame);
-        } else if meta.clear(Flags::WIRED).has(Flags::WIRED)
-            && !meta.word().any(Flags::ISOLATED | Flags::READING)
-        {
-            self.frames.lists.insert_arrival(table, frame, Arrival::Wanted);
+        let (lists, table) = (&self.frames.lists, self.frames.table());
+        match on {
+            true => lists.wire(table, frame),
+            false => lists.unwire(table, frame, lists.place(Arrival::Wanted)),
         }
     }
 }

@@ -236,12 +236,14 @@ impl<P: Platform> Spaces<P> {
             self.frames.phys.copy(frame, copy);
         }
         self.adopt(space, region, page, copy);
-        let mut gather = self.gather(space);
         let new = Entry::Present { frame: copy, rights: region.rights, accessed: true, dirty: true };
-        if let Entry::Present { frame, dirty, .. } = slot.replace(new) {
-            self.forget_map(frame, page, dirty, &mut gather);
-        }
-        gather.flush();
+        slot.replace_after(new, |old| {
+            let mut gather = self.gather(space);
+            if let Entry::Present { frame, dirty, .. } = old {
+                self.forget_map(frame, page, dirty, &mut gather);
+            }
+            gather.flush();
+        });
         Ok(Look::Done)
     }
 

@@ -9,6 +9,7 @@ use crate::object::{Object, PagerError, Place, Source};
 use crate::paging::Entry;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
+use core::ops::Bound;
 use core::sync::atomic::Ordering::*;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -265,7 +266,16 @@ impl<P: Platform> Spaces<P> {
 
     /// Move the dirty bits of all entries that map the object to its frames.
     fn collect_dirty(&self, object: &Object) {
-        for mapping in object.mappings.lock().keys() {
+        // One after the other, without the lock that comes after the regions'.
+        let mut last = None;
+        loop {
+            let next = {
+                let mappings = object.mappings.lock();
+                let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+                mappings.range((from, Bound::Unbounded)).next().map(|(&mapping, _)| mapping)
+            };
+            let Some(mapping) = next else { return };
+            last = Some(mapping);
             let Some(space) = self.spaces.get(mapping.space.0) else { continue };
             let regions = space.regions.read();
             for region in regions.from(Vpn(0)) {

@@ -203,6 +203,9 @@ impl<P: Platform> Spaces<P> {
 
     /// Free all pages of an object that no inode and no mapping refers to any more.
     pub(crate) fn free_object(&self, object: &Object) {
+        if object.ending.swap(true, AcqRel) {
+            return;
+        }
         loop {
             let next = {
                 let mut pages = object.pages.lock();

@@ -91,9 +91,8 @@ impl<P: Platform> Spaces<P> {
         // Under the lock that uncaching takes too, so the frame cannot leave between the look and the map.
         let (refs, crowded) = {
             let mut state = self.swap.state.lock();
-            let Some(record) = state.slots.get(&self.frames, slot).filter(|r| r.frame == Some(frame)) else {
-                return Ok(());
-            };
+            let here = |r: &Record| r.frame == Some(frame) && !meta.word().has(Flags::READING);
+            let Some(record) = state.slots.get(&self.frames, slot).filter(here) else { return Ok(()) };
             meta.add_map();
             let refs = record.refs.saturating_sub(1);
             state.slots.put(&self.frames, slot, Record { refs, ..record });

@@ -1,0 +1,345 @@
+//! Real threads, a processor each, on one machine: they fault, map, move, protect, unmap and fork at random with memory at twice
+//! the RAM, and check every word. What the coroutines of the other tests cannot show: what happens between two instructions.
+//!
+//! From time to time all stop, and the audit looks at everything.
+#![cfg(feature = "sim")]
+
+use hafez_mm::RemapHow::MayMove;
+use hafez_mm::sim::machine::{Host, run_on};
+use hafez_mm::sim::random::Random;
+use hafez_mm::sim::{Build, Disk, Faults, Hooks, Machine};
+use hafez_mm::{
+    Access, AccountId, Advice, Backing, FaultError, MapRequest, Memory, MmError, OomReport, PAGE_SIZE, PageRange,
+    PolicyKind, Rights, Space, VirtAddr, Where,
+};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Waiting and waking for real threads. A wake-up is a new number; conditions are asked without the lock, as they take others.
+#[derive(Default)]
+struct Bell {
+    number: AtomicU64,
+    lock: Mutex<()>,
+    rung: Condvar,
+}
+
+struct Real(Arc<Bell>);
+
+impl Hooks for Real {
+    fn wait(&self, _: &Machine, _: usize, ready: &dyn Fn() -> bool) {
+        loop {
+            let seen = self.0.number.load(SeqCst);
+            if ready() {
+                return;
+            }
+            let mut lock = self.0.lock.lock().unwrap();
+            while self.0.number.load(SeqCst) == seen {
+                lock = self.0.rung.wait(lock).unwrap();
+            }
+        }
+    }
+    fn wake(&self, _: usize) {
+        self.0.number.fetch_add(1, SeqCst);
+        drop(self.0.lock.lock().unwrap());
+        self.0.rung.notify_all();
+    }
+    fn kill(&self, account: AccountId, why: &OomReport) {
+        panic!("{account:?} is to go, with swap free: {why:?}");
+    }
+}
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const BASE: u64 = 0x1000_0000;
+/// Pages of each thread's share, and of the range that it maps and unmaps.
+const SHARE: u64 = 90;
+const PLAY: u64 = 40;
+
+#[derive(Clone, Copy)]
+struct Plan {
+    threads: usize,
+    frames: u32,
+    seconds: u64,
+    forks: bool,
+}
+
+/// One program's thread.
+struct Runner {
+    machine: Arc<Machine>,
+    cpu: usize,
+    random: Random,
+    /// What each page of its share must hold.
+    versions: Vec<u64>,
+    operations: u64,
+}
+
+impl Runner {
+    fn memory(&self) -> &Memory<Host> {
+        self.machine.memory()
+    }
+
+    /// An access as a program makes it: again after each fault, until it succeeds or may not be.
+    fn access(&self, space: &Arc<Space>, at: u64, write: Option<u64>) -> Result<u64, FaultError> {
+        let (at, access) = (VirtAddr(at), Access { write: write.is_some(), exec: false });
+        loop {
+            let phys = self.machine.phys();
+            let done = self.machine.access(self.cpu, space.root(), at, access, |frame, offset| {
+                let mut bytes = write.unwrap_or(0).to_le_bytes();
+                match write {
+                    Some(_) => phys.write(frame, offset, &bytes),
+                    None => phys.read(frame, offset, &mut bytes),
+                }
+                u64::from_le_bytes(bytes)
+            });
+            match done {
+                Ok(value) => return Ok(value),
+                Err(_) => self.memory().fault(space, at, access)?,
+            }
+        }
+    }
+
+    fn read(&self, space: &Arc<Space>, at: u64) -> u64 {
+        self.access(space, at, None).expect("a page to read")
+    }
+    fn write(&self, space: &Arc<Space>, at: u64, value: u64) {
+        self.access(space, at, Some(value)).expect("a page to write");
+    }
+
+    fn page(&self, n: u64) -> u64 {
+        BASE + (self.cpu as u64 * 1024 + n) * PAGE
+    }
+    /// Words of a page that are looked at: its first, and two within.
+    fn places(&self, n: u64) -> [u64; 3] {
+        let at = self.page(n);
+        [at, at + (8 * n) % PAGE, at + PAGE - 8]
+    }
+    fn word(&self, n: u64, version: u64) -> u64 {
+        if version == 0 { 0 } else { (self.cpu as u64 + 1) << 48 | (n + 1) << 32 | version }
+    }
+
+    fn check(&self, space: &Arc<Space>, n: u64) {
+        let version = self.versions[n as usize];
+        for at in self.places(n) {
+            let found = self.read(space, at);
+            assert_eq!(found, self.word(n, version), "thread {} finds page {n} at {at:#x} in another state", self.cpu);
+        }
+    }
+    fn rewrite(&mut self, space: &Arc<Space>, n: u64) {
+        self.versions[n as usize] += 1;
+        for at in self.places(n) {
+            self.write(space, at, self.word(n, self.versions[n as usize]));
+        }
+    }
+
+    fn map(&self, space: &Arc<Space>, pages: u64) -> u64 {
+        let rights = Rights::READ | Rights::WRITE;
+        let at = Where::Anywhere { hint: None };
+        self.memory().map(space, anonymous(at, pages, rights)).expect("room").0
+    }
+
+    /// A range that comes and goes.
+    fn play(&mut self, space: &Arc<Space>) {
+        let (mut pages, key) = (self.random.range(1, PLAY), self.random.next());
+        let mut at = self.map(space, pages);
+        let range = |at: u64, pages: u64| PageRange::sized(VirtAddr(at).page(), pages).unwrap();
+        for n in (0..pages).step_by(1 + self.random.below(3) as usize) {
+            assert_eq!(self.read(space, at + n * PAGE), 0, "a new page");
+            self.write(space, at + n * PAGE, key ^ n);
+        }
+        match self.random.below(4) {
+            0 => {
+                let moved = self.memory().remap(space, VirtAddr(at), pages * PAGE, (pages + 3) * PAGE, MayMove);
+                (at, pages) = (moved.expect("room to move").0, pages + 3);
+            }
+            1 => {
+                self.memory().protect(space, range(at, pages), Rights::READ).unwrap();
+                assert_eq!(self.access(space, at, Some(1)), Err(FaultError::Denied));
+                self.memory().protect(space, range(at, pages), Rights::READ | Rights::WRITE).unwrap();
+            }
+            2 => {
+                self.memory().advise(space, range(at, 1), Advice::DontNeed).unwrap();
+                assert_eq!(self.read(space, at), 0, "thrown away");
+            }
+            _ => self.memory().advise(space, range(at, pages), Advice::PageOut).unwrap(),
+        }
+        for n in 0..pages {
+            let found = self.read(space, at + n * PAGE);
+            assert!(found == 0 || found == key ^ n, "page {n} of a new mapping holds {found:#x}");
+        }
+        self.memory().unmap(space, range(at, pages)).unwrap();
+    }
+
+    /// A child that finds this thread's pages as they were, and changes some for itself.
+    fn fork(&mut self, space: &Arc<Space>) {
+        let account = self.memory().open_account().unwrap();
+        let child = match self.memory().fork_space(space, account) {
+            Ok(child) => child,
+            Err(MmError::NoMemory) => return self.memory().close_account(account),
+            Err(error) => panic!("fork: {error:?}"),
+        };
+        let before = self.versions.clone();
+        self.machine.load(self.cpu, &child);
+        for _ in 0..self.random.below(12) {
+            let n = self.random.below(SHARE);
+            self.check(&child, n);
+            self.rewrite(&child, n);
+        }
+        let of_child = std::mem::replace(&mut self.versions, before);
+        self.machine.load(self.cpu, space);
+        for _ in 0..self.random.below(6) {
+            let n = self.random.below(SHARE);
+            self.check(space, n);
+            self.rewrite(space, n);
+        }
+        let of_parent = std::mem::replace(&mut self.versions, of_child);
+        self.machine.load(self.cpu, &child);
+        (0..self.random.below(SHARE)).for_each(|n| self.check(&child, n));
+        self.versions = of_parent;
+        self.machine.load(self.cpu, space);
+        self.machine.unload(&child);
+        self.memory().destroy_space(&child);
+        self.memory().close_account(account);
+    }
+
+    fn step(&mut self, space: &Arc<Space>, forks: bool) {
+        self.operations += 1;
+        match self.random.below(100) {
+            0..80 => {
+                let n = self.random.below(SHARE);
+                self.check(space, n);
+                if self.random.one_in(2) {
+                    self.rewrite(space, n);
+                }
+            }
+            80..98 => self.play(space),
+            _ if forks && self.random.one_in(4) => self.fork(space),
+            _ => {
+                // Ageing and eviction, whoever needs it.
+                self.memory().reclaim_to_high();
+            }
+        }
+    }
+}
+
+fn anonymous(at: Where, pages: u64, rights: Rights) -> MapRequest {
+    MapRequest {
+        at,
+        pages,
+        rights,
+        max_rights: Rights::all(),
+        backing: Backing::Anonymous,
+        shared: false,
+        label: None,
+        grows_down: None,
+        noreserve: false,
+        wired: false,
+    }
+}
+
+fn fight(plan: Plan, seed: u64) {
+    hafez_mm::lock::set_idler(std::thread::yield_now);
+    let bell = Arc::new(Bell::default());
+    let disk = Disk::new(4096, 3, Faults::default(), seed);
+    let machine = Machine::new(Build {
+        frames: plan.frames,
+        cpus: plan.threads,
+        policy: PolicyKind::Generations,
+        disk: Some(disk.clone()),
+        seed,
+        hooks: Box::new(Real(bell.clone())),
+    });
+    machine.strict.store(false, Relaxed);
+    let memory = machine.memory();
+    let space = memory.new_space(memory.open_account().unwrap()).unwrap();
+    let (stop, resting, barrier) = (AtomicBool::new(false), AtomicBool::new(false), Barrier::new(plan.threads + 1));
+    let rights = Rights::READ | Rights::WRITE;
+    let (mut operations, over) = (0, &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // The disk answers when it likes, until all is over.
+        let answers = scope.spawn({
+            let disk = disk.clone();
+            move || {
+                run_on(plan.threads);
+                while !over.load(Relaxed) {
+                    disk.answer_one();
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let runners: Vec<_> = (0..plan.threads)
+            .map(|cpu| {
+                let (machine, space, stop, resting, barrier) = (machine.clone(), space.clone(), &stop, &resting, &barrier);
+                scope.spawn(move || {
+                    run_on(cpu);
+                    let random = Random::new(seed * 100 + cpu as u64);
+                    let versions = vec![0; SHARE as usize];
+                    let mut runner = Runner { machine, cpu, random, versions, operations: 0 };
+                    runner.machine.load(cpu, &space);
+                    let share = Where::Fixed(VirtAddr(runner.page(0)));
+                    runner.memory().map(&space, anonymous(share, SHARE, rights)).unwrap();
+                    while !stop.load(Relaxed) {
+                        if resting.load(Relaxed) {
+                            barrier.wait();
+                            barrier.wait();
+                        }
+                        runner.step(&space, plan.forks);
+                    }
+                    (0..SHARE).for_each(|n| runner.check(&space, n));
+                    runner.operations
+                })
+            })
+            .collect();
+        let end = Instant::now() + Duration::from_secs(plan.seconds);
+        while Instant::now() < end && !runners.iter().any(|runner| runner.is_finished()) {
+            std::thread::sleep(Duration::from_millis(300));
+            resting.store(true, Relaxed);
+            if runners.iter().any(|runner| runner.is_finished()) {
+                break;
+            }
+            barrier.wait();
+            while !memory.is_quiet() {
+                std::thread::yield_now();
+            }
+            let audit = memory.audit();
+            let translations = machine.check_translations();
+            resting.store(false, Relaxed);
+            barrier.wait();
+            if audit.is_err() || translations.is_err() {
+                eprintln!("{audit:?} {translations:?}");
+                std::process::exit(101);
+            }
+        }
+        stop.store(true, Relaxed);
+        for runner in runners {
+            match runner.join() {
+                Ok(done) => operations += done,
+                // The others may wait for what it holds.
+                Err(_) => std::process::exit(101),
+            }
+        }
+        over.store(true, Relaxed);
+        answers.join().unwrap();
+    });
+    machine.unload(&space);
+    memory.destroy_space(&space);
+    memory.close_account(space.account());
+    memory.audit().expect("an empty machine");
+    println!("{operations} operations, {:?} pages of disk traffic", disk.traffic());
+}
+
+fn seconds(usual: u64) -> u64 {
+    std::env::var("SIM_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(usual)
+}
+fn seed() -> u64 {
+    std::env::var("SIM_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1)
+}
+
+#[test]
+fn threads_of_one_space() {
+    fight(Plan { threads: 4, frames: 230, seconds: seconds(4), forks: false }, seed());
+}
+
+#[test]
+fn threads_that_fork() {
+    fight(Plan { threads: 4, frames: 300, seconds: seconds(4), forks: true }, seed() + 1);
+}
