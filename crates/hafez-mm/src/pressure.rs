@@ -154,7 +154,9 @@ impl<P: Platform> Memory<P> {
         let [_, files] = frames.lists.lengths().map(|kind| kind.iter().sum::<u32>());
         // What is in hand is on no list, and may all be files'.
         let (_, batches) = self.reclaim.progress();
-        files + batches * (BATCH as u32) < frames.usable / 32 && !self.spaces.swap.has_room() && self.spaces.swap.in_flight() == 0
+        files + batches * (BATCH as u32) < frames.usable / 32
+            && !self.spaces.swap.has_room()
+            && self.spaces.swap.in_flight() == 0
     }
 
     /// Nothing more can be evicted: the process that holds most goes, and says why.

@@ -9,8 +9,8 @@ use hafez_mm::sim::machine::{Host, run_on};
 use hafez_mm::sim::random::Random;
 use hafez_mm::sim::{Build, Disk, Faults, Hooks, Machine};
 use hafez_mm::{
-    Access, AccountId, Advice, Backing, FaultError, MapRequest, Memory, MmError, OomReport, PAGE_SIZE, PageRange,
-    PolicyKind, Rights, Space, VirtAddr, Where,
+    Access, AccountId, Advice, Backing, FaultError, MapRequest, Memory, MmError, OomReport, PAGE_SIZE,
+    PageRange, PolicyKind, Rights, Space, VirtAddr, Where,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
@@ -121,7 +121,12 @@ impl Runner {
         let version = self.versions[n as usize];
         for at in self.places(n) {
             let found = self.read(space, at);
-            assert_eq!(found, self.word(n, version), "thread {} finds page {n} at {at:#x} in another state", self.cpu);
+            assert_eq!(
+                found,
+                self.word(n, version),
+                "thread {} finds page {n} at {at:#x} in another state",
+                self.cpu
+            );
         }
     }
     fn rewrite(&mut self, space: &Arc<Space>, n: u64) {
@@ -148,7 +153,8 @@ impl Runner {
         }
         match self.random.below(4) {
             0 => {
-                let moved = self.memory().remap(space, VirtAddr(at), pages * PAGE, (pages + 3) * PAGE, MayMove);
+                let moved =
+                    self.memory().remap(space, VirtAddr(at), pages * PAGE, (pages + 3) * PAGE, MayMove);
                 (at, pages) = (moved.expect("room to move").0, pages + 3);
             }
             1 => {
@@ -238,6 +244,11 @@ fn anonymous(at: Where, pages: u64, rights: Rights) -> MapRequest {
 
 fn fight(plan: Plan, seed: u64) {
     hafez_mm::lock::set_idler(std::thread::yield_now);
+    // The others may wait for what a thread that fails holds.
+    std::panic::set_hook(Box::new(|why| {
+        eprintln!("{why}\n{}", std::backtrace::Backtrace::force_capture());
+        std::process::exit(101)
+    }));
     let bell = Arc::new(Bell::default());
     let disk = Disk::new(4096, 3, Faults::default(), seed);
     let machine = Machine::new(Build {
@@ -251,7 +262,8 @@ fn fight(plan: Plan, seed: u64) {
     machine.strict.store(false, Relaxed);
     let memory = machine.memory();
     let space = memory.new_space(memory.open_account().unwrap()).unwrap();
-    let (stop, resting, barrier) = (AtomicBool::new(false), AtomicBool::new(false), Barrier::new(plan.threads + 1));
+    let (stop, resting, barrier) =
+        (AtomicBool::new(false), AtomicBool::new(false), Barrier::new(plan.threads + 1));
     let rights = Rights::READ | Rights::WRITE;
     let (mut operations, over) = (0, &AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -268,7 +280,8 @@ fn fight(plan: Plan, seed: u64) {
         });
         let runners: Vec<_> = (0..plan.threads)
             .map(|cpu| {
-                let (machine, space, stop, resting, barrier) = (machine.clone(), space.clone(), &stop, &resting, &barrier);
+                let (machine, space, stop, resting, barrier) =
+                    (machine.clone(), space.clone(), &stop, &resting, &barrier);
                 scope.spawn(move || {
                     run_on(cpu);
                     let random = Random::new(seed * 100 + cpu as u64);
@@ -290,32 +303,21 @@ fn fight(plan: Plan, seed: u64) {
             })
             .collect();
         let end = Instant::now() + Duration::from_secs(plan.seconds);
-        while Instant::now() < end && !runners.iter().any(|runner| runner.is_finished()) {
+        while Instant::now() < end {
             std::thread::sleep(Duration::from_millis(300));
             resting.store(true, Relaxed);
-            if runners.iter().any(|runner| runner.is_finished()) {
-                break;
-            }
             barrier.wait();
             while !memory.is_quiet() {
                 std::thread::yield_now();
             }
-            let audit = memory.audit();
-            let translations = machine.check_translations();
+            memory.audit().expect("the invariants");
+            machine.check_translations().expect("translations that the tables tell");
             resting.store(false, Relaxed);
             barrier.wait();
-            if audit.is_err() || translations.is_err() {
-                eprintln!("{audit:?} {translations:?}");
-                std::process::exit(101);
-            }
         }
         stop.store(true, Relaxed);
         for runner in runners {
-            match runner.join() {
-                Ok(done) => operations += done,
-                // The others may wait for what it holds.
-                Err(_) => std::process::exit(101),
-            }
+            operations += runner.join().unwrap();
         }
         over.store(true, Relaxed);
         answers.join().unwrap();

@@ -531,7 +531,7 @@ fn next_used(words: &[AtomicU64], mut at: usize) -> usize {
     let unused = |block: &[AtomicU64; BLOCK]| block.iter().fold(0, |all, word| all | word.load(Relaxed)) == 0;
     while at < words.len() && words[at].load(Acquire) == 0 {
         at += 1;
-        while at % BLOCK == 0 && words[at..].first_chunk().is_some_and(unused) {
+        while at.is_multiple_of(BLOCK) && words[at..].first_chunk().is_some_and(unused) {
             at += BLOCK;
         }
     }

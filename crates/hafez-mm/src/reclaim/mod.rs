@@ -36,7 +36,13 @@ pub struct Reclaim {
 
 impl Reclaim {
     pub fn new(kind: PolicyKind) -> Self {
-        Reclaim { policy: Mutex::new(kind.make()), young: AtomicU8::new(0), fruitless: AtomicU32::new(0), begun: AtomicU32::new(0), ended: AtomicU32::new(0) }
+        Reclaim {
+            policy: Mutex::new(kind.make()),
+            young: AtomicU8::new(0),
+            fruitless: AtomicU32::new(0),
+            begun: AtomicU32::new(0),
+            ended: AtomicU32::new(0),
+        }
     }
 
     /// Batches ended since boot, and those under way: they have frames in hand that may be free soon, or are back on their lists.
