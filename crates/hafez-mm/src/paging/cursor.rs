@@ -236,7 +236,7 @@ impl Slot<'_> {
         self.count(old, new);
     }
     /// Fill an entry that is absent or in swap, which the processor does not write to.
-    #[inline]
+    #[inline(always)]
     pub fn fill(&self, entry: Entry) {
         debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is filled");
         let old = self.word.load(Relaxed);
@@ -245,7 +245,7 @@ impl Slot<'_> {
         self.word.store(new, Release);
         self.count(old, new);
     }
-    #[inline]
+    #[inline(always)]
     fn count(&self, old: u64, new: u64) {
         let change = (new != 0) as i64 - (old != 0) as i64;
         if change != 0 {
@@ -313,7 +313,7 @@ impl<'a> Cursor<'a> {
         Slot { word: self.frames.phys.word(leaf, index(page, 0)), node: self.frames.meta(leaf), shared }
     }
 
-    #[inline]
+    #[inline(never)]
     fn walk(&mut self, page: Vpn) -> Option<Leaf> {
         let mut node = *self.root;
         for level in (2..=TOP).rev() {
@@ -367,6 +367,20 @@ impl<'a> Cursor<'a> {
         }
         self.leave();
         self.visit(*self.root, TOP, range, &mut Looking(f));
+    }
+
+    /// Visit each entry of `range` that is absent; all of it is in the leaf of the entry that was found last.
+    #[inline]
+    pub fn each_absent(&self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
+        let Some(Leaf { at, node, shared }) = self.leaf else { return };
+        debug_assert!(is_in_one_leaf(range) && range.start.0 >> 9 == at);
+        let words = &self.frames.phys.words(node)[index(range.start, 0)..][..range.len() as usize];
+        let node = self.frames.meta(node);
+        for (page, word) in range.iter().zip(words) {
+            if word.load(Acquire) == 0 {
+                f(page, &Slot { word, node, shared });
+            }
+        }
     }
 
     /// As [`Cursor::each`], and afterwards unlink the nodes that have become empty. A shared leaf that lies in the range is
@@ -456,7 +470,7 @@ impl<'a> Cursor<'a> {
     fn skip(&self, node: Pfn, level: u32, page: Vpn, end: Vpn) -> Option<Vpn> {
         let (first, last) = (index(page, level), index(Vpn(end.0 - 1), level));
         let words = &self.frames.phys.words(node)[first..=last];
-        let skipped = next_used(words, 0) as u64;
+        let skipped = next_used(words, 0)?.0 as u64;
         if skipped == 0 {
             return Some(page);
         }
@@ -509,33 +523,36 @@ impl<'a> Cursor<'a> {
         // Entries left to meet, here or outside the range.
         let (mut at, mut left) = (0, node.index());
         while left > 0 {
-            at = next_used(words, at);
-            let Some(word) = words.get(at) else { return };
-            f(range.start.add(at as u64), &Slot { word, node, shared });
-            (at, left) = (at + 1, left - 1);
+            let Some((used, word)) = next_used(words, at) else { return };
+            f(range.start.add(used as u64), &Slot { word, node, shared });
+            (at, left) = (used + 1, left - 1);
         }
     }
 }
 
 impl Drop for Cursor<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.leave();
     }
 }
 
-/// The number of the first word from number `at` on that is not zero, or of none. A stretch that is not in use costs an
-/// instruction a word.
+/// The first word from number `at` on that is not zero, with its number. A stretch that is not in use costs an instruction a
+/// word.
 #[inline]
-fn next_used(words: &[AtomicU64], mut at: usize) -> usize {
+fn next_used(words: &[AtomicU64], mut at: usize) -> Option<(usize, &AtomicU64)> {
     const BLOCK: usize = 16;
     let unused = |block: &[AtomicU64; BLOCK]| block.iter().fold(0, |all, word| all | word.load(Relaxed)) == 0;
-    while at < words.len() && words[at].load(Acquire) == 0 {
+    loop {
+        let word = words.get(at)?;
+        if word.load(Acquire) != 0 {
+            return Some((at, word));
+        }
         at += 1;
         while at.is_multiple_of(BLOCK) && words[at..].first_chunk().is_some_and(unused) {
             at += BLOCK;
         }
     }
-    at
 }
 
 #[inline]

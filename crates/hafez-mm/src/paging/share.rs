@@ -69,10 +69,13 @@ impl Cursor<'_> {
         Ok(!entry::is_guarded(bits))
     }
 
-    /// Put a leaf of the space's own in place of the shared one that the cursor is at. `copy` counts the new entry of each
-    /// that is used. The old leaf, for the gather: ways through it may be cached until the whole space is flushed.
+    /// Put a leaf of the space's own in place of the shared one that the cursor is at. `copy` tells the new entry for each that
+    /// is used, and has counted it. The old leaf, for the gather: ways through it may be cached until the whole space is flushed.
     #[cold]
-    pub fn own(&mut self, copy: &mut impl FnMut(&Slot<'_>) -> Entry) -> Result<Option<Pfn>, NoFrames> {
+    pub fn own(
+        &mut self,
+        copy: &mut impl FnMut(&Slot<'_>) -> Option<Entry>,
+    ) -> Result<Option<Pfn>, NoFrames> {
         let Some(Leaf { at, node: old, shared: true }) = self.leaf else { return Ok(None) };
         let first = Vpn(at << 9);
         let new = new_node(self.frames, self.cpu, self.tables.account())?;
@@ -81,9 +84,10 @@ impl Cursor<'_> {
             old,
             PageRange::new(first, first.add(512)),
             &mut |page, slot| {
-                let entry = copy(slot).encode();
-                self.frames.phys.word(new, index(page, 0)).store(entry, Relaxed);
-                used += (entry != 0) as u64;
+                if let Some(entry) = copy(slot) {
+                    self.frames.phys.word(new, index(page, 0)).store(entry.encode(), Relaxed);
+                    used += 1;
+                }
             },
             true,
         );

@@ -101,7 +101,8 @@ impl<P: Platform> Spaces<P> {
             self.own(space, &mut cursor)?;
             slot = cursor.make(page)?;
         }
-        match slot.get() {
+        // The leaf is the space's own: the entry is as it says.
+        match slot.raw() {
             Entry::Absent => match &region.backing {
                 Backing::Anonymous if access.write => self.new_page(space, region, page, &slot),
                 Backing::Anonymous => {
@@ -193,22 +194,20 @@ impl<P: Platform> Spaces<P> {
         window.end = window.end.min(page.add(object.end() - index));
         let below = index - page.since(window.start);
         let Some((_, place)) = pages.around(index) else { return Ok(Look::Done) };
-        for (n, near) in window.iter().enumerate() {
-            let Place::Frame(frame) = place(below + n as u64) else { continue };
+        let wired = region.flags.contains(RegionFlags::WIRED);
+        cursor.each_absent(window, &mut |near, slot| {
+            let Place::Frame(frame) = place(below + near.since(window.start)) else { return };
             let meta = self.frames.meta(frame);
             let word = meta.word();
             if word.has(Flags::READING) || word.maps() >= MAX_MAPS {
-                continue;
+                return;
             }
-            let slot = cursor.make(near)?;
-            if slot.is_absent() {
-                meta.add_map();
-                slot.fill(Entry::Present { frame, rights, accessed: near == page, dirty: false });
-                if region.flags.contains(RegionFlags::WIRED) {
-                    self.set_wired(frame, true);
-                }
+            meta.add_map();
+            slot.fill(Entry::Present { frame, rights, accessed: near == page, dirty: false });
+            if wired {
+                self.set_wired(frame, true);
             }
-        }
+        });
         Ok(Look::Done)
     }
 

@@ -36,7 +36,8 @@ impl<P: Platform> Spaces<P> {
                 let mut copy = region.clone();
                 // Locks on memory are not inherited.
                 copy.flags -= RegionFlags::WIRED;
-                self.add_region(&child, &mut of_child, copy);
+                self.tell_object(&child, &copy);
+                of_child.push(copy);
             }
         }
         let result = refused.and_then(|()| self.share_tables(parent, &child, &regions, apart));

@@ -92,10 +92,16 @@ impl<P: Platform> Spaces<P> {
 
     /// Insert a region and tell its object.
     pub(super) fn add_region(&self, space: &Space, regions: &mut Regions, region: Region) {
+        self.tell_object(space, &region);
+        regions.insert(region);
+    }
+
+    /// The object of a region is mapped there from now on.
+    #[inline]
+    pub(super) fn tell_object(&self, space: &Space, region: &Region) {
         if let Backing::Object { object, first } = &region.backing {
             object.add_mapping(space.id, region.range.start, *first, region.range.len());
         }
-        regions.insert(region);
     }
 
     pub fn unmap(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
@@ -148,6 +154,7 @@ impl<P: Platform> Spaces<P> {
         let mut regions = space.regions.write();
         let mut cursor = self.cursor(space, PageRange::new(Vpn(0), USER_END));
         let mut gather = self.gather(space);
+        gather.all_pages();
         let mut clearing = Clearing { spaces: self, gather: &mut gather };
         let mut at = Vpn(0);
         for region in regions.from(Vpn(0)) {
@@ -164,7 +171,9 @@ impl<P: Platform> Spaces<P> {
         // Before the cursor goes: see `clear_range`.
         gather.flush();
         drop(cursor);
-        regions.remove(PageRange::new(Vpn(0), USER_END), |piece| self.forget_region(space, &piece));
+        for region in regions.drain() {
+            self.forget_region(space, &region);
+        }
     }
 
     /// mprotect. Up to a hole or a refusal the change is made, as on Linux.

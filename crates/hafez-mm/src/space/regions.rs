@@ -225,7 +225,11 @@ impl Regions {
     /// The region that `page` is in.
     #[inline]
     pub fn find(&self, page: Vpn) -> Option<&Region> {
-        self.place(page).map(|place| self.at(place))
+        let (chunk, at) = self.hint();
+        match self.chunks.get(chunk).and_then(|chunk| chunk.regions.get(at)) {
+            Some(region) if region.range.contains(page) => Some(region),
+            _ => self.search(page).map(|place| self.at(place)),
+        }
     }
 
     #[inline]
@@ -355,6 +359,15 @@ impl Regions {
         }
     }
 
+    /// Add a region above all others, as part of the last one if it continues that.
+    pub fn push(&mut self, region: Region) {
+        let last = self.chunks.len().checked_sub(1).map(|last| (last, self.chunks[last].regions.len() - 1));
+        match last.filter(|&last| self.at(last).continues(&region)) {
+            Some(last) => self.change_at(last, |last| last.range.end = region.range.end),
+            None => self.put(last, region),
+        }
+    }
+
     /// Take `part` from the region that it is a part of, but not all of.
     pub fn split_off(&mut self, part: PageRange) -> Option<Region> {
         let place = self.place(part.start)?;
@@ -381,7 +394,7 @@ impl Regions {
         self.pages += region.range.len();
         let start = region.range.start;
         if self.chunks.is_empty() {
-            self.chunks.push(Chunk { start, gap: 0, regions: Vec::with_capacity(8) });
+            self.chunks.push(Chunk { start, gap: 0, regions: Vec::with_capacity(16) });
         }
         let (index, at) = before.map_or((0, 0), |(index, at)| (index, at + 1));
         let gap = hole(self.end_below((index, at)), start);
@@ -444,6 +457,11 @@ impl Regions {
                 return;
             }
         }
+    }
+
+    /// Take out all.
+    pub fn drain(&mut self) -> impl Iterator<Item = Region> {
+        core::mem::take(self).chunks.into_iter().flat_map(|chunk| chunk.regions)
     }
 
     /// The highest hole of `pages` pages below `top`, as Linux looks for it; else the lowest above `top`.

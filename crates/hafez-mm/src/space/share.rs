@@ -27,32 +27,44 @@ impl<P: Platform> Spaces<P> {
 
     /// The entry for the copy of a leaf, counted; what was its private page may not be written through the old one either.
     #[inline]
-    fn copy_entry(&self, slot: &Slot<'_>) -> Entry {
-        if let Some(frame) = slot.frame()
-            && frame != self.frames.zero
-        {
-            let meta = self.frames.meta(frame);
-            let word = meta.word();
-            let private = word.state() == State::Anon;
-            // What is left out is found in its object at the next fault, if it comes to that.
-            if !private && (!word.has(Flags::WIRED) || word.maps() >= MAX_MAPS) {
-                return Entry::Absent;
+    fn copy_entry(&self, slot: &Slot<'_>) -> Option<Entry> {
+        let Some(frame) = slot.frame() else { return self.copy_swapped(slot.raw()) };
+        let meta = self.frames.meta(frame);
+        let word = meta.word();
+        match word.state() {
+            // It is found in its object at the next fault, if it comes to that.
+            State::File | State::Shared if !word.has(Flags::WIRED) => None,
+            State::Anon => {
+                let Entry::Present { rights, .. } = slot.raw() else { return None };
+                meta.add_map();
+                if rights.contains(Rights::WRITE) {
+                    mutant!(SharersMayWrite, (), slot.forbid_write());
+                }
+                Some(Entry::fresh(frame, super::fault::without_write(rights)))
             }
-            let Entry::Present { rights, .. } = slot.raw() else { return Entry::Absent };
+            _ => self.copy_pinned(slot.raw()),
+        }
+    }
+
+    /// An object's page that is locked in memory; or the page of zeroes.
+    #[inline(never)]
+    fn copy_pinned(&self, entry: Entry) -> Option<Entry> {
+        let Entry::Present { frame, rights, .. } = entry else { return None };
+        let meta = self.frames.meta(frame);
+        if frame != self.frames.zero {
+            if meta.word().maps() >= MAX_MAPS {
+                return None;
+            }
             meta.add_map();
-            if !private {
-                return Entry::fresh(frame, rights);
-            }
-            if rights.contains(Rights::WRITE) {
-                mutant!(SharersMayWrite, (), slot.forbid_write());
-            }
-            return Entry::fresh(frame, super::fault::without_write(rights));
         }
-        let entry = slot.raw();
-        if let Entry::Swap { slot } = entry {
-            self.swap.add_ref(&self.frames, slot);
-        }
-        entry
+        Some(Entry::fresh(frame, rights))
+    }
+
+    #[inline(never)]
+    fn copy_swapped(&self, entry: Entry) -> Option<Entry> {
+        let Entry::Swap { slot } = entry else { return None };
+        self.swap.add_ref(&self.frames, slot);
+        Some(entry)
     }
 
     /// See that no entry of the range is in a shared leaf. The caller keeps the space from being forked.
