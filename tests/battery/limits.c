@@ -91,6 +91,8 @@ int main(void) {
     T(syscall(SYS_sched_getaffinity, 0, 0, ms));
     T(syscall(SYS_sched_getaffinity, 0, 8, 8));
     T(syscall(SYS_sched_getaffinity, 99999, 8, ms));
+    T(syscall(SYS_sched_getaffinity, -1, 8, ms));
+    T(syscall(SYS_sched_setaffinity, -1, 8, ms));
     T(syscall(SYS_sched_setaffinity, 0, 8, ms));
     ms[0] = 0;
     T(syscall(SYS_sched_setaffinity, 0, 8, ms));

@@ -246,6 +246,13 @@ int main(void) {
     T(msync(c, 0, MS_SYNC));
     T(msync(c, -1L, MS_SYNC));
     T(msync((void*)0x50000, PG, MS_SYNC));
+    mlock(c+PG, PG);
+    T(msync(c, PG, MS_INVALIDATE));
+    T(msync(c, 3*PG, MS_INVALIDATE));
+    T(msync(c, 3*PG, MS_SYNC|MS_INVALIDATE));
+    T(msync(c, 3*PG, MS_SYNC));
+    munlock(c+PG, PG);
+    T(msync(c, 3*PG, MS_INVALIDATE));
     T(msync(a, 8*PG, MS_SYNC));
     /* mincore */
     unsigned char v[8];

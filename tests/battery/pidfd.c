@@ -33,6 +33,22 @@ int main(void) {
     T(pidfd_send_signal(0, 0, 0, 0));
     T(pidfd_send_signal(99, 0, 0, 0));
     T(pidfd_send_signal(fd, SIGURG, (void *)8, 0));
+    /* The process's directory will do, for this call. */
+    int dir;
+    T((dir = open("/proc/self", O_RDONLY|O_DIRECTORY)) >= 0);
+    T(pidfd_send_signal(dir, 0, 0, 0));
+    T(pidfd_send_signal(dir, SIGURG, 0, 0));
+    T(syscall(SYS_pidfd_getfd, dir, 0, 0));
+    close(dir);
+    T((dir = open("/proc/thread-self", O_RDONLY|O_DIRECTORY)) >= 0);
+    T(pidfd_send_signal(dir, 0, 0, 0));
+    close(dir);
+    T((dir = open("/proc/self", O_PATH)) >= 0);
+    T(pidfd_send_signal(dir, 0, 0, 0));
+    close(dir);
+    T((dir = open("/proc/self/fd", O_RDONLY|O_DIRECTORY)) >= 0);
+    T(pidfd_send_signal(dir, 0, 0, 0));
+    close(dir);
     memset(&si, 0, sizeof si);
     si.si_code = SI_QUEUE;
     T(pidfd_send_signal(fd, SIGURG, &si, 0));

@@ -251,6 +251,10 @@ impl<P: Platform> Memory<P> {
     pub fn is_mapped(&self, space: &Space, range: PageRange) -> bool {
         space.regions.read().cover(range)
     }
+    /// Whether some of the range is locked.
+    pub fn is_locked(&self, space: &Space, range: PageRange) -> bool {
+        space.regions.read().within(range).any(|region| region.flags.contains(crate::space::RegionFlags::WIRED))
+    }
     /// mincore.
     pub fn residency(
         &self,

@@ -41,6 +41,18 @@ pub trait SynthDir: Send + Sync {
     fn is_dynamic(&self) -> bool {
         true
     }
+    /// For those who look for a directory of one kind.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
+}
+
+/// The directory of kind `T` that an inode is.
+pub fn directory<T: 'static>(inode: &dyn Inode) -> Option<&T> {
+    match &inode.as_any().downcast_ref::<SynthInode>()?.entry.node {
+        Node::Dir(dir) => dir.as_any()?.downcast_ref(),
+        _ => None,
+    }
 }
 
 /// What a name in a synthetic directory is.

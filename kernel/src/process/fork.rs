@@ -23,7 +23,7 @@ use crate::sched::{self, WaitResult};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
-use hafez_mm::lock::Mutex;
+use hafez_mm::lock::{Mutex, Once};
 use linux_raw_sys::general as abi;
 
 /// What `clone` and `clone3` are told.
@@ -60,6 +60,12 @@ const TASK_COST: usize = 32 << 10;
 /// Frames of it that should be free: its stack, and the first of its page tables.
 const TASK_FRAMES: u32 = 12;
 
+/// Tasks that there can be: what the kernel holds for them is out of reclaim's reach, so all together may have half of the RAM.
+pub fn max_tasks() -> &'static u64 {
+    static MAX: Once<u64> = Once::new();
+    MAX.call_once(|| (mem::memory().stats().total / 2 / TASK_FRAMES as u64).clamp(32, 1 << 14))
+}
+
 /// Make a task; its number.
 pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
     let has = |flag: u32| args.flags & flag as u64 != 0;
@@ -70,8 +76,9 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         // The first program's parent is outside, where there are no other children.
         return Err(Errno::EINVAL);
     }
-    let limit = process.limits.soft(abi::RLIMIT_NPROC);
-    if table::task_count() as u64 >= limit && !task.cred().is_root() {
+    let tasks = table::task_count() as u64;
+    let bound = tasks >= process.limits.soft(abi::RLIMIT_NPROC) && !task.cred().is_root();
+    if bound || tasks >= *max_tasks() {
         return Err(Errno::EAGAIN);
     }
     // What is the kernel's own fails where programs have taken all: make room while nothing is held.

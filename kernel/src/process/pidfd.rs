@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::process::Process;
-use super::table;
+use super::{proc, table};
 use crate::errno::{Errno, Result};
 use crate::fs::anon;
 use crate::fs::file::{File, FileOps};
@@ -31,10 +31,13 @@ impl PidFile {
         file.ops_as::<PidFile>().map(|it| &it.process).ok_or(Errno::EBADF)
     }
 
-    /// The same while the process lives, or waits to be waited for; else ESRCH.
-    pub fn present(file: &File) -> Result<&Arc<Process>> {
-        let process = Self::of(file)?;
-        if table::holds(process) { Ok(process) } else { Err(Errno::ESRCH) }
+    /// For signals a process's directory in `/proc` is as good. The process lives, or waits to be waited for; else ESRCH.
+    pub fn to_signal(file: &File) -> Result<Arc<Process>> {
+        let process = match proc::process_of(&**file.inode()) {
+            Some(process) => process?,
+            None => Self::of(file)?.clone(),
+        };
+        if table::holds(&process) { Ok(process) } else { Err(Errno::ESRCH) }
     }
 }
 

@@ -35,11 +35,11 @@ fn pidfd_send_signal(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let file = at::file(caller, fd)?;
-    let pid = PidFile::of(&file)?.pid;
+    let process = PidFile::to_signal(&file)?;
     let info = match info_at {
         0 => mine(caller, number(signo)?, abi::SI_USER as i32),
         at => {
-            let info = made_up(caller, pid, signo, at)?;
+            let info = made_up(caller, process.pid, signo, at)?;
             // Here, unlike with `rt_sigqueueinfo`, it has to say the same number.
             if super::user::read_u32(at)? != info.signo {
                 return Err(Errno::EINVAL);
@@ -47,7 +47,7 @@ fn pidfd_send_signal(caller: &mut Caller) -> Result<u64> {
             info
         }
     };
-    send(caller, PidFile::present(&file)?, info)?;
+    send(caller, &process, info)?;
     Ok(0)
 }
 

@@ -115,6 +115,9 @@ fn msync(caller: &mut Caller) -> Result<u64> {
     if part.is_empty() {
         return Err(Errno::ENOMEM);
     }
+    if flags & abi::MS_INVALIDATE != 0 && memory().is_locked(caller.space(), part) {
+        return Err(Errno::EBUSY);
+    }
     if flags & abi::MS_SYNC != 0 {
         memory().sync(caller.space(), part)?;
     } else if !memory().is_mapped(caller.space(), part) {

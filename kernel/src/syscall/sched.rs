@@ -34,12 +34,16 @@ pub const CALLS: &Calls = &[
 ];
 
 /// The thread that `pid` names, 0 being the caller.
-fn target(caller: &Caller, pid: u64) -> Result<Arc<Task>> {
+fn named(caller: &Caller, pid: u64) -> Result<Arc<Task>> {
     match pid as i32 {
         0 => Ok(caller.task.clone()),
-        ..0 => Err(Errno::EINVAL),
         pid => table::task(pid).ok_or(Errno::ESRCH),
     }
+}
+
+/// The same for calls that take a negative number for a bad argument.
+fn target(caller: &Caller, pid: u64) -> Result<Arc<Task>> {
+    if (pid as i32) < 0 { Err(Errno::EINVAL) } else { named(caller, pid) }
 }
 
 /// Whether the caller may change how `task` is scheduled.
@@ -54,7 +58,7 @@ fn getaffinity(caller: &mut Caller) -> Result<u64> {
     if len & 7 != 0 || len == 0 {
         return Err(Errno::EINVAL);
     }
-    let thread = target(caller, pid)?.thread().ok_or(Errno::ESRCH)?;
+    let thread = named(caller, pid)?.thread().ok_or(Errno::ESRCH)?;
     words::put(to, [thread.affinity()])?;
     Ok(8)
 }
@@ -64,7 +68,7 @@ fn setaffinity(caller: &mut Caller) -> Result<u64> {
     let mut raw = [0; 8];
     let len = (len as u32 as usize).min(8);
     user::copy_from(&mut raw[..len], from)?;
-    let task = target(caller, pid)?;
+    let task = named(caller, pid)?;
     if !owns(caller, &task) {
         return Err(Errno::EPERM);
     }

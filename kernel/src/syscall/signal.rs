@@ -59,6 +59,11 @@ pub(super) fn send(caller: &Caller, target: &Arc<Process>, info: SigInfo) -> Res
     if info.signo == 0 { Ok(()) } else { signal::to_process(target, info) }
 }
 
+/// The kernel itself: it has no handlers, so what root may send changes nothing, as with Linux's `init`.
+fn to_init(caller: &Caller) -> Result<u64> {
+    if caller.task.cred().euid == 0 { Ok(0) } else { Err(Errno::EPERM) }
+}
+
 fn kill(caller: &mut Caller) -> Result<u64> {
     let [pid, signo, ..] = caller.args();
     let info = mine(caller, number(signo)?, abi::SI_USER as i32);
@@ -68,8 +73,7 @@ fn kill(caller: &mut Caller) -> Result<u64> {
         return signal::to_process(&caller.task.process, info).map(|()| 0);
     }
     if pid == table::INIT {
-        // The kernel itself: it has no handlers, so what root may send changes nothing, as with Linux's `init`.
-        return if caller.task.cred().euid == 0 { Ok(0) } else { Err(Errno::EPERM) };
+        return to_init(caller);
     }
     if pid > 0 {
         let target = table::process(pid).ok_or(Errno::ESRCH)?;
@@ -97,6 +101,9 @@ fn kill(caller: &mut Caller) -> Result<u64> {
 fn send_to_task(caller: &Caller, group: Option<Pid>, tid: Pid, info: SigInfo) -> Result<u64> {
     if tid <= 0 || group.is_some_and(|g| g <= 0) {
         return Err(Errno::EINVAL);
+    }
+    if tid == table::INIT && group.is_none_or(|g| g == tid) {
+        return to_init(caller);
     }
     let task: Arc<Task> = table::task(tid).ok_or(Errno::ESRCH)?;
     if group.is_some_and(|g| g != task.process.pid) {
@@ -135,6 +142,9 @@ pub(super) fn made_up(caller: &Caller, target: Pid, signo: u64, at: u64) -> Resu
 fn rt_sigqueueinfo(caller: &mut Caller) -> Result<u64> {
     let [pid, signo, at, ..] = caller.args();
     let info = made_up(caller, pid as Pid, signo, at)?;
+    if pid as Pid == table::INIT {
+        return to_init(caller);
+    }
     let target = table::process(pid as Pid).ok_or(Errno::ESRCH)?;
     send(caller, &target, info).map(|()| 0)
 }

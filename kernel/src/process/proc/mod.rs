@@ -25,6 +25,8 @@ mod status;
 mod sys;
 mod system;
 
+pub use pid::process_of;
+
 use super::{table, task::current_task};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::Kind;

@@ -9,12 +9,13 @@ use super::super::table;
 use super::super::task::Task;
 use super::{links, maps, mem, number, status, system};
 use crate::errno::{Errno, Result};
-use crate::fs::inode::Kind;
-use crate::fs::synth::{Entry, SynthDir};
+use crate::fs::inode::{Inode, Kind};
+use crate::fs::synth::{Entry, SynthDir, directory};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::any::Any;
 
 /// Whom a file is about.
 #[derive(Clone)]
@@ -106,7 +107,17 @@ const LINKS: [&str; 3] = ["cwd", "exe", "root"];
 
 struct Directory(Subject);
 
+/// The process whose directory (`/proc/PID`, not one of its threads') `inode` is: ESRCH if it has gone.
+pub fn process_of(inode: &dyn Inode) -> Option<Result<Arc<Process>>> {
+    let Directory(subject) = directory(inode)?;
+    (!subject.is_thread()).then(|| subject.process())
+}
+
 impl SynthDir for Directory {
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+
     fn lookup(&self, name: &[u8]) -> Option<Entry> {
         let subject = self.0.clone();
         let entry = match name {

@@ -2,7 +2,7 @@
 //!
 //! Programs read these to learn their limits; only the host's and the domain's name can be changed.
 
-use super::super::{host, limits, table};
+use super::super::{fork, host, limits, table};
 use crate::errno::{Errno, Result};
 use crate::fs::synth::{Dir, Entry, SynthDir};
 use crate::fs::tty;
@@ -21,7 +21,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/osrelease", host::RELEASE),
         ("kernel/version", host::VERSION),
         ("kernel/pid_max", "4194304"),
-        ("kernel/threads-max", "32768"),
         ("kernel/cap_last_cap", "40"),
         ("kernel/ngroups_max", "65536"),
         ("kernel/overflowuid", "65534"),
@@ -87,6 +86,7 @@ pub fn directory() -> Arc<dyn SynthDir> {
     }
     add(&root, "kernel/pty/max", computed(|| format!("{}\n", tty::MAX_PAIRS)));
     add(&root, "kernel/pty/nr", computed(|| format!("{}\n", tty::pairs())));
+    add(&root, "kernel/threads-max", computed(|| format!("{}\n", fork::max_tasks())));
     add(&root, "fs/nr_open", computed(|| format!("{}\n", limits::NR_OPEN)));
     add(&root, "fs/file-nr", computed(|| format!("{}\t0\t9223372036854775807\n", crate::fs::file::count())));
     add(&root, "kernel/ns_last_pid", computed(|| format!("{}\n", table::last_number())));
