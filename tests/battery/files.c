@@ -197,6 +197,21 @@ int main(void) {
     T(fallocate(fd, FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE, 0, 4096));
     T(lseek(fd, 0, SEEK_DATA));
     T(fallocate(fd, FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE, 100000, 10));
+    /* A hole past the end touches nothing before it. */
+    {
+        int hole = open("hole", O_RDWR|O_CREAT, 0600);
+        char last[3] = "", piece[] = "end";
+        T(pwrite(hole, piece, 3, 5000));
+        T(fallocate(hole, FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE, 100000, 2500));
+        T(pread(hole, last, 3, 5000));
+        T(memcmp(last, piece, 3));
+        T(fallocate(hole, FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE, 5001, 100000));
+        T(pread(hole, last, 3, 5000));
+        T(last[0]);
+        T(last[1] + last[2]);
+        close(hole);
+        unlink("hole");
+    }
     T(pread(fd, b, 1, 100000));
     T(b[0]);
     T(fallocate(fd, FALLOC_FL_COLLAPSE_RANGE, 0, 4096));

@@ -253,7 +253,11 @@ impl<P: Platform> Memory<P> {
     }
     /// Whether some of the range is locked.
     pub fn is_locked(&self, space: &Space, range: PageRange) -> bool {
-        space.regions.read().within(range).any(|region| region.flags.contains(crate::space::RegionFlags::WIRED))
+        space
+            .regions
+            .read()
+            .within(range)
+            .any(|region| region.flags.contains(crate::space::RegionFlags::WIRED))
     }
     /// mincore.
     pub fn residency(

@@ -72,18 +72,24 @@ fn explanation(victim: &Process, why: &OomReport) -> String {
         (all, 0) => format!("the swap of {} was full", size(all)),
         (all, free) => format!("of {} swap {} were free", size(all), size(free)),
     };
-    let used = why.totals.swap_total - why.totals.swap_free.min(why.totals.swap_total);
-    let advice = if why.totals.swap_total == 0 {
+    let totals = &why.totals;
+    let used = totals.swap_total - totals.swap_free.min(totals.swap_total);
+    let advice = if totals.swap_total == 0 {
         format!(
             "With swap (--swap {}), or more RAM (-m {}), it could go on.",
-            rounded(why.totals.total * 4),
-            rounded(why.totals.total * 2)
+            rounded(totals.total * 4),
+            rounded(totals.total * 2)
+        )
+    } else if used < totals.swap_total / 2 {
+        format!(
+            "What is in RAM cannot go to swap (it is locked, or the kernel's own): with more RAM (-m {}) it could go on.",
+            rounded(totals.total * 2)
         )
     } else {
         format!(
             "With more swap (--swap {}), or more RAM (-m {}), it could go on.",
-            rounded(why.totals.swap_total * 2),
-            rounded(why.totals.total + used)
+            rounded(totals.swap_total * 2),
+            rounded(totals.total + used)
         )
     };
     format!(

@@ -171,7 +171,7 @@ pub fn punch(world: &Rc<World>, _: u64) {
             return;
         }
         let from = world.random.below(20 * PAGE);
-        let to = from + world.random.range(1, 5 * PAGE);
+        let to = from + world.random.range(0, 5 * PAGE);
         world.state.borrow_mut().oracle.objects[known.number].unstable =
             Some((from / PAGE, to.div_ceil(PAGE)));
         let result = world.memory().object_punch(&known.object, from, to);

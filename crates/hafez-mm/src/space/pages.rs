@@ -152,8 +152,11 @@ impl<P: Platform> Spaces<P> {
 
     /// Make the bytes `[from, to)` of a shared object read as zero; whole pages are given back.
     pub fn punch(&self, object: &Object, from: u64, to: u64) -> Result<(), Stop> {
+        if from >= to {
+            return Ok(());
+        }
         let (first, end) = (from.div_ceil(PAGE), to / PAGE);
-        if from / PAGE == to / PAGE && from < to {
+        if from / PAGE == to / PAGE {
             return self.zero_tail(object, from, to - from);
         }
         if !from.is_multiple_of(PAGE) {
