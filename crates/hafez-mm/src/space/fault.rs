@@ -20,7 +20,7 @@ use crate::account::Charge;
 use crate::addr::{PageRange, Pfn, USER_END, VirtAddr, Vpn};
 use crate::frame::Priority;
 use crate::frame::lists::Arrival;
-use crate::frame::meta::{Flags, MAX_MAPS, State, Word};
+use crate::frame::meta::{Flags, FrameMeta, MAX_MAPS, State, Word};
 use crate::mutant::mutant;
 use crate::object::pages::NODE;
 use crate::object::{Object, Place};
@@ -213,7 +213,7 @@ impl<P: Platform> Spaces<P> {
 
     /// A write to a page that is mapped without the right: the page of zeroes, a page shared since a fork, a file's
     /// page in a private region; or one whose region has since become writable.
-    #[inline(never)]
+    #[inline]
     fn write_protected(
         &self,
         space: &Space,
@@ -228,6 +228,18 @@ impl<P: Platform> Spaces<P> {
             slot.replace(Entry::Present { frame, rights: region.rights, accessed: true, dirty: true });
             return Ok(Look::Done);
         }
+        self.copy_on_write(space, region, page, frame, slot)
+    }
+
+    #[inline(never)]
+    fn copy_on_write(
+        &self,
+        space: &Space,
+        region: &Region,
+        page: Vpn,
+        frame: Pfn,
+        slot: &Slot<'_>,
+    ) -> Result<Look, Stop> {
         let copy = self.frames.alloc(self.cpu(), Priority::User)?;
         if frame == self.frames.zero {
             self.frames.phys.zero(copy);
@@ -247,16 +259,19 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// Whether an anonymous page has no other user: no second entry, and none that names its slot.
+    #[inline]
     pub(super) fn is_exclusive(&self, frame: Pfn) -> bool {
         let meta = self.frames.meta(frame);
-        // Who maps it instead of naming its slot changes both numbers under this lock.
-        let unnamed = || {
-            let state = self.swap.state.lock();
-            meta.word().maps() == 1
-                && state.slots.get(&self.frames, meta.slot()).is_none_or(|record| record.refs == 0)
-        };
         let word = meta.word();
-        word.state() == State::Anon && word.maps() == 1 && (meta.slot() == 0 || unnamed())
+        word.state() == State::Anon && word.maps() == 1 && (meta.slot() == 0 || self.is_unnamed(meta))
+    }
+
+    #[cold]
+    fn is_unnamed(&self, meta: &FrameMeta) -> bool {
+        // Who maps it instead of naming its slot changes both numbers under this lock.
+        let state = self.swap.state.lock();
+        meta.word().maps() == 1
+            && state.slots.get(&self.frames, meta.slot()).is_none_or(|record| record.refs == 0)
     }
 
     /// The entry forbids what the region allows, or allows it already: bring the entry in line.
