@@ -288,7 +288,7 @@ impl Request {
 
     /// Anonymous memory that is shared has an object, which belongs to nobody but its mappings: here it is, to be retired as
     /// soon as it is mapped.
-    #[inline]
+    #[inline(always)]
     fn share(&self, caller: &Caller, source: &mut Source, count: u64) -> Result<Option<Arc<Object>>> {
         if !self.shared() || !matches!(source.backing, Backing::Anonymous) {
             return Ok(None);
@@ -313,7 +313,7 @@ impl Request {
         covered
     }
 
-    #[inline]
+    #[inline(always)]
     fn place(&self, caller: &Caller, count: u64) -> Result<Where> {
         Ok(if self.has(abi::MAP_FIXED_NOREPLACE) {
             Where::FixedNoReplace(VirtAddr(self.at))
@@ -353,7 +353,7 @@ fn low_gap(caller: &Caller, count: u64) -> Option<VirtAddr> {
 
 /// Whether `count` more pages fit `RLIMIT_AS`, `replaced` pages going at the same time, and, if they are private and writable,
 /// `RLIMIT_DATA`.
-#[inline]
+#[inline(always)]
 pub(super) fn room_for(caller: &Caller, count: u64, replaced: u64, data: bool) -> Result<()> {
     let limits = &caller.task.process.limits;
     let limit = limits.soft(abi::RLIMIT_AS);

@@ -284,7 +284,7 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    fn leaf_of(&mut self, page: Vpn) -> Option<Leaf> {
+    pub(super) fn leaf_of(&mut self, page: Vpn) -> Option<Leaf> {
         debug_assert!(self.range.contains(page), "{page:?} is outside the cursor's {:?}", self.range);
         match self.leaf {
             Some(leaf) if leaf.at == page.0 >> 9 => Some(leaf),

@@ -100,11 +100,17 @@ impl Cursor<'_> {
     }
 
     /// The first page of `range` that has an entry in a leaf that is shared.
+    #[inline]
     pub fn next_shared(&mut self, range: PageRange) -> Option<Vpn> {
         // Most ranges lie in one leaf, which is the space's own.
-        if is_in_one_leaf(range) && !self.find(range.start)?.is_shared() {
+        if is_in_one_leaf(range) && !self.leaf_of(range.start)?.shared {
             return None;
         }
+        self.look_for_shared(range)
+    }
+
+    #[inline(never)]
+    fn look_for_shared(&mut self, range: PageRange) -> Option<Vpn> {
         let mut from = range.start;
         while let Some(page) = self.next_used(PageRange::new(from, range.end)) {
             if self.find(page).is_some_and(|slot| slot.is_shared()) {

@@ -104,6 +104,7 @@ impl<P: Platform> Spaces<P> {
         }
     }
 
+    #[inline]
     pub fn unmap(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
         self.cut(space, &mut space.regions.write(), range)
     }
@@ -139,6 +140,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// Make every entry of the range absent, and free the nodes that this empties.
+    #[inline]
     pub(super) fn clear_range(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
         let mut cursor = self.cursor(space, range);
         let mut gather = self.gather(space);

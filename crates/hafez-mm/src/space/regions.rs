@@ -360,8 +360,9 @@ impl Regions {
     }
 
     /// Add a region above all others, as part of the last one if it continues that.
+    #[inline]
     pub fn push(&mut self, region: Region) {
-        let last = self.chunks.len().checked_sub(1).map(|last| (last, self.chunks[last].regions.len() - 1));
+        let last = self.chunks.last().map(|chunk| (self.chunks.len() - 1, chunk.regions.len() - 1));
         match last.filter(|&last| self.at(last).continues(&region)) {
             Some(last) => self.change_at(last, |last| last.range.end = region.range.end),
             None => self.put(last, region),
@@ -388,7 +389,7 @@ impl Regions {
     }
 
     /// Add a region as it is, behind the one at `before`.
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, before: Option<Place>, region: Region) {
         self.count += 1;
         self.pages += region.range.len();

@@ -58,7 +58,7 @@ impl<P: Platform> Shootdown for Spaces<P> {
 
 impl<P: Platform> Spaces<P> {
     /// Make the entry absent, into the gather.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn clear_entry(&self, slot: &Slot<'_>, page: Vpn, gather: &mut Gather<'_, Self>) {
         match slot.take(Entry::Absent) {
             Entry::Present { frame, dirty, .. } => self.forget_map(frame, page, dirty, gather),
