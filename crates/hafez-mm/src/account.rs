@@ -51,6 +51,8 @@ pub struct AccountStat {
     pub major: u64,
 }
 
+/// A cache line: two processes on two CPUs have none in common.
+#[repr(align(64))]
 struct Account {
     sums: [AtomicU32; 4],
     peak: AtomicU32,

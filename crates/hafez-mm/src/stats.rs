@@ -114,7 +114,6 @@ impl<P: Platform> Memory<P> {
             stats.swap_used_slots = state.slots.used() as u64;
         }
         for (to, from) in [
-            (&mut stats.minor, &counters.minor),
             (&mut stats.major_file, &counters.major_file),
             (&mut stats.major_swap, &counters.major_swap),
             (&mut stats.swapped_in, &counters.swapped_in),
@@ -135,6 +134,7 @@ impl<P: Platform> Memory<P> {
         ] {
             *to = from.load(Relaxed);
         }
+        stats.minor = counters.minor.iter().map(|line| line.0.load(Relaxed)).sum();
         stats
     }
 

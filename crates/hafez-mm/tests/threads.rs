@@ -7,10 +7,10 @@
 use hafez_mm::RemapHow::MayMove;
 use hafez_mm::sim::machine::{Host, run_on};
 use hafez_mm::sim::random::Random;
-use hafez_mm::sim::{Build, Disk, Faults, Hooks, Machine};
+use hafez_mm::sim::{Build, Disk, Faults, Hooks, Machine, SimFile};
 use hafez_mm::{
-    Access, AccountId, Advice, Backing, FaultError, MapRequest, Memory, MmError, OomReport, PAGE_SIZE,
-    PageRange, PolicyKind, Rights, Space, VirtAddr, Where,
+    Access, AccountId, Advice, Backing, FaultError, MapRequest, Memory, MmError, Object, OomReport,
+    PAGE_SIZE, PageRange, PolicyKind, Rights, Space, VirtAddr, Where,
 };
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
@@ -54,6 +54,8 @@ const BASE: u64 = 0x1000_0000;
 /// Pages of each thread's share, and of the range that it maps and unmaps.
 const SHARE: u64 = 90;
 const PLAY: u64 = 40;
+/// Pages of the file, and of the shared memory, that all use, each its own word of a page.
+const OBJECT: u64 = 50;
 
 #[derive(Clone, Copy)]
 struct Plan {
@@ -70,6 +72,10 @@ struct Runner {
     random: Random,
     /// What each page of its share must hold.
     versions: Vec<u64>,
+    /// A file, and shared memory.
+    objects: [Arc<Object>; 2],
+    /// What its own word in each of their pages must hold, once it has written one.
+    words: [[Option<u64>; OBJECT as usize]; 2],
     operations: u64,
 }
 
@@ -207,10 +213,51 @@ impl Runner {
         self.memory().close_account(account);
     }
 
+    /// Some pages of an object that all map, write and read, and of which one writes back what is dirty meanwhile.
+    fn share(&mut self, space: &Arc<Space>) {
+        let which = self.random.below(2) as usize;
+        let object = self.objects[which].clone();
+        let first = self.random.below(OBJECT);
+        let pages = self.random.range(1, OBJECT - first + 1);
+        let backing = Backing::Object { object: object.clone(), first };
+        let rights = Rights::READ | Rights::WRITE;
+        let request = anonymous(Where::Anywhere { hint: None }, pages, rights);
+        let at = self.memory().map(space, MapRequest { backing, shared: true, ..request }).expect("room").0;
+        for _ in 0..self.random.below(12) {
+            let n = self.random.below(pages);
+            let (place, page) = (at + n * PAGE + 8 * self.cpu as u64, (first + n) as usize);
+            let found = self.read(space, place);
+            let wanted = self.words[which][page].unwrap_or(found);
+            assert_eq!(found, wanted, "thread {}'s word of page {page} of object {which}", self.cpu);
+            if self.random.one_in(2) {
+                let word = self.random.next();
+                self.write(space, place, word);
+                self.words[which][page] = Some(word);
+            }
+        }
+        match self.random.below(6) {
+            0 => self.memory().object_sync(&object).expect("a file to write"),
+            1 => {
+                let range = PageRange::sized(VirtAddr(at).page(), pages).unwrap();
+                self.memory().advise(space, range, Advice::PageOut).unwrap();
+            }
+            2 => {
+                let mut bytes = [0; 8];
+                let pin = self.memory().object_page(&object, first, false).expect("a page to read");
+                pin.read(8 * self.cpu, &mut bytes);
+                let found = u64::from_le_bytes(bytes);
+                assert_eq!(found, self.words[which][first as usize].unwrap_or(found), "by a call");
+            }
+            _ => {}
+        }
+        self.memory().unmap(space, PageRange::sized(VirtAddr(at).page(), pages).unwrap()).unwrap();
+    }
+
     fn step(&mut self, space: &Arc<Space>, forks: bool) {
         self.operations += 1;
         match self.random.below(100) {
-            0..80 => {
+            0..8 => self.share(space),
+            8..80 => {
                 let n = self.random.below(SHARE);
                 self.check(space, n);
                 if self.random.one_in(2) {
@@ -265,6 +312,11 @@ fn fight(plan: Plan, seed: u64) {
     let (stop, resting, barrier) =
         (AtomicBool::new(false), AtomicBool::new(false), Barrier::new(plan.threads + 1));
     let rights = Rights::READ | Rights::WRITE;
+    let file = Arc::new(SimFile::new(&machine, OBJECT * PAGE, seed, (0, 0)));
+    let objects = [
+        memory.new_object_file(file, OBJECT * PAGE).unwrap(),
+        memory.new_object_shared(OBJECT * PAGE, AccountId::KERNEL).unwrap(),
+    ];
     let (mut operations, over) = (0, &AtomicBool::new(false));
     std::thread::scope(|scope| {
         // The disk answers when it likes, until all is over.
@@ -282,11 +334,13 @@ fn fight(plan: Plan, seed: u64) {
             .map(|cpu| {
                 let (machine, space, stop, resting, barrier) =
                     (machine.clone(), space.clone(), &stop, &resting, &barrier);
+                let objects = objects.clone();
                 scope.spawn(move || {
                     run_on(cpu);
                     let random = Random::new(seed * 100 + cpu as u64);
                     let versions = vec![0; SHARE as usize];
-                    let mut runner = Runner { machine, cpu, random, versions, operations: 0 };
+                    let words = [[None; OBJECT as usize]; 2];
+                    let mut runner = Runner { machine, cpu, random, versions, objects, words, operations: 0 };
                     runner.machine.load(cpu, &space);
                     let share = Where::Fixed(VirtAddr(runner.page(0)));
                     runner.memory().map(&space, anonymous(share, SHARE, rights)).unwrap();
@@ -325,6 +379,8 @@ fn fight(plan: Plan, seed: u64) {
     machine.unload(&space);
     memory.destroy_space(&space);
     memory.close_account(space.account());
+    objects.iter().for_each(|object| memory.object_retire(object));
+    while disk.answer_one() {}
     memory.audit().expect("an empty machine");
     println!("{operations} operations, {:?} pages of disk traffic", disk.traffic());
 }
@@ -338,10 +394,10 @@ fn seed() -> u64 {
 
 #[test]
 fn threads_of_one_space() {
-    fight(Plan { threads: 4, frames: 230, seconds: seconds(4), forks: false }, seed());
+    fight(Plan { threads: 4, frames: 260, seconds: seconds(4), forks: false }, seed());
 }
 
 #[test]
 fn threads_that_fork() {
-    fight(Plan { threads: 4, frames: 300, seconds: seconds(4), forks: true }, seed() + 1);
+    fight(Plan { threads: 4, frames: 330, seconds: seconds(4), forks: true }, seed() + 1);
 }

@@ -9,11 +9,15 @@
 //! Pages that swap backs and pages that a file backs age apart, since losing one costs a write and a read, the other
 //! only a read. A list runs through the frames' records, newest at the head, victims from the tail. This module only
 //! keeps the lists; what joins where, and when the oldest is taken, is the policy's (`reclaim::policy`).
+//!
+//! Each CPU has a set of these lists of its own, with a lock: a page that comes in joins those of the CPU that brought it in, and
+//! stays there for life (`FrameMeta::home`). So faults on two CPUs write nothing that both need. To the policy they are one set.
 
+use super::MAX_CPUS;
 use super::meta::{Flags, FrameMeta, NONE, State, Word};
 use crate::addr::Pfn;
-use crate::lock::Mutex;
-use core::sync::atomic::{AtomicU8, Ordering::*};
+use crate::lock::{Mutex, MutexGuard};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
 
 /// Generations a page can be in. Four: one that is being filled, one being emptied, and two between, so that a page
 /// survives at least two agings before its turn comes.
@@ -45,11 +49,19 @@ struct List {
     len: u32,
 }
 
-/// Both kinds' lists, under one lock that nests inside all others but the allocator's.
+/// Both kinds' lists of one CPU, under a lock that nests inside all others but the allocator's. Nobody holds two.
+type Set = [[List; GENERATIONS as usize]; 2];
+#[repr(align(64))]
+struct Shelf(Mutex<Set>);
+
 pub struct Lists {
-    lists: Mutex<[[List; GENERATIONS as usize]; 2]>,
     /// Generation for each [`Arrival`].
     places: [AtomicU8; 3],
+    /// CPUs from this one on have brought in nothing.
+    end: AtomicUsize,
+    /// Whose turn it is to give pages up.
+    turn: AtomicUsize,
+    shelves: [Shelf; MAX_CPUS],
 }
 
 /// Frames on each list: `[kind][generation]`.
@@ -57,12 +69,25 @@ pub type Lengths = [[u32; GENERATIONS as usize]; 2];
 
 impl Lists {
     pub const fn new() -> Self {
+        const EMPTY: [List; GENERATIONS as usize] =
+            [const { List { head: NONE, tail: NONE, len: 0 } }; GENERATIONS as usize];
         Lists {
-            lists: Mutex::new(
-                [const { [const { List { head: NONE, tail: NONE, len: 0 } }; GENERATIONS as usize] }; 2],
-            ),
             places: [const { AtomicU8::new(0) }; 3],
+            end: AtomicUsize::new(1),
+            turn: AtomicUsize::new(0),
+            shelves: [const { Shelf(Mutex::new([EMPTY, EMPTY])) }; MAX_CPUS],
         }
+    }
+
+    /// The lists of the CPU that brought the frame in. Of a frame that is on none this may change: when it comes in.
+    #[inline]
+    fn home(&self, meta: &FrameMeta) -> MutexGuard<'_, Set> {
+        self.shelves[meta.home() % MAX_CPUS].0.lock()
+    }
+
+    /// All CPUs' that are used.
+    fn shelves(&self) -> &[Shelf] {
+        &self.shelves[..self.end.load(Acquire)]
     }
 
     /// From now on pages that arrive so join this generation.
@@ -76,102 +101,143 @@ impl Lists {
     }
 
     pub fn lengths(&self) -> Lengths {
-        let lists = self.lists.lock();
-        core::array::from_fn(|k| core::array::from_fn(|g| lists[k][g].len))
+        let mut lengths = Lengths::default();
+        for shelf in self.shelves() {
+            let lists = shelf.0.lock();
+            for (all, lists) in lengths.iter_mut().zip(&*lists) {
+                all.iter_mut().zip(lists).for_each(|(all, list)| *all += list.len);
+            }
+        }
+        lengths
     }
 
-    /// Put a frame that is on no list on one, as its youngest member.
-    pub fn insert(&self, table: &[FrameMeta], frame: Pfn, generation: u8) {
-        let mut lists = self.lists.lock();
-        let kind = kind_of(&table[frame.0 as usize]);
-        push(table, &mut lists[kind as usize][generation as usize], frame.0, kind, generation);
+    /// A frame comes in, brought by this CPU: put it on a list, as its youngest member.
+    pub fn insert(&self, table: &[FrameMeta], cpu: usize, frame: Pfn, generation: u8) {
+        let meta = &table[frame.0 as usize];
+        if cpu >= self.end.load(Relaxed) {
+            self.end.fetch_max(cpu + 1, AcqRel);
+        }
+        let mut lists = self.shelves[cpu].0.lock();
+        let kind = kind_of(meta);
+        push(table, &mut lists[kind as usize][generation as usize], frame.0, cpu, kind, generation);
     }
 
     #[inline]
-    pub fn insert_arrival(&self, table: &[FrameMeta], frame: Pfn, arrival: Arrival) {
-        self.insert(table, frame, self.place(arrival));
+    pub fn insert_arrival(&self, table: &[FrameMeta], cpu: usize, frame: Pfn, arrival: Arrival) {
+        self.insert(table, cpu, frame, self.place(arrival));
     }
 
     /// End an isolation: the frame goes back on a list, unless it is locked in memory, and `mine` is taken from its word. All
     /// in one step: from the moment that the word lets go of it, others may free the frame. The word after.
     pub fn put_back(&self, table: &[FrameMeta], frame: Pfn, generation: u8, mine: Flags) -> Word {
         let meta = &table[frame.0 as usize];
-        let mut lists = self.lists.lock();
+        let mut lists = self.home(meta);
         if !meta.word().has(Flags::WIRED) {
             let kind = kind_of(meta);
-            push(table, &mut lists[kind as usize][generation as usize], frame.0, kind, generation);
+            push(
+                table,
+                &mut lists[kind as usize][generation as usize],
+                frame.0,
+                meta.home(),
+                kind,
+                generation,
+            );
         }
         meta.release(mine)
     }
 
     /// Lock a frame in memory: it leaves its list.
     pub fn wire(&self, table: &[FrameMeta], frame: Pfn) {
-        let mut lists = self.lists.lock();
-        let Some(list) = table[frame.0 as usize].set(Flags::WIRED).list() else { return };
-        unlink(table, &mut lists[(list / GENERATIONS) as usize][(list % GENERATIONS) as usize], frame.0);
+        let meta = &table[frame.0 as usize];
+        let mut lists = self.home(meta);
+        let Some(list) = meta.set(Flags::WIRED).list() else { return };
+        unlink(table, list_of(&mut lists, list), meta);
     }
 
     /// The frame is locked no longer, if it was: back on a list. One that somebody has in hand is put there by him.
     pub fn unwire(&self, table: &[FrameMeta], frame: Pfn, generation: u8) {
         let meta = &table[frame.0 as usize];
-        let mut lists = self.lists.lock();
+        let mut lists = self.home(meta);
         let before = meta.clear(Flags::WIRED);
         if before.has(Flags::WIRED) && !before.any(Flags::IN_HAND) {
             let kind = kind_of(meta);
-            push(table, &mut lists[kind as usize][generation as usize], frame.0, kind, generation);
+            push(
+                table,
+                &mut lists[kind as usize][generation as usize],
+                frame.0,
+                meta.home(),
+                kind,
+                generation,
+            );
         }
     }
 
     /// Take frames off whichever lists they are on.
     pub fn remove_all(&self, table: &[FrameMeta], frames: &[Pfn]) {
-        let mut lists = self.lists.lock();
-        for frame in frames {
-            let Some(list) = table[frame.0 as usize].word().list() else { continue };
-            let list = &mut lists[(list / GENERATIONS) as usize][(list % GENERATIONS) as usize];
-            unlink(table, list, frame.0);
+        let mut at = 0;
+        while let Some(first) = frames.get(at) {
+            let home = table[first.0 as usize].home();
+            let mut lists = self.shelves[home % MAX_CPUS].0.lock();
+            while let Some(frame) = frames.get(at) {
+                let meta = &table[frame.0 as usize];
+                if meta.home() != home {
+                    break;
+                }
+                if let Some(list) = meta.word().list() {
+                    unlink(table, list_of(&mut lists, list), meta);
+                }
+                at += 1;
+            }
         }
     }
 
     /// Move a frame that is on a list to another generation of its kind.
     pub fn promote(&self, table: &[FrameMeta], frame: Pfn, generation: u8) {
-        let mut lists = self.lists.lock();
-        let Some(list) = table[frame.0 as usize].word().list() else { return };
+        let meta = &table[frame.0 as usize];
+        let mut lists = self.home(meta);
+        let Some(list) = meta.word().list() else { return };
         let (kind, from) = (list / GENERATIONS, list % GENERATIONS);
         if from == generation {
             return;
         }
-        unlink(table, &mut lists[kind as usize][from as usize], frame.0);
+        unlink(table, &mut lists[kind as usize][from as usize], meta);
         let kind = if kind == 0 { Kind::Swapped } else { Kind::File };
-        push(table, &mut lists[kind as usize][generation as usize], frame.0, kind, generation);
+        push(table, &mut lists[kind as usize][generation as usize], frame.0, meta.home(), kind, generation);
     }
 
     /// Isolate up to `out`'s room of frames from the old end of a list: each is off the list and carries
     /// [`Flags::ISOLATED`]. Pinned frames, and such as are on their way in or out, go to the young end instead.
     pub fn isolate(&self, table: &[FrameMeta], kind: Kind, generation: u8, out: &mut dyn FnMut(Pfn) -> bool) {
-        let mut lists = self.lists.lock();
-        let list = &mut lists[kind as usize][generation as usize];
-        for _ in 0..list.len {
-            let frame = list.tail;
-            let meta = &table[frame as usize];
-            unlink(table, list, frame);
-            if !meta.claim(Flags::ISOLATED, Flags::IN_HAND | Flags::WIRED) {
-                push(table, list, frame, kind, generation);
-            } else if !out(Pfn(frame)) {
-                break;
+        let shelves = self.shelves();
+        // One CPU's after the other's, so that all age alike.
+        let turn = self.turn.fetch_add(1, Relaxed) % shelves.len();
+        for shelf in shelves[turn..].iter().chain(&shelves[..turn]) {
+            let mut lists = shelf.0.lock();
+            let list = &mut lists[kind as usize][generation as usize];
+            for _ in 0..list.len {
+                let frame = list.tail;
+                let meta = &table[frame as usize];
+                unlink(table, list, meta);
+                if !meta.claim(Flags::ISOLATED, Flags::IN_HAND | Flags::WIRED) {
+                    push(table, list, frame, meta.home(), kind, generation);
+                } else if !out(Pfn(frame)) {
+                    return;
+                }
             }
         }
     }
 
     /// Every frame on a list, for the audit.
     pub fn each(&self, table: &[FrameMeta], mut f: impl FnMut(Pfn, Kind, u8)) {
-        let lists = self.lists.lock();
-        for kind in [Kind::Swapped, Kind::File] {
-            for generation in 0..GENERATIONS {
-                let list = &lists[kind as usize][generation as usize];
-                let mut at = list.head;
-                while at != NONE {
-                    f(Pfn(at), kind, generation);
-                    at = table[at as usize].next();
+        for shelf in self.shelves() {
+            let lists = shelf.0.lock();
+            for kind in [Kind::Swapped, Kind::File] {
+                for generation in 0..GENERATIONS {
+                    let mut at = lists[kind as usize][generation as usize].head;
+                    while at != NONE {
+                        f(Pfn(at), kind, generation);
+                        at = table[at as usize].next();
+                    }
                 }
             }
         }
@@ -183,31 +249,94 @@ pub fn kind_of(meta: &FrameMeta) -> Kind {
     if meta.word().state() == State::File { Kind::File } else { Kind::Swapped }
 }
 
-fn push(table: &[FrameMeta], list: &mut List, frame: u32, kind: Kind, generation: u8) {
+/// The list of this number, as a frame's word has it.
+#[inline]
+fn list_of(lists: &mut Set, number: u8) -> &mut List {
+    &mut lists[(number / GENERATIONS) as usize % 2][(number % GENERATIONS) as usize]
+}
+
+#[inline]
+fn push(table: &[FrameMeta], list: &mut List, frame: u32, home: usize, kind: Kind, generation: u8) {
     let meta = &table[frame as usize];
     debug_assert!(meta.word().list().is_none());
-    meta.set_prev(NONE);
+    meta.set_link(FrameMeta::link_of(home, NONE));
     meta.set_next(list.head);
     match list.head {
         NONE => list.tail = frame,
-        head => table[head as usize].set_prev(frame),
+        head => table[head as usize].set_link(FrameMeta::link_of(home, frame)),
     }
     list.head = frame;
     list.len += 1;
     meta.set_list(Some(kind as u8 * GENERATIONS + generation));
 }
 
-fn unlink(table: &[FrameMeta], list: &mut List, frame: u32) {
-    let meta = &table[frame as usize];
-    let (prev, next) = (meta.prev(), meta.next());
-    match prev {
+#[inline]
+fn unlink(table: &[FrameMeta], list: &mut List, meta: &FrameMeta) {
+    let (link, next) = (meta.link(), meta.next());
+    match link & NONE {
         NONE => list.head = next,
-        _ => table[prev as usize].set_next(next),
+        prev => table[prev as usize].set_next(next),
     }
     match next {
-        NONE => list.tail = prev,
-        _ => table[next as usize].set_prev(prev),
+        NONE => list.tail = link & NONE,
+        _ => table[next as usize].set_link(link),
     }
     list.len -= 1;
     meta.set_list(None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::AccountId;
+    use alloc::boxed::Box;
+    use alloc::vec::Vec;
+
+    fn frames(lists: &Lists) -> Box<[FrameMeta]> {
+        // SAFETY: any bytes are valid records.
+        let table: Box<[FrameMeta]> = (0..8).map(|_| unsafe { core::mem::zeroed() }).collect();
+        for n in 1..8 {
+            table[n].clear_all();
+            table[n].begin(Word::new(State::Anon, AccountId::KERNEL, 1), 1, 0);
+            lists.insert(&table, n % 3, Pfn(n as u32), 0);
+        }
+        table
+    }
+
+    fn isolated(lists: &Lists, table: &[FrameMeta]) -> Vec<u32> {
+        let mut found = Vec::new();
+        lists.isolate(table, Kind::Swapped, 0, &mut |frame| {
+            found.push(frame.0);
+            true
+        });
+        found.sort_unstable();
+        found
+    }
+
+    /// Who has seen the last hold on a frame go frees it, and takes it off its list only then. Nobody else may have it.
+    #[test]
+    fn a_frame_about_to_be_freed_is_not_isolated() {
+        let lists = Lists::new();
+        let table = frames(&lists);
+        assert!(table[3].drop_map().is_unheld());
+        assert_eq!(isolated(&lists, &table), [1, 2, 4, 5, 6, 7]);
+        lists.remove_all(&table, &[Pfn(3)]);
+        assert_eq!(lists.lengths()[0][0], 0);
+    }
+
+    /// Isolated is isolated once; what comes back is on its CPU's list with the same step.
+    #[test]
+    fn a_frame_in_hand_comes_back_whole() {
+        let lists = Lists::new();
+        let table = frames(&lists);
+        isolated(&lists, &table);
+        assert_eq!(isolated(&lists, &table), []);
+        let word = lists.put_back(&table, Pfn(4), 2, Flags::ISOLATED);
+        assert!(word.list().is_some() && !word.has(Flags::ISOLATED));
+        lists.wire(&table, Pfn(5));
+        let word = lists.put_back(&table, Pfn(5), 2, Flags::ISOLATED);
+        assert!(word.list().is_none(), "what is locked in memory is on no list");
+        lists.unwire(&table, Pfn(5), 2);
+        assert_eq!(lists.lengths()[0], [0, 0, 2, 0]);
+    }
 }

@@ -22,6 +22,8 @@
 //! | `index` | order | used entries | page (`Vpn`) | page index |
 //! | `slot` | – | – | slot that holds the same bytes, or 0 | the same |
 //! | `prev`, `next` | free list | – | generation list | generation list |
+//!
+//! In `prev` stands, above the frame, of which CPU's generation lists it is on one.
 
 use crate::account::AccountId;
 use crate::lock::{Attentive, RelaxStrategy};
@@ -92,8 +94,9 @@ const HOLDS: u64 = PINS
     | Flags::READING.bits()
     | Flags::WRITING.bits();
 
-/// No frame: the end of a list.
-pub const NONE: u32 = u32::MAX;
+/// No frame: the end of a list. All frames' numbers are below: 1 TiB of RAM.
+pub const NONE: u32 = (1 << HOME_SHIFT) - 1;
+const HOME_SHIFT: u32 = 28;
 
 /// A reading of the word.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -188,6 +191,7 @@ impl FrameMeta {
     /// Make of whatever is here the record of a frame in no use.
     pub fn clear_all(&self) {
         self.begin(Word::new(State::Inner, AccountId::KERNEL, 0), 0, 0);
+        self.set_link(NONE);
     }
     #[inline]
     pub fn set_word(&self, word: Word) {
@@ -297,11 +301,29 @@ impl FrameMeta {
     }
     #[inline]
     pub fn prev(&self) -> u32 {
-        self.prev.load(Relaxed)
+        self.prev.load(Relaxed) & NONE
     }
     #[inline]
     pub fn set_prev(&self, frame: u32) {
-        self.prev.store(frame, Relaxed)
+        self.prev.store(self.prev.load(Relaxed) & !NONE | frame, Relaxed)
+    }
+    /// Of which CPU's lists it is on one, or was last.
+    #[inline]
+    pub fn home(&self) -> usize {
+        (self.link() >> HOME_SHIFT) as usize
+    }
+    /// The neighbour before it on a CPU's list, and that CPU, as one number: of the list's frames all have the same home.
+    #[inline]
+    pub fn link(&self) -> u32 {
+        self.prev.load(Relaxed)
+    }
+    #[inline]
+    pub fn set_link(&self, link: u32) {
+        self.prev.store(link, Relaxed)
+    }
+    #[inline]
+    pub fn link_of(home: usize, frame: u32) -> u32 {
+        (home as u32) << HOME_SHIFT | frame
     }
     #[inline]
     pub fn next(&self) -> u32 {

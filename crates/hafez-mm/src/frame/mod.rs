@@ -38,6 +38,19 @@ const NODES: usize = 12;
 /// A CPU's own small stock of free frames.
 type Magazine = Mutex<ArrayVec<Pfn, MAGAZINE>>;
 
+/// What is one CPU's has no cache line in common with another's.
+#[derive(Default)]
+#[repr(align(64))]
+struct Own<T>(T);
+
+impl<T> core::ops::Deref for Own<T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 /// There is no frame to be had at this priority. The holder of locks unwinds; [`crate::Memory`] makes room and retries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoFrames;
@@ -90,9 +103,9 @@ pub struct Frames {
     buddy: Mutex<Buddy>,
     /// Copy of the buddy's count, to be read without its lock.
     free: AtomicU32,
-    magazines: Box<[Magazine]>,
+    magazines: Box<[Own<Magazine>]>,
     /// By CPU: frames that were nodes of page tables, and were emptied entry by entry. They need not be cleared again.
-    nodes: Box<[Mutex<ArrayVec<Pfn, NODES>>]>,
+    nodes: Box<[Own<Mutex<ArrayVec<Pfn, NODES>>>]>,
 }
 
 impl Frames {
@@ -100,6 +113,7 @@ impl Frames {
     /// `phys` must reach every frame below `total`; `usable` must be RAM that nothing else uses, ascending; the frame
     /// table's frames from `meta` on must be RAM that nothing else uses and be outside `usable`.
     pub unsafe fn new(phys: PhysMap, usable: &[PfnRange], meta: Pfn, total: u32) -> Self {
+        let total = total.min(meta::NONE);
         let records = phys.ptr(meta).cast::<FrameMeta>();
         // SAFETY: the caller gave the frames at `meta` to this table alone, for good, and any bytes are valid records;
         // what they say counts only once the buddy allocator has opened their chunk, and cleared them.
@@ -122,8 +136,8 @@ impl Frames {
             table,
             free: AtomicU32::new(buddy.free_frames()),
             buddy: Mutex::new(buddy),
-            magazines: (0..MAX_CPUS).map(|_| Magazine::default()).collect(),
-            nodes: (0..MAX_CPUS).map(|_| Mutex::default()).collect(),
+            magazines: (0..MAX_CPUS).map(|_| Own::default()).collect(),
+            nodes: (0..MAX_CPUS).map(|_| Own::default()).collect(),
         };
         frames.accounts.charge(AccountId::KERNEL, Charge::Resident, 1);
         frames

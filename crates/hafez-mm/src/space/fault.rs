@@ -18,9 +18,9 @@
 use super::{Access, Backing, FaultError, Region, RegionFlags, Space, Spaces, Stop};
 use crate::account::Charge;
 use crate::addr::{PageRange, Pfn, USER_END, VirtAddr, Vpn};
-use crate::frame::Priority;
 use crate::frame::lists::Arrival;
 use crate::frame::meta::{Flags, FrameMeta, MAX_MAPS, State, Word};
+use crate::frame::{MAX_CPUS, Priority};
 use crate::mutant::mutant;
 use crate::object::pages::NODE;
 use crate::object::{Object, Place};
@@ -55,7 +55,7 @@ impl<P: Platform> Spaces<P> {
         if page >= USER_END {
             return Err(FaultError::NotMapped.into());
         }
-        let mut kind = &self.counters.minor;
+        let mut kind = &self.counters.minor[self.cpu() % MAX_CPUS].0;
         let mut waited = false;
         loop {
             match self.look(space, page, access, waited)? {
@@ -144,7 +144,7 @@ impl<P: Platform> Spaces<P> {
         meta.begin(Word::new(State::Anon, space.account, 1).with(flags), space.family.id, page.0);
         self.frames.accounts.charge(space.account, Charge::Resident, 1);
         if !wired {
-            self.frames.lists.insert_arrival(self.frames.table(), frame, Arrival::Wanted);
+            self.frames.lists.insert_arrival(self.frames.table(), self.cpu(), frame, Arrival::Wanted);
         }
     }
 

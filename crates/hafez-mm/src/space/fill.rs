@@ -53,7 +53,7 @@ impl<P: Platform> Spaces<P> {
         self.frames.meta(frame).begin(word, object.id, index);
         self.frames.accounts.charge(object.account, Charge::Resident, 1);
         pages.set(index, Place::Frame(frame));
-        self.frames.lists.insert_arrival(self.frames.table(), frame, Arrival::Wanted);
+        self.frames.lists.insert_arrival(self.frames.table(), self.cpu(), frame, Arrival::Wanted);
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl<P: Platform> Spaces<P> {
         }
         let meta = self.frames.meta(frame);
         let arrival = if meta.word().has(Flags::AHEAD) { Arrival::Ahead } else { Arrival::Wanted };
-        self.frames.lists.insert_arrival(self.frames.table(), frame, arrival);
+        self.frames.lists.insert_arrival(self.frames.table(), self.cpu(), frame, arrival);
         let word = meta.release(Flags::READING);
         self.platform.wake(frame.0 as usize);
         if word.is_unheld() {

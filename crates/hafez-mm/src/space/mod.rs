@@ -32,7 +32,7 @@ pub mod swapin;
 
 use crate::account::AccountId;
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
-use crate::frame::{Frames, NoFrames};
+use crate::frame::{Frames, MAX_CPUS, NoFrames};
 use crate::lock::{Mutex, RwLock};
 use crate::object::{Family, Ghosts, Object, Registry};
 use crate::paging::{Cursor, Flush, FlushPages, Gather, KernelHalf, Tables, Target};
@@ -210,10 +210,16 @@ impl Space {
     }
 }
 
+/// A count with a cache line to itself.
+#[derive(Default)]
+#[repr(align(64))]
+pub struct Line(pub AtomicU64);
+
 /// Numbers for `/proc/vmstat` and the summary.
 #[derive(Default)]
 pub struct Counters {
-    pub minor: AtomicU64,
+    /// By CPU: the only one that every fault counts.
+    pub minor: [Line; MAX_CPUS],
     pub major_file: AtomicU64,
     pub major_swap: AtomicU64,
     pub swapped_in: AtomicU64,

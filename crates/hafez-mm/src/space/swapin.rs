@@ -312,7 +312,7 @@ impl<P: Platform> Spaces<P> {
     fn publish(&self, page: Moving) {
         let meta = self.frames.meta(page.frame);
         let arrival = if meta.word().has(Flags::AHEAD) { Arrival::Ahead } else { Arrival::Refault };
-        self.frames.lists.insert_arrival(self.frames.table(), page.frame, arrival);
+        self.frames.lists.insert_arrival(self.frames.table(), self.cpu(), page.frame, arrival);
         let word = meta.release(Flags::READING);
         mutant!(WakeForgotten, (), self.platform.wake(page.frame.0 as usize));
         // All who named the slot may have gone while it was read.
@@ -365,7 +365,7 @@ impl<P: Platform> Spaces<P> {
                 self.frames.meta(frame).begin(word.with(Flags::DIRTY), object.id, index);
                 self.frames.accounts.charge(object.account, Charge::Resident, 1);
                 pages.set(index, Place::Frame(frame));
-                self.frames.lists.insert_arrival(self.frames.table(), frame, Arrival::Refault);
+                self.frames.lists.insert_arrival(self.frames.table(), self.cpu(), frame, Arrival::Refault);
                 drop(pages);
                 self.drop_slot(slot);
                 Ok(())
