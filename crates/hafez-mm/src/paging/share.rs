@@ -49,24 +49,31 @@ impl Cursor<'_> {
         false
     }
 
-    /// Have `child` link to the leaf of `page` too. Whether processors may still write through it, until the caller has
-    /// flushed all of this space.
-    pub fn share(&mut self, page: Vpn, child: &mut Cursor<'_>) -> Result<bool, NoFrames> {
+    /// Have `child` link to each leaf of `range` too; all of them have one node above. Whether processors may still write
+    /// through one of them, until the caller has flushed all of this space.
+    pub fn share(&mut self, range: PageRange, child: &mut Cursor<'_>) -> Result<bool, NoFrames> {
         self.leave();
         child.leave();
-        let above = self.grow(page, 1)?;
-        let link = self.frames.phys.word(above, index(page, 1));
-        let bits = link.load(Relaxed);
-        let Some(leaf) = entry::linked(bits) else { return Ok(false) };
-        let above = child.grow(page, 1)?;
-        let meta = self.frames.meta(above);
-        meta.set_index(meta.index() + 1);
-        self.frames.meta(leaf).add_map();
-        self.frames.phys.word(above, index(page, 1)).store(entry::guarded_link(leaf), Release);
-        link.store(entry::guarded_link(leaf), Release);
+        let (ours, theirs) = (self.grow(range.start, 1)?, child.grow(range.start, 1)?);
+        let (links, their_links) = (self.frames.phys.words(ours), self.frames.phys.words(theirs));
+        let (mut shared, mut writable) = (0, false);
+        for at in index(range.start, 1)..=index(Vpn(range.end.0 - 1), 1) {
+            let bits = links[at].load(Relaxed);
+            let Some(leaf) = entry::linked(bits) else { continue };
+            if self.frames.meta(leaf).index() == 0 {
+                continue;
+            }
+            self.frames.meta(leaf).add_map();
+            their_links[at].store(entry::guarded_link(leaf), Release);
+            links[at].store(entry::guarded_link(leaf), Release);
+            shared += 1;
+            writable |= !entry::is_guarded(bits);
+        }
+        let above = self.frames.meta(theirs);
+        above.set_index(above.index() + shared);
         self.tables.forked.store(true, Relaxed);
         child.tables.forked.store(true, Relaxed);
-        Ok(!entry::is_guarded(bits))
+        Ok(writable)
     }
 
     /// Put a leaf of the space's own in place of the shared one that the cursor is at. `copy` tells the new entry for each that

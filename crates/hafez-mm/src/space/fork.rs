@@ -65,15 +65,14 @@ impl<P: Platform> Spaces<P> {
         for region in regions.from(Vpn(0)) {
             from = from.max(region.range.start);
             while let Some(page) = theirs.next_leaf(PageRange::new(from, region.range.end.max(from))) {
-                let first = Vpn(page.0 & !511);
-                let leaf = PageRange::new(first, first.add(512));
-                from = leaf.end;
-                if apart && regions.within(leaf).any(|r| r.flags.intersects(APART)) {
-                    for region in regions.within(leaf).filter(|r| has_own(r)) {
-                        let part = region.range.intersect(&leaf);
+                let leaves = if apart { leaf_of(page) } else { leaves_from(page, region.range.end) };
+                from = leaves.end;
+                if apart && regions.within(leaves).any(|r| r.flags.intersects(APART)) {
+                    for region in regions.within(leaves).filter(|r| has_own(r)) {
+                        let part = region.range.intersect(&leaves);
                         self.give_entries(parent, part, &mut theirs, &mut ours, &mut gather)?;
                     }
-                } else if theirs.share(first, &mut ours)? {
+                } else if theirs.share(leaves, &mut ours)? {
                     mutant!(ForkWithoutFlush, (), gather.all_pages());
                 }
             }
@@ -148,6 +147,18 @@ impl<P: Platform> Spaces<P> {
     pub fn deactivate(&self, space: &Space, cpu: usize) {
         space.cpus.fetch_and(!(1 << cpu), AcqRel);
     }
+}
+
+/// The leaf that `page` is in.
+fn leaf_of(page: Vpn) -> PageRange {
+    let first = Vpn(page.0 & !511);
+    PageRange::new(first, first.add(512))
+}
+
+/// The leaves from the one that `page` is in up to the one before `end`, as far as they have one node above.
+fn leaves_from(page: Vpn, end: Vpn) -> PageRange {
+    let node = Vpn(((page.0 >> 18) + 1) << 18);
+    PageRange::new(leaf_of(page).start, Vpn((end.0 + 511) & !511).min(node))
 }
 
 /// Regions whose pages the child must not find in its tables.
