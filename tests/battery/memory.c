@@ -1,8 +1,66 @@
 /* Mapping memory, and what an access to it then does. */
 #include "check.h"
 #define PG 4096L
+#define HUGE (512*PG)
+/* What a program sees of the first bytes of so many pages. */
+static long sum(volatile char *at, long pages) {
+    long all = 0;
+    for (long n = 0; n < pages; n++) all = all*31 + at[n*PG];
+    return all;
+}
+/* Regions that huge pages fit in: whether there are some or not, no byte may tell. */
+static void huge(void) {
+    int rw = PROT_READ|PROT_WRITE, an = MAP_PRIVATE|MAP_ANONYMOUS, st;
+    char *a = mmap(0, 9*HUGE, rw, an, -1, 0);
+    a = (char*)(((unsigned long)a + HUGE-1) & -HUGE);
+    T(madvise(a, 5*HUGE, MADV_HUGEPAGE));
+    for (long n = 0; n < 4*512; n += 7) a[n*PG] = n;
+    T(sum(a, 5*512));
+    T(munmap(a+HUGE+PG, PG));
+    RD(a+HUGE+PG);
+    RD(a+HUGE+2*PG);
+    T(mprotect(a+2*HUGE+7*PG, PG, PROT_READ));
+    WR(a+2*HUGE+7*PG);
+    WR(a+2*HUGE+8*PG);
+    T(madvise(a+3*HUGE+14*PG, 7*PG, MADV_DONTNEED));
+    T(sum(a+2*HUGE, 3*512));
+    char *b = mmap(0, HUGE, rw, an, -1, 0);
+    T(mremap(a+7*PG, 8*PG, 8*PG, MREMAP_MAYMOVE|MREMAP_FIXED, b) == b);
+    RD(a+7*PG);
+    T(sum(b, 16));
+    T(mremap(a+3*HUGE, HUGE, HUGE, MREMAP_MAYMOVE|MREMAP_FIXED, a+5*HUGE) == a+5*HUGE);
+    T(sum(a+5*HUGE, 512));
+    T(madvise(a+2*HUGE, HUGE, MADV_NOHUGEPAGE));
+    T(madvise(a+4*HUGE, HUGE, MADV_HUGEPAGE));
+    a[4*HUGE+9*PG] = 5;
+    T(mlock(a+4*HUGE+9*PG, 2*PG));
+    unsigned char in[2];
+    T(mincore(a+4*HUGE+9*PG, 2*PG, in));
+    T(in[0]&1);
+    T(munlock(a+4*HUGE, HUGE));
+    /* In order, without a word. */
+    for (long n = 0; n < 2*512; n++) a[6*HUGE+n*PG] = n;
+    fflush(stdout);
+    pid_t p = fork();
+    if (!p) {
+        a[6*HUGE+3*PG] = 77;
+        a[4*HUGE] = 6;
+        T(sum(a+6*HUGE, 1024));
+        T(sum(a+4*HUGE, 512));
+        exit(0);
+    }
+    waitpid(p, &st, 0);
+    T(st);
+    a[6*HUGE+4*PG] = 78;
+    T(sum(a+6*HUGE, 1024));
+    T(sum(a+4*HUGE, 512));
+    T(madvise(a+4*HUGE, 4*HUGE, MADV_DONTNEED));
+    T(sum(a+4*HUGE, 4*512));
+    T(madvise(a, PG, MADV_HUGEPAGE));
+}
 int main(void) {
     catch_();
+    huge();
     char *a, *b, *c;
     int fd = open("file", O_RDWR|O_CREAT|O_TRUNC, 0600);
     T(ftruncate(fd, 3*PG+100));

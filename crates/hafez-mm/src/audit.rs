@@ -37,6 +37,7 @@ impl<P: Platform> Memory<P> {
 
         // Links to each leaf. What is in a shared one is counted when it is met first.
         let mut links: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut whole = 0;
         let mut number = 0;
         while let Some((next, space)) = spaces.spaces.next(number) {
             number = next;
@@ -44,7 +45,7 @@ impl<P: Platform> Memory<P> {
             let regions = space.regions.read();
             let (mut stray, mut lost) = (None, None);
             let mut cursor = spaces.cursor(&space, all);
-            cursor.each(all, &mut |page, slot| {
+            cursor.look(all, &mut |page, slot| {
                 if regions.find(page).is_none() {
                     stray = Some(page);
                 }
@@ -62,6 +63,15 @@ impl<P: Platform> Memory<P> {
                     _ => {}
                 }
             });
+            let mut wholes = vec![];
+            cursor.each_whole(all, &mut |page, _| wholes.push(page));
+            let unlike = wholes.iter().find(|&&page| !cursor.is_as_its_leaf(page, frames));
+            check!(
+                unlike.is_none(),
+                "space {:?}: the leaf behind the huge page at {unlike:?} differs",
+                space.id()
+            );
+            whole += wholes.len();
             cursor.each_leaf(&mut |leaf| *links.entry(leaf.0).or_default() += 1);
             check!(
                 lost.is_none(),
@@ -82,6 +92,12 @@ impl<P: Platform> Memory<P> {
                 meta.index()
             );
         }
+
+        check!(
+            frames.whole() as usize == whole,
+            "{} huge pages are counted, and there are {whole}",
+            frames.whole()
+        );
 
         let mut in_map = vec![false; count];
         let mut number = 0;

@@ -30,6 +30,8 @@ pub enum Mutant {
     LeafFreedInUse,
     /// The copy of a leaf is used before processors have forgotten the way through the old one.
     OwnWithoutFlush,
+    /// A huge page is opened while processors may still use it as one.
+    OpenWithoutFlush,
     /// What comes from the disk is believed.
     SumIgnored,
     /// Nobody tells those who wait that their page is there.

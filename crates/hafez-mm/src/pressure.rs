@@ -155,6 +155,7 @@ impl<P: Platform> Memory<P> {
         // What is in hand is on no list, and may all be files'.
         let (_, batches) = self.reclaim.progress();
         files + batches * (BATCH as u32) < frames.usable / 32
+            && frames.whole() == 0
             && !self.spaces.swap.has_room()
             && self.spaces.swap.in_flight() == 0
     }
@@ -206,6 +207,12 @@ impl<P: Platform> Memory<P> {
             self.spaces.platform.wait(WANTED_KEY, &|| frames.wanted.load(Acquire));
             self.reclaim_to_high();
         }
+    }
+
+    /// One step of reclaim, needed or not.
+    pub fn reclaim_some(&self) -> bool {
+        self.spaces.note_peak();
+        self.reclaim.batch(&self.spaces).is_some()
     }
 
     /// One waking of the reclaim thread.

@@ -5,6 +5,7 @@ use crate::addr::PageRange;
 use crate::frame::meta::{Flags, State};
 use crate::memory::Memory;
 use crate::paging::Entry;
+use crate::paging::huge::around;
 use crate::space::{Space, Spaces};
 use core::sync::atomic::Ordering::*;
 
@@ -23,6 +24,11 @@ pub struct Stats {
     pub shared: u64,
     pub dirty: u64,
     pub wired: u64,
+    /// Huge pages, of 512 pages each that are counted as anonymous.
+    pub huge: u64,
+    /// Huge pages made since boot, and those of them that became small ones.
+    pub huge_made: u64,
+    pub huge_opened: u64,
     /// Pages that were accessed lately (in the two youngest generations), by kind: swapped, file.
     pub active: [u64; 2],
     pub inactive: [u64; 2],
@@ -63,6 +69,8 @@ pub struct RegionStat {
     pub dirty: u64,
     pub accessed: u64,
     pub anonymous: u64,
+    /// Of the anonymous: in huge pages.
+    pub huge: u64,
     /// Sum over resident pages of 4096 / maps: the proportional set size, in bytes.
     pub proportional: u64,
 }
@@ -98,6 +106,7 @@ impl<P: Platform> Memory<P> {
             stats.wired += word.has(Flags::WIRED) as u64;
             stats.swap_cached += (word.state() == State::Anon && word.has(Flags::CACHED)) as u64;
         }
+        stats.huge = spaces.frames.whole() as u64;
         stats.free = spaces.frames.all_free() as u64;
         let lengths = spaces.frames.lists.lengths();
         for kind in 0..2 {
@@ -119,6 +128,8 @@ impl<P: Platform> Memory<P> {
             (&mut stats.swapped_in, &counters.swapped_in),
             (&mut stats.swapped_out, &counters.swapped_out),
             (&mut stats.filled, &counters.filled),
+            (&mut stats.huge_made, &counters.huge),
+            (&mut stats.huge_opened, &spaces.frames.opened),
             (&mut stats.file_in, &counters.file_in),
             (&mut stats.file_out, &counters.file_out),
             (&mut stats.refaults, &counters.refaults),
@@ -142,7 +153,9 @@ impl<P: Platform> Memory<P> {
     pub fn region_stat(&self, space: &Space, range: PageRange) -> RegionStat {
         let mut stat = RegionStat::default();
         let spaces = &self.spaces;
-        spaces.cursor(space, range).each(range, &mut |_, slot| match slot.get() {
+        let mut cursor = spaces.cursor(space, range);
+        cursor.each_whole(range, &mut |page, _| stat.huge += around(page).intersect(&range).len());
+        cursor.look(range, &mut |_, slot| match slot.get() {
             Entry::Present { frame, accessed, dirty, .. } if frame != spaces.frames.zero => {
                 let word = spaces.frames.meta(frame).word();
                 stat.resident += 1;

@@ -109,3 +109,13 @@ fn checksum_ignored() {
 fn wake_up_forgotten() {
     caught(Mutant::WakeForgotten, Setup { threads: 3, delayed: 1, ..small() });
 }
+
+/// Programs with regions of several MiB, in less RAM than they would fill.
+fn wide() -> Setup {
+    Setup { frames: 4_000, swap: 8_192, cpus: 3, threads: 2, wide: true, ..Setup::default() }
+}
+
+#[test]
+fn opened_without_flush() {
+    caught(Mutant::OpenWithoutFlush, wide());
+}

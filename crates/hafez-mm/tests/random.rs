@@ -91,3 +91,16 @@ fn enough_is_enough() {
         );
     }
 }
+
+/// Regions of several MiB: huge pages come, are cut up by every call, forked, opened under pressure, and swapped.
+#[test]
+fn huge_pages() {
+    for (policy, frames, least) in
+        [(Generations, 12_000, 15), (Clock, 12_000, 15), (Generations, 4_000, 3), (Clock, 4_000, 3)]
+    {
+        let setup = Setup { frames, swap: 8_192, threads: 2, wide: true, policy, ..Setup::default() };
+        for outcome in run_seeds(setup, 90..93, 10_000) {
+            assert!(outcome.stats.huge_made >= least, "{:?}", outcome.stats);
+        }
+    }
+}

@@ -254,3 +254,77 @@ fn a_child_leaves_all_that_it_shared() {
     leave(&bench.machine, &parent);
     bench.memory().audit().unwrap();
 }
+
+/// A word here and there, asked for in huge pages, in less RAM than these are, and no swap: reclaim finds what was never used.
+#[test]
+fn sparse_huge_pages_cost_what_is_used() {
+    const HUGE: u64 = 512;
+    let bench = Bench::new(4000, 0);
+    let space = bench.space();
+    let first = BASE / 4096 / HUGE * HUGE + HUGE;
+    bench.map(&space, first * 4096, 40 * HUGE, Backing::Anonymous, false);
+    let range = PageRange::of_bytes(VirtAddr(first * 4096), 40 * HUGE * 4096).unwrap();
+    bench.memory().advise(&space, range, hafez_mm::Advice::HugePage).unwrap();
+    let at = |n: u64| (first + n * HUGE + n) * 4096;
+    for n in 0..40 {
+        bench.touch(&space, at(n), Some(word(&space, n))).expect("there is room for a page each");
+        // What is left is then filled with small pages, and huge ones have to go.
+        if n % 8 == 7 {
+            bench.memory().audit().unwrap();
+        }
+    }
+    let stats = bench.memory().stats();
+    assert!(stats.huge_made >= 4 && stats.oom_kills == 0, "{stats:?}");
+    (0..40).for_each(|n| assert_eq!(bench.touch(&space, at(n), None), Ok(word(&space, n))));
+    // Beside them a small page each in all the RAM that there is: nothing but zeroes may be in the way.
+    bench.map(&space, page(100_000), 3700, Backing::Anonymous, false);
+    for n in 0..3700 {
+        bench.touch(&space, page(100_000 + n), Some(word(&space, n))).expect("so many are free");
+    }
+    assert_eq!((bench.memory().stats().huge, bench.memory().stats().oom_kills), (0, 0));
+    (0..40).for_each(|n| assert_eq!(bench.touch(&space, at(n), None), Ok(word(&space, n))));
+    bench.memory().audit().unwrap();
+}
+
+/// One huge page, and every call that wants a part of it.
+#[test]
+fn a_huge_page_is_cut_up() {
+    const HUGE: u64 = 512;
+    let bench = Bench::new(6000, 1024);
+    let space = bench.space();
+    let first = BASE / 4096 / HUGE * HUGE + HUGE;
+    let at = |n: u64| (first + n) * 4096;
+    let part = |from: u64, pages: u64| PageRange::of_bytes(VirtAddr(at(from)), pages * 4096).unwrap();
+    let huge = || bench.memory().stats().huge;
+    bench.map(&space, at(0), 5 * HUGE, Backing::Anonymous, false);
+    bench.memory().advise(&space, part(0, 3 * HUGE), hafez_mm::Advice::HugePage).unwrap();
+    let faults = bench.memory().stats().minor;
+    (0..3 * HUGE).for_each(|n| _ = bench.touch(&space, at(n), Some(word(&space, n))).unwrap());
+    assert_eq!((huge(), bench.memory().stats().minor - faults), (3, 3));
+    // Small pages, as nobody asked; and when they are full, a huge one unasked.
+    (3 * HUGE..4 * HUGE + 1).for_each(|n| _ = bench.touch(&space, at(n), Some(7)).unwrap());
+    assert_eq!(huge(), 4);
+    // To look at it leaves it whole, to change something does not.
+    let mut here = 0;
+    bench
+        .memory()
+        .residency(&space, part(4 * HUGE, HUGE), &mut |_, resident| here += resident as u64)
+        .unwrap();
+    assert_eq!(
+        (here, huge(), bench.memory().region_stat(&space, part(0, 5 * HUGE)).huge),
+        (HUGE, 4, 4 * HUGE)
+    );
+    bench.memory().protect(&space, part(1, 1), Rights::READ).unwrap();
+    assert_eq!((huge(), bench.touch(&space, at(1), Some(0))), (3, Err(FaultError::Denied)));
+    bench.memory().unmap(&space, part(HUGE + 5, 1)).unwrap();
+    assert_eq!((huge(), bench.touch(&space, at(HUGE + 5), None)), (2, Err(FaultError::NotMapped)));
+    bench.memory().advise(&space, part(4 * HUGE, HUGE), hafez_mm::Advice::DontNeed).unwrap();
+    assert_eq!((huge(), bench.touch(&space, at(4 * HUGE), None)), (1, Ok(0)));
+    let child = bench.memory().fork_space(&space, bench.memory().open_account().unwrap()).unwrap();
+    bench.touch(&child, at(2 * HUGE), Some(1)).unwrap();
+    assert_eq!((huge(), bench.touch(&space, at(2 * HUGE), None)), (0, Ok(word(&space, 2 * HUGE))));
+    for n in (0..3 * HUGE).filter(|&n| n != HUGE + 5) {
+        assert_eq!(bench.touch(&space, at(n), None), Ok(word(&space, n)));
+    }
+    bench.memory().audit().unwrap();
+}

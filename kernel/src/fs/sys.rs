@@ -72,8 +72,10 @@ pub fn tree() -> Arc<dyn Inode> {
     threads.add("active", Entry::text("0\n"));
     threads.add("control", Entry::text("notsupported\n"));
     let huge = root.below("kernel/mm/transparent_hugepage");
-    huge.add("enabled", Entry::text("always madvise [never]\n"));
+    huge.add("enabled", Entry::text("always [madvise] never\n"));
     huge.add("defrag", Entry::text("always defer defer+madvise madvise [never]\n"));
+    huge.add("use_zero_page", Entry::text("0\n"));
+    huge.add("shmem_enabled", Entry::text("always within_size advise [never] deny force\n"));
     huge.add("hpage_pmd_size", Entry::text("2097152\n"));
     root.below("kernel/mm/hugepages");
     root.below("block");

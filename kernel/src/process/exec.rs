@@ -418,6 +418,7 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     let task = caller.task.clone();
     let process = &task.process;
     process.leave_image(&caller.image);
+    loaded.image.space().set_no_huge(process.no_huge_pages.load(Ordering::Relaxed));
     let old = core::mem::replace(&mut caller.image, loaded.image.clone());
     drop(task.replace_image(Some(loaded.image)));
     exit::release_parent(process);

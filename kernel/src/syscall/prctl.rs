@@ -1,6 +1,6 @@
 //! What a process sets for itself: `prctl`, `personality`.
 //!
-//! Some of `prctl` asks for what this kernel never does to anybody (seccomp, dropped time-stamp counter, huge pages): asking then
+//! Some of `prctl` asks for what this kernel never does to anybody (seccomp, dropped time-stamp counter): asking then
 //! tells so, and switching it off succeeds, as it is off.
 #![forbid(unsafe_code)]
 
@@ -63,6 +63,9 @@ fn prctl(caller: &mut Caller) -> Result<u64> {
         prctl::PR_SET_THP_DISABLE => {
             no_more(&[b, c, d])?;
             process.no_huge_pages.store(a != 0, Ordering::Relaxed);
+            if let Some(image) = task.image() {
+                image.space().set_no_huge(a != 0);
+            }
         }
         prctl::PR_GET_THP_DISABLE => {
             no_more(&[a, b, c, d])?;

@@ -65,6 +65,8 @@ fn madvise(caller: &mut Caller) -> Result<u64> {
         abi::MADV_KEEPONFORK => Advice::KeepOnFork,
         abi::MADV_DONTDUMP => Advice::DontDump,
         abi::MADV_DODUMP => Advice::DoDump,
+        abi::MADV_HUGEPAGE => Advice::HugePage,
+        abi::MADV_NOHUGEPAGE => Advice::NoHugePage,
         abi::MADV_COLD => Advice::Cold,
         abi::MADV_PAGEOUT => Advice::PageOut,
         abi::MADV_POPULATE_READ => Advice::PopulateRead,

@@ -31,8 +31,8 @@ pub struct Buddy {
     fresh: Vec<PfnRange>,
     /// A bit for each chunk that is open.
     open: Vec<u64>,
-    /// Single frames have come back since the last merge.
-    unmerged: bool,
+    /// Single frames that have come back since the last merge.
+    unmerged: u32,
 }
 
 impl Buddy {
@@ -41,7 +41,7 @@ impl Buddy {
         let chunks = table.len().div_ceil(CHUNK as usize);
         let fresh: Vec<PfnRange> = ranges.filter(|r| !r.is_empty()).collect();
         let free = fresh.iter().map(PfnRange::len).sum();
-        Buddy { heads: [NONE; ORDERS], free, fresh, open: vec![0; chunks.div_ceil(64)], unmerged: false }
+        Buddy { heads: [NONE; ORDERS], free, fresh, open: vec![0; chunks.div_ceil(64)], unmerged: 0 }
     }
 
     pub fn free_frames(&self) -> u32 {
@@ -101,6 +101,20 @@ impl Buddy {
         Some(Pfn(block))
     }
 
+    /// A block of 2^order frames that is there already, or fresh; single frames are merged for it only when they are so many
+    /// that it may well be worth it.
+    pub fn take_block(&mut self, table: &[FrameMeta], order: u8) -> Option<Pfn> {
+        let there = |buddy: &Buddy| (order as usize..ORDERS).any(|o| buddy.heads[o] != NONE);
+        let worth = |buddy: &Buddy| buddy.unmerged >= 1 << order;
+        if there(self)
+            || self.open_chunk(table) && there(self)
+            || worth(self) && self.merge(table) && there(self)
+        {
+            return self.take(table, order);
+        }
+        None
+    }
+
     /// Up to `count` single frames, those that are single already before a block is split for more.
     pub fn take_singles(&mut self, table: &[FrameMeta], count: usize, out: &mut dyn FnMut(Pfn)) {
         let mut left = count as u32;
@@ -116,14 +130,14 @@ impl Buddy {
     /// Give a frame back, to be merged when need be.
     pub fn give_single(&mut self, table: &[FrameMeta], frame: Pfn) {
         self.free += 1;
-        self.unmerged = true;
+        self.unmerged += 1;
         self.push(table, frame.0, 0);
     }
 
     /// Merge the single frames; false if none has come back since the last time.
     #[cold]
     fn merge(&mut self, table: &[FrameMeta]) -> bool {
-        if !core::mem::take(&mut self.unmerged) {
+        if core::mem::take(&mut self.unmerged) == 0 {
             return false;
         }
         // All off the list first: one that is merged with another must not be met again.

@@ -127,6 +127,69 @@ impl Lists {
         self.insert(table, cpu, frame, self.place(arrival));
     }
 
+    /// Begin the lives of `count` frames in a row from `first` on: each as `word` says, with this owner, numbered from the index
+    /// on, and on a list of swapped pages, as its youngest members.
+    pub fn begin_row(
+        &self,
+        table: &[FrameMeta],
+        cpu: usize,
+        (first, count): (Pfn, u32),
+        (word, owner, index): (Word, u32, u64),
+        generation: u8,
+    ) {
+        if cpu >= self.end.load(Relaxed) {
+            self.end.fetch_max(cpu + 1, AcqRel);
+        }
+        let kind = Kind::Swapped as u8;
+        let word = word.on_list(kind * GENERATIONS + generation);
+        let row = &table[first.0 as usize..][..count as usize];
+        let mut at = first.0;
+        for meta in row {
+            let before = FrameMeta::link_of(cpu, at.wrapping_sub(1) & NONE);
+            meta.begin_listed(word, owner, index + (at - first.0) as u64, (before, at + 1));
+            at += 1;
+        }
+        let mut lists = self.shelves[cpu].0.lock();
+        let list = &mut lists[kind as usize][generation as usize];
+        row[0].set_link(FrameMeta::link_of(cpu, NONE));
+        row[count as usize - 1].set_next(list.head);
+        match list.head {
+            NONE => list.tail = at - 1,
+            head => table[head as usize].set_link(FrameMeta::link_of(cpu, at - 1)),
+        }
+        list.head = first.0;
+        list.len += count;
+    }
+
+    /// Take `count` frames in a row from their list, if they are on one as [`Lists::begin_row`] left them and each is just what
+    /// `word` says. Who finds a page by a list takes it under the same lock, so nobody else has one of them then.
+    pub fn end_row(&self, table: &[FrameMeta], first: Pfn, count: u32, word: Word) -> bool {
+        let row = &table[first.0 as usize..][..count as usize];
+        let mut lists = self.home(&row[0]);
+        let Some(place) = row[0].word().list() else { return false };
+        let word = word.on_list(place);
+        let (last, mut next) = (&row[count as usize - 1], first.0);
+        let as_begun = row.iter().all(|meta| {
+            next += 1;
+            meta.word() == word && (meta.next() == next || next == first.0 + count)
+        });
+        if !as_begun {
+            return false;
+        }
+        let list = list_of(&mut lists, place);
+        let (link, after) = (row[0].link(), last.next());
+        match link & NONE {
+            NONE => list.head = after,
+            before => table[before as usize].set_next(after),
+        }
+        match after {
+            NONE => list.tail = link & NONE,
+            _ => table[after as usize].set_link(link),
+        }
+        list.len -= count;
+        true
+    }
+
     /// End an isolation: the frame goes back on a list, unless it is locked in memory, and `mine` is taken from its word. All
     /// in one step: from the moment that the word lets go of it, others may free the frame. The word after.
     pub fn put_back(&self, table: &[FrameMeta], frame: Pfn, generation: u8, mine: Flags) -> Word {

@@ -113,6 +113,10 @@ impl Word {
         Word(self.0 | flags.bits())
     }
     #[inline]
+    pub const fn on_list(self, list: u8) -> Word {
+        Word(self.0 & !LIST | (list as u64 + 1) << LIST_SHIFT)
+    }
+    #[inline]
     pub fn state(self) -> State {
         match self.0 & STATE {
             1 => State::FreeHead,
@@ -187,6 +191,13 @@ impl FrameMeta {
         self.index.store(index, Relaxed);
         self.slot.store(0, Relaxed);
         self.word.store(word.0, Release);
+    }
+    /// As [`FrameMeta::begin`], on a list that its word names.
+    #[inline]
+    pub fn begin_listed(&self, word: Word, owner: u32, index: u64, (link, next): (u32, u32)) {
+        self.set_link(link);
+        self.set_next(next);
+        self.begin(word, owner, index);
     }
     /// Make of whatever is here the record of a frame in no use.
     pub fn clear_all(&self) {

@@ -11,6 +11,7 @@
 //!
 //! Locks: a magazine, then the buddy lists; both innermost.
 
+mod blocks;
 pub mod buddy;
 pub mod lists;
 pub mod meta;
@@ -22,7 +23,7 @@ use crate::phys::PhysMap;
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use buddy::Buddy;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 use lists::Lists;
 use meta::{FrameMeta, State, Word};
 
@@ -34,6 +35,9 @@ const REFILL: usize = MAGAZINE / 2;
 
 /// Empty nodes of page tables that a CPU keeps: what a small process takes.
 const NODES: usize = 12;
+
+/// Frames of a huge page.
+pub const BLOCK: u32 = 512;
 
 /// A CPU's own small stock of free frames.
 type Magazine = Mutex<ArrayVec<Pfn, MAGAZINE>>;
@@ -104,6 +108,13 @@ pub struct Frames {
     /// Copy of the buddy's count, to be read without its lock.
     free: AtomicU32,
     magazines: Box<[Own<Magazine>]>,
+    /// By block of 512 frames: the leaf behind the huge page that it is, or 0.
+    behind: Box<[AtomicU32]>,
+    /// Huge pages, and the block after the one that was opened last.
+    whole: AtomicU32,
+    hand: AtomicU32,
+    /// Huge pages that became small ones since the start.
+    pub opened: AtomicU64,
     /// By CPU: frames that were nodes of page tables, and were emptied entry by entry. They need not be cleared again.
     nodes: Box<[Own<Mutex<ArrayVec<Pfn, NODES>>>]>,
 }
@@ -137,6 +148,10 @@ impl Frames {
             free: AtomicU32::new(buddy.free_frames()),
             buddy: Mutex::new(buddy),
             magazines: (0..MAX_CPUS).map(|_| Own::default()).collect(),
+            behind: (0..total.div_ceil(BLOCK)).map(|_| AtomicU32::new(0)).collect(),
+            whole: AtomicU32::new(0),
+            hand: AtomicU32::new(0),
+            opened: AtomicU64::new(0),
             nodes: (0..MAX_CPUS).map(|_| Own::default()).collect(),
         };
         frames.accounts.charge(AccountId::KERNEL, Charge::Resident, 1);

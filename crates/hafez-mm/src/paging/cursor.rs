@@ -18,18 +18,22 @@
 //! A leaf may be shared: since a fork several spaces link to it ([`super::share`]). Who walks into one holds the leaf's own
 //! lock until he leaves it, and does not fill or replace its entries: a fault first makes a leaf of the space's own. Only
 //! what takes a page from all who map it changes a shared leaf where it is ([`Slot::take`]).
+//!
+//! A leaf may be *whole*: the processor does not look into it, as the upper entry says what all its entries say
+//! ([`super::huge`]). What could change one of them opens it first.
 
 use super::entry::{self, Entry};
-use crate::Rights;
+use super::gather::{Shootdown, Target};
 use crate::account::{AccountId, Charge};
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::meta::{FrameMeta, State, Word};
 use crate::frame::{Frames, NoFrames};
 use crate::lock::{Mutex, MutexGuard};
 use crate::phys::PhysMap;
+use crate::{Rights, SpaceId};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 
 /// A space's page tables: the root, behind the lock that a cursor holds.
 pub struct Tables {
@@ -37,12 +41,17 @@ pub struct Tables {
     /// The same frame, for loading it without the lock.
     root_frame: Pfn,
     account: AccountId,
+    space: SpaceId,
+    /// Bit per CPU that may hold translations.
+    pub cpus: AtomicU64,
     /// Some leaf may be shared. Never taken back: what a space was forked with it gives up leaf by leaf.
     pub(super) forked: AtomicBool,
+    /// Leaves that are whole: changed under the lock.
+    pub(super) whole: AtomicU32,
 }
 
 /// How many levels lie above the leaf.
-const TOP: u32 = 3;
+pub(super) const TOP: u32 = 3;
 /// Entries of the root that belong to programs; the upper half is the kernel's.
 const USER_ROOT: usize = 256;
 
@@ -69,7 +78,26 @@ impl Tables {
         for &(at, bits) in &kernel.0 {
             frames.phys.word(root, at).store(bits, Relaxed);
         }
-        Ok(Tables { root: Mutex::new(root), root_frame: root, account, forked: AtomicBool::new(false) })
+        Ok(Tables {
+            root: Mutex::new(root),
+            root_frame: root,
+            account,
+            space: SpaceId(0),
+            cpus: AtomicU64::new(0),
+            forked: AtomicBool::new(false),
+            whole: AtomicU32::new(0),
+        })
+    }
+
+    /// The same, as those of this space.
+    pub fn of(self, space: SpaceId) -> Tables {
+        Tables { space, ..self }
+    }
+
+    /// Whose translations are flushed when entries change.
+    #[inline]
+    pub fn target(&self) -> Target<'_> {
+        Target { space: self.space, root: self.root_frame, cpus: &self.cpus }
     }
 
     pub fn root(&self) -> Pfn {
@@ -78,8 +106,14 @@ impl Tables {
 
     /// Lock `range`.
     #[inline]
-    pub fn cursor<'a>(&'a self, frames: &'a Frames, cpu: usize, range: PageRange) -> Cursor<'a> {
-        Cursor { root: self.root.lock(), tables: self, frames, cpu, range, leaf: None }
+    pub fn cursor<'a>(
+        &'a self,
+        above: &'a dyn Shootdown,
+        frames: &'a Frames,
+        cpu: usize,
+        range: PageRange,
+    ) -> Cursor<'a> {
+        Cursor { root: self.root.lock(), tables: self, above, frames, cpu, range, leaf: None }
     }
 
     /// Who pays for its nodes.
@@ -126,6 +160,8 @@ pub(super) fn free_node(frames: &Frames, cpu: usize, node: Pfn) {
 pub struct Cursor<'a> {
     pub(super) root: MutexGuard<'a, Pfn>,
     pub(super) tables: &'a Tables,
+    /// Who flushes.
+    pub(super) above: &'a dyn Shootdown,
     pub(super) frames: &'a Frames,
     pub(super) cpu: usize,
     range: PageRange,
@@ -279,6 +315,15 @@ impl<'a> Cursor<'a> {
     /// The entry's place, if the nodes above it exist.
     #[inline]
     pub fn find(&mut self, page: Vpn) -> Option<Slot<'a>> {
+        match self.place(page) {
+            None => self.find_in_whole(page),
+            found => found,
+        }
+    }
+
+    /// As [`Cursor::find`], but for leaves that are whole, which stay so.
+    #[inline]
+    pub fn place(&mut self, page: Vpn) -> Option<Slot<'a>> {
         let leaf = self.leaf_of(page)?;
         Some(self.slot(leaf.node, page, leaf.shared))
     }
@@ -305,7 +350,7 @@ impl<'a> Cursor<'a> {
     /// What the entry says; absent where no node leads there.
     #[inline]
     pub fn get(&mut self, page: Vpn) -> Entry {
-        self.find(page).map_or(Entry::Absent, |slot| slot.get())
+        self.place(page).or_else(|| self.peek(page)).map_or(Entry::Absent, |slot| slot.get())
     }
 
     #[inline]
@@ -359,12 +404,18 @@ impl<'a> Cursor<'a> {
     /// Visit each entry of `range` that is not absent, in order of address.
     pub fn each(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
         debug_assert!(self.range.covers(&range) || range.is_empty());
+        self.open(range);
         if is_in_one_leaf(range) {
             if let Some(leaf) = self.leaf_of(range.start) {
                 self.visit_leaf(leaf.node, range, f, leaf.shared);
             }
             return;
         }
+        self.look(range, f);
+    }
+
+    /// As [`Cursor::each`], to look only: nothing may be changed, and what is whole stays so.
+    pub fn look(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
         self.leave();
         self.visit(*self.root, TOP, range, &mut Looking(f));
     }
@@ -383,11 +434,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// As [`Cursor::each`], and afterwards unlink the nodes that have become empty. A shared leaf that lies in the range is
-    /// unlinked as it is, and its entries are not visited; of one that lies in it in part, nothing may be used there.
+    /// As [`Cursor::each`], and afterwards unlink the nodes that have become empty. A leaf that is shared or whole and
+    /// lies in the range is unlinked as it is, and its entries are not visited; of a shared one that lies in it in part, nothing
+    /// may be used there.
     pub fn clear(&mut self, range: PageRange, visitor: &mut impl Visitor) {
         debug_assert!(self.range.covers(&range) || range.is_empty());
-        if is_in_one_leaf(range) {
+        if self.open_edges(range) && is_in_one_leaf(range) {
             let leaf = self.leaf_of(range.start);
             if let Some(leaf) = leaf.filter(|leaf| !leaf.shared) {
                 self.visit_leaf(leaf.node, range, &mut |page, slot| visitor.entry(page, slot), false);
@@ -451,7 +503,7 @@ impl<'a> Cursor<'a> {
             }
             let end = end_of(page, level).min(range.end);
             let bits = self.frames.phys.word(node, index(page, level)).load(Acquire);
-            if let Some(child) = entry::linked(bits) {
+            if let Some(child) = self.child(bits) {
                 if found(child, level) {
                     return Some(page);
                 }
@@ -467,7 +519,7 @@ impl<'a> Cursor<'a> {
 
     /// The first page from `page` on, below `end`, whose word in the node is not zero.
     #[inline]
-    fn skip(&self, node: Pfn, level: u32, page: Vpn, end: Vpn) -> Option<Vpn> {
+    pub(super) fn skip(&self, node: Pfn, level: u32, page: Vpn, end: Vpn) -> Option<Vpn> {
         let (first, last) = (index(page, level), index(Vpn(end.0 - 1), level));
         let words = &self.frames.phys.words(node)[first..=last];
         let skipped = next_used(words, 0)?.0 as u64;
@@ -488,7 +540,12 @@ impl<'a> Cursor<'a> {
             page = end;
             let word = self.frames.phys.word(node, index(used, level));
             let bits = word.load(Acquire);
-            let Some(child) = entry::linked(bits) else { continue };
+            let Some(child) = self.child(bits) else { continue };
+            if V::CLEARS && level == 1 && self.unlink_whole(word) {
+                meta.set_index(meta.index() - 1);
+                visitor.unlinked(child);
+                continue;
+            }
             let shared = level == 1 && entry::is_guarded(bits) && self.lock_shared(word, child);
             let part = PageRange::new(used, end);
             match (level, V::CLEARS && shared) {
@@ -562,7 +619,7 @@ pub(super) fn is_in_one_leaf(range: PageRange) -> bool {
 
 /// The first page after the one entry of `level` that `page` is in.
 #[inline]
-fn end_of(page: Vpn, level: u32) -> Vpn {
+pub(super) fn end_of(page: Vpn, level: u32) -> Vpn {
     Vpn(((page.0 >> (9 * level)) + 1) << (9 * level))
 }
 

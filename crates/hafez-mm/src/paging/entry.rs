@@ -12,6 +12,9 @@
 //! want it meet: the frame in the object's page map, or in the swap cache, that carries [`Flags::READING`].
 //!
 //! [`Flags::READING`]: crate::frame::meta::Flags::READING
+//!
+//! An entry of an upper node links to the next node, or, one level above the leaf, may say what all 512 entries of the leaf
+//! say together ([`super::huge`]).
 
 use crate::Rights;
 use crate::addr::Pfn;
@@ -23,6 +26,7 @@ const WRITE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
 const NO_EXEC: u64 = 1 << 63;
 const FRAME: u64 = 0xFFFF_FFFF << 12;
 
@@ -131,9 +135,31 @@ pub fn is_guarded(bits: u64) -> bool {
     bits & WRITE == 0
 }
 
-/// The node that an upper entry links to.
+/// The node that an upper entry links to; none where it is large or closed.
+#[inline]
 pub fn linked(bits: u64) -> Option<Pfn> {
-    (bits & PRESENT != 0).then_some(Pfn(((bits & FRAME) >> 12) as u32))
+    (bits & (PRESENT | LARGE) == PRESENT).then_some(Pfn(((bits & FRAME) >> 12) as u32))
+}
+
+/// An entry of the node above a leaf: 512 frames in a row from `first` on, used and written.
+pub fn large(first: Pfn, rights: Rights) -> u64 {
+    Entry::Present { frame: first, rights, accessed: true, dirty: true }.encode() | LARGE
+}
+
+/// The first of the frames that an upper entry names, if it is large.
+#[inline]
+pub fn large_frame(bits: u64) -> Option<Pfn> {
+    (bits & (PRESENT | LARGE) == PRESENT | LARGE).then_some(Pfn(((bits & FRAME) >> 12) as u32))
+}
+
+/// A link that no processor follows yet.
+pub fn closed_link(leaf: Pfn) -> u64 {
+    link(leaf) & !PRESENT
+}
+
+/// The leaf that a closed link would lead to.
+pub fn closed(bits: u64) -> Option<Pfn> {
+    (bits != 0 && bits & PRESENT == 0).then_some(Pfn(((bits & FRAME) >> 12) as u32))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::{CpuSet, SpaceId};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering::*, fence};
 
-/// Proof that no CPU holds a translation to what was gathered. Only [`Gather`] makes one.
+/// Proof that no CPU holds a translation to what was gathered. Only this module makes one.
 pub struct Flushed(());
 
 #[cfg(feature = "mutants")]
@@ -46,7 +46,7 @@ pub trait Shootdown {
     fn flush(&self, flush: &Flush<'_>);
     /// Of each of these frames, an entry that named it is gone for good.
     fn unmapped(&self, frames: &[Pfn], proof: &Flushed);
-    /// The last link to a leaf is gone, and entries are left in it: what they name has one user fewer each.
+    /// The last link to a leaf is gone, or a huge page is, and entries are left in it: what they name has one user fewer each.
     fn abandoned(&self, leaf: Pfn, proof: &Flushed);
 }
 
@@ -56,6 +56,16 @@ pub struct Target<'a> {
     pub root: Pfn,
     /// Bit per CPU that may hold translations.
     pub cpus: &'a AtomicU64,
+}
+
+/// Have every CPU forget all that it may have of a space, whose entries have been changed already.
+pub(super) fn forget_all(above: &dyn Shootdown, target: &Target<'_>) -> Flushed {
+    fence(SeqCst);
+    let cpus = CpuSet(target.cpus.load(Acquire));
+    if cpus.0 != 0 {
+        above.flush(&Flush { space: target.space, root: target.root, pages: FlushPages::All, cpus });
+    }
+    Flushed(())
 }
 
 /// Beyond this, forgetting everything is cheaper than one by one (an `invlpg` costs about as much as the walk it causes).

@@ -3,6 +3,7 @@
 pub mod cursor;
 pub mod entry;
 pub mod gather;
+pub mod huge;
 pub mod share;
 
 pub use cursor::{Cursor, KernelHalf, Slot, Tables, Visitor};

@@ -132,7 +132,7 @@ impl Cursor<'_> {
     pub fn each_leaf(&self, f: &mut dyn FnMut(Pfn)) {
         let links = |node: Pfn, count: usize| {
             let words = self.frames.phys.words(node)[..count].iter();
-            words.filter_map(|word| entry::linked(word.load(Acquire)))
+            words.filter_map(|word| self.child(word.load(Acquire)))
         };
         for third in links(*self.root, 256) {
             for second in links(third, 512) {

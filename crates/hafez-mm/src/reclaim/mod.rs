@@ -1,6 +1,7 @@
 //! Reclaim: getting frames back.
 //!
 //! ```text
+//!   huge pages?          -> open them, and free what is nothing but zeroes          (space/huge.rs)
 //!   policy says   Age   -> walk the page tables, used pages become young          (age.rs)
 //!                 Take  -> evict a batch from the old end of one list              (evict.rs)
 //! ```
@@ -74,6 +75,10 @@ impl Reclaim {
     }
 
     fn one_batch<P: Platform>(&self, spaces: &Spaces<P>) -> Option<Progress> {
+        // Before anything is evicted: what a huge page holds beyond what is used must not cost a page its place.
+        if let Some(freed) = spaces.open_some() {
+            return Some(Progress { freed, ..Progress::default() });
+        }
         let step = {
             let mut policy = self.policy.lock();
             let view = View {

@@ -1,6 +1,6 @@
 //! The calls on a space, each with its meaning told to the oracle.
 
-use super::ops::{HEAP, MAP_TOP, STACK_PAGES, STACK_TOP, ZONES, any_page, run_of};
+use super::ops::{HEAP, MAP_TOP, STACK_PAGES, STACK_TOP, WIDE, ZONES, any_page, run_of, zone};
 use super::oracle::{Cell, Verdict};
 use super::world::{Process, World, anonymous};
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr, Vpn};
@@ -9,15 +9,15 @@ use crate::{Access, Advice, MapRequest, RemapHow, Rights, Where};
 use std::rc::Rc;
 use std::sync::Arc;
 
-const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
+pub(super) const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 
-fn space_of(world: &World, number: u64) -> Option<Arc<Space>> {
+pub(super) fn space_of(world: &World, number: u64) -> Option<Arc<Space>> {
     world.state.borrow().processes.get(&number).map(|p| p.space.clone())
 }
 
 /// A few pages somewhere in a zone, and never beyond its end.
 fn any_range(world: &World, most: u64) -> PageRange {
-    let (from, to) = ZONES[world.random.below(ZONES.len() as u64) as usize];
+    let (from, to) = zone(world, 24);
     let start = world.random.range(from, to);
     let end = (start + world.random.range(1, most + 1)).min(to);
     PageRange::new(Vpn(start), Vpn(end))
@@ -33,7 +33,7 @@ fn any_rights(world: &World) -> Rights {
     }
 }
 
-fn request(at: Where, pages: u64, rights: Rights, backing: Backing, shared: bool) -> MapRequest {
+pub(super) fn request(at: Where, pages: u64, rights: Rights, backing: Backing, shared: bool) -> MapRequest {
     MapRequest {
         at,
         pages,
@@ -49,7 +49,12 @@ fn request(at: Where, pages: u64, rights: Rights, backing: Backing, shared: bool
 }
 
 /// Map, and note what `cell` says of each page.
-fn map(world: &World, number: u64, request: MapRequest, cell: impl Fn(u64) -> Cell) -> Option<u64> {
+pub(super) fn map(
+    world: &World,
+    number: u64,
+    request: MapRequest,
+    cell: impl Fn(u64) -> Cell,
+) -> Option<u64> {
     let space = space_of(world, number)?;
     let (at, pages) = (request.at, request.pages);
     let result = world.memory().map(&space, request);
@@ -91,7 +96,7 @@ fn any_place(world: &World, range: PageRange) -> Where {
 
 /// Programs may not crowd the small world out.
 fn has_room(world: &World, number: u64) -> bool {
-    world.state.borrow().processes.get(&number).is_some_and(|p| p.cells.len() < 70)
+    world.state.borrow().processes.get(&number).is_some_and(|p| p.cells.range(..WIDE.0).count() < 70)
 }
 
 pub fn map_anonymous(world: &Rc<World>, number: u64) {
@@ -150,8 +155,12 @@ pub fn map_shared(world: &Rc<World>, number: u64) {
 }
 
 pub fn unmap(world: &Rc<World>, number: u64) {
-    let Some(space) = space_of(world, number) else { return };
     let range = any_range(world, 12);
+    unmap_range(world, number, range);
+}
+
+pub fn unmap_range(world: &Rc<World>, number: u64, range: PageRange) {
+    let Some(space) = space_of(world, number) else { return };
     world.say(|| format!("{number}: unmap {range:x?}"));
     let result = world.memory().unmap(&space, range);
     let mut state = world.state.borrow_mut();
@@ -164,10 +173,13 @@ pub fn unmap(world: &Rc<World>, number: u64) {
 }
 
 pub fn protect(world: &Rc<World>, number: u64) {
-    let Some(space) = space_of(world, number) else { return };
     let page = any_page(world, number);
     let range = PageRange::new(Vpn(page), Vpn((page + world.random.range(1, 8)).min(STACK_TOP - 100)));
-    let rights = any_rights(world);
+    protect_range(world, number, range, any_rights(world));
+}
+
+pub fn protect_range(world: &Rc<World>, number: u64, range: PageRange, rights: Rights) {
+    let Some(space) = space_of(world, number) else { return };
     let result = world.memory().protect(&space, range, rights);
     world.say(|| format!("{number}: protect {range:x?} {rights:?} -> {result:?}"));
     let mut state = world.state.borrow_mut();
@@ -186,12 +198,17 @@ pub fn protect(world: &Rc<World>, number: u64) {
 }
 
 pub fn remap(world: &Rc<World>, number: u64) {
-    let Some(space) = space_of(world, number) else { return };
     let at = any_page(world, number);
-    let Some((_, run)) = run_of(&world.state.borrow(), number, at) else { return };
-    let old = if world.random.one_in(12) { 0 } else { world.random.range(1, run.min(12) + 1) };
-    let new = world.random.range(1, 13);
     let to = any_range(world, 1).start.addr();
+    remap_up_to(world, number, at, to, 12);
+}
+
+/// Remap at most so many pages.
+pub fn remap_up_to(world: &Rc<World>, number: u64, at: u64, to: VirtAddr, most: u64) {
+    let Some(space) = space_of(world, number) else { return };
+    let Some((_, run)) = run_of(&world.state.borrow(), number, at) else { return };
+    let old = if world.random.one_in(12) { 0 } else { world.random.range(1, run.min(most) + 1) };
+    let new = world.random.range(1, most + 1);
     let how = match world.random.below(6) {
         0 => RemapHow::InPlace,
         1 | 2 => RemapHow::MayMove,
@@ -302,7 +319,7 @@ fn would_copy(world: &World, number: u64, range: PageRange) -> bool {
 }
 
 pub fn advise(world: &Rc<World>, number: u64) {
-    const ADVICE: [Advice; 16] = [
+    const ADVICE: [Advice; 18] = [
         Advice::DontNeed,
         Advice::DontNeed,
         Advice::Free,
@@ -319,11 +336,17 @@ pub fn advise(world: &Rc<World>, number: u64) {
         Advice::Normal,
         Advice::PopulateRead,
         Advice::PopulateWrite,
+        Advice::HugePage,
+        Advice::NoHugePage,
     ];
-    let Some(space) = space_of(world, number) else { return };
     let page = any_page(world, number);
     let range = PageRange::new(Vpn(page), Vpn(page + world.random.range(1, 10)));
     let advice = ADVICE[world.random.below(ADVICE.len() as u64) as usize];
+    advise_range(world, number, range, advice);
+}
+
+pub fn advise_range(world: &Rc<World>, number: u64, range: PageRange, advice: Advice) {
+    let Some(space) = space_of(world, number) else { return };
     if advice == Advice::PopulateWrite && would_copy(world, number, range) {
         return;
     }
@@ -370,6 +393,8 @@ pub fn advise(world: &Rc<World>, number: u64) {
             Advice::DoFork => cell.dont_fork = false,
             Advice::WipeOnFork => cell.wipe_on_fork = true,
             Advice::KeepOnFork => cell.wipe_on_fork = false,
+            Advice::HugePage => cell.huge = Some(true),
+            Advice::NoHugePage => cell.huge = Some(false),
             Advice::Random => (cell.random, cell.sequential) = (true, false),
             Advice::Normal => (cell.random, cell.sequential) = (false, false),
             _ => {}

@@ -9,6 +9,8 @@
 //!   that is cached as dirty writes without touching the entry. So what the core forgets to flush is a wrong read, or
 //!   a write into somebody else's frame;
 //! - the way through the upper nodes is cached too, up to the leaf, and goes with any flush of its space;
+//! - a large entry is cached in pieces of a page, as processors may; a flush of one page takes that piece alone. One that is
+//!   left when the page has become small is stale, also where frame and rights are the same;
 //! - a fault drops the cached translation of its address.
 //!
 //! [`Cpu::stale`] says what no program could: whether a cached translation has lost its right to be. The tests ask it
@@ -17,7 +19,7 @@
 use super::random::Random;
 use crate::PhysMap;
 use crate::addr::{Pfn, Vpn};
-use core::sync::atomic::Ordering::SeqCst;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::collections::HashMap;
 
 const PRESENT: u64 = 1;
@@ -40,6 +42,8 @@ pub struct Cached {
     pub writable: bool,
     pub executable: bool,
     pub dirty: bool,
+    /// A piece of a large page.
+    pub large: bool,
 }
 
 /// Translations that one processor caches, by root and page.
@@ -91,15 +95,16 @@ impl Cpu {
     }
 
     fn walk(&mut self, phys: &PhysMap, root: Pfn, page: Vpn, write: bool, execute: bool) -> Option<Cached> {
-        let (leaf, guard_off) = match self.leaves.get(&(root, page.0 >> 9)) {
-            Some(&leaf) => leaf,
-            None => {
-                let leaf = leaf_of(phys, root, page)?;
-                self.leaves.insert((root, page.0 >> 9), leaf);
-                leaf
-            }
-        };
-        let word = phys.word(leaf, (page.0 & 511) as usize);
+        let cached = self.leaves.get(&(root, page.0 >> 9));
+        let (word, guard_off) =
+            match cached.map_or_else(|| way_to(phys, root, page), |&(l, w)| Way::Leaf(l, w)) {
+                Way::None => return None,
+                Way::Large(word) => (word, true),
+                Way::Leaf(leaf, guard_off) => {
+                    self.leaves.insert((root, page.0 >> 9), (leaf, guard_off));
+                    (phys.word(leaf, (page.0 & 511) as usize), guard_off)
+                }
+            };
         loop {
             let bits = word.load(SeqCst);
             if bits & (PRESENT | USER) != PRESENT | USER
@@ -110,7 +115,7 @@ impl Cpu {
             }
             let used = bits | ACCESSED | if write { DIRTY } else { 0 };
             if used == bits || word.compare_exchange(bits, used, SeqCst, SeqCst).is_ok() {
-                return Some(read(used, guard_off));
+                return Some(read(used, guard_off, page));
             }
         }
     }
@@ -158,7 +163,10 @@ impl Cpu {
     /// Whether the translation that an access to this page would use is still backed, and the way that a walk would go.
     pub fn stale_at(&self, phys: &PhysMap, root: Pfn, page: Vpn) -> Option<String> {
         if let Some(&(leaf, writable)) = self.leaves.get(&(root, page.0 >> 9)) {
-            let now = leaf_of(phys, root, page);
+            let now = match way_to(phys, root, page) {
+                Way::Leaf(leaf, writable) => Some((leaf, writable)),
+                _ => None,
+            };
             if now.is_none_or(|now| now.0 != leaf || writable && !now.1) {
                 return Some(format!("the way is cached as {:?}, and is {now:?}", (leaf, writable)));
             }
@@ -168,11 +176,16 @@ impl Cpu {
 }
 
 fn stale(phys: &PhysMap, root: Pfn, page: Vpn, cached: &Cached) -> Option<String> {
-    let (leaf, writable) = leaf_of(phys, root, page).unzip();
-    let bits = leaf.map_or(0, |leaf| phys.word(leaf, (page.0 & 511) as usize).load(SeqCst));
-    let now = read(bits, writable == Some(true));
+    let (bits, writable) = match way_to(phys, root, page) {
+        Way::None => (0, false),
+        Way::Large(word) => (word.load(SeqCst), true),
+        Way::Leaf(leaf, writable) => (phys.word(leaf, (page.0 & 511) as usize).load(SeqCst), writable),
+    };
+    let now = read(bits, writable, page);
     let why = if bits & PRESENT == 0 {
         "the page is not present"
+    } else if now.large != cached.large {
+        "the page has another size"
     } else if now.frame != cached.frame {
         "the page is in another frame"
     } else if cached.writable && !now.writable {
@@ -188,28 +201,44 @@ fn stale(phys: &PhysMap, root: Pfn, page: Vpn, cached: &Cached) -> Option<String
 }
 
 /// What an entry gives, behind upper entries that let one write or not. What may not be written needs no mark of it.
-fn read(bits: u64, writable: bool) -> Cached {
+fn read(bits: u64, writable: bool, page: Vpn) -> Cached {
     let writable = writable && bits & WRITABLE != 0;
+    let large = bits & LARGE != 0;
+    let first = Pfn(((bits & ADDRESS) >> 12) as u32);
+    assert!(!large || first.0.is_multiple_of(512), "a large page at an odd place");
     Cached {
-        frame: Pfn(((bits & ADDRESS) >> 12) as u32),
+        frame: if large { first.add((page.0 & 511) as u32) } else { first },
+        large,
         writable,
         executable: bits & NO_EXECUTE == 0,
         dirty: writable && bits & DIRTY != 0,
     }
 }
 
-/// The leaf that a page is in, and whether all entries on the way there let one write: only the last may forbid it.
-fn leaf_of(phys: &PhysMap, root: Pfn, page: Vpn) -> Option<(Pfn, bool)> {
+/// Where the way through the upper nodes ends.
+enum Way<'a> {
+    None,
+    /// At the entry that names 512 frames.
+    Large(&'a AtomicU64),
+    /// At a leaf, and whether all entries on the way there let one write: only the last may forbid it.
+    Leaf(Pfn, bool),
+}
+
+fn way_to(phys: &PhysMap, root: Pfn, page: Vpn) -> Way<'_> {
     let (mut node, mut writable) = (root, true);
     for level in [3u32, 2, 1] {
-        let bits = phys.word(node, (page.0 >> (9 * level) & 511) as usize).load(SeqCst);
+        let word = phys.word(node, (page.0 >> (9 * level) & 511) as usize);
+        let bits = word.load(SeqCst);
         if bits & PRESENT == 0 {
-            return None;
+            return Way::None;
+        }
+        if level == 1 && bits & LARGE != 0 {
+            return Way::Large(word);
         }
         assert_eq!(bits & (USER | LARGE | NO_EXECUTE), USER, "an upper entry forbids something");
         assert!(writable, "a guard above the last but one");
         writable = bits & WRITABLE != 0;
         node = Pfn(((bits & ADDRESS) >> 12) as u32);
     }
-    Some((node, writable))
+    Way::Leaf(node, writable)
 }

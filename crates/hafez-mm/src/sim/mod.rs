@@ -29,6 +29,7 @@ pub mod ops;
 pub mod oracle;
 pub mod random;
 pub mod tasks;
+pub mod wide;
 pub mod world;
 
 pub use disk::{Disk, Faults};

@@ -15,6 +15,8 @@ use std::rc::Rc;
 pub const ZONES: [(u64, u64); 3] = [(0x1F0, 0x210), (0x600, 0x618), (0xA00, 0xA20)];
 /// Where mappings without an address go: below.
 pub const MAP_TOP: u64 = 0xA20;
+/// Where regions are that huge pages fit in.
+pub const WIDE: (u64, u64) = (0x1000, 0x1600);
 pub const HEAP: u64 = 0x620;
 /// The page after the stack's last, and how many pages it may grow to.
 pub const STACK_TOP: u64 = (1 << 18) + 0x100;
@@ -60,14 +62,30 @@ const MIX: &[(u32, Operation)] = &[
     (1, files::replace),
 ];
 
+/// A place where programs map: in one of so many cases where huge pages fit in, if they do that at all.
+pub fn zone(world: &World, wide: u32) -> (u64, u64) {
+    if world.setup.wide && world.random.one_in(wide) {
+        return WIDE;
+    }
+    ZONES[world.random.below(ZONES.len() as u64) as usize]
+}
+
+/// No program maps anything from here on but its stack.
+pub fn top(world: &World) -> u64 {
+    if world.setup.wide { WIDE.1 } else { MAP_TOP }
+}
+
 pub fn random(world: &Rc<World>, process: u64) {
+    if world.setup.wide && world.random.one_in(12) {
+        return super::wide::random(world, process);
+    }
     let weights: Vec<u32> = MIX.iter().map(|m| m.0).collect();
     MIX[world.random.weighted(&weights)].1(world, process);
 }
 
 /// A page that programs may use: mostly one that the process has mapped.
 pub fn any_page(world: &World, process: u64) -> u64 {
-    let (from, to) = ZONES[world.random.below(ZONES.len() as u64) as usize];
+    let (from, to) = zone(world, 3);
     let page = world.random.range(from, to);
     if world.random.one_in(8) {
         return page;
@@ -75,7 +93,7 @@ pub fn any_page(world: &World, process: u64) -> u64 {
     let state = world.state.borrow();
     let Some(process) = state.processes.get(&process) else { return page };
     // The stack is left alone: where it grows to is told by faults.
-    let mut found = process.cells.range(page..MAP_TOP).chain(process.cells.range(..MAP_TOP));
+    let mut found = process.cells.range(page..top(world)).chain(process.cells.range(..top(world)));
     found.next().map_or(page, |(&page, _)| page)
 }
 

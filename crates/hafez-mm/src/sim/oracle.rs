@@ -32,13 +32,16 @@ pub struct Cell {
     pub vague: bool,
     pub random: bool,
     pub sequential: bool,
+    /// Whether huge pages were asked for, or refused.
+    pub huge: Option<bool>,
 }
 
 impl Cell {
     /// Whether the next page could be of the same region, as far as attributes go.
     pub fn like(&self, other: &Cell) -> bool {
         let attributes = |c: &Cell| {
-            (c.rights, c.max_rights, c.shared, c.dont_fork, c.wipe_on_fork, c.wired, c.random, c.sequential)
+            let forks = (c.dont_fork, c.wipe_on_fork);
+            (c.rights, c.max_rights, c.shared, forks, c.wired, c.random, c.sequential, c.huge)
         };
         let backing = match (self.backing, other.backing) {
             (None, None) => true,

@@ -50,6 +50,8 @@ pub struct Setup {
     pub roomy: bool,
     /// Objects of each kind.
     pub objects: usize,
+    /// Whether programs also map regions that huge pages fit in.
+    pub wide: bool,
 }
 
 impl Default for Setup {
@@ -68,6 +70,7 @@ impl Default for Setup {
             kreclaim: true,
             roomy: false,
             objects: 2,
+            wide: false,
         }
     }
 }
@@ -176,7 +179,8 @@ impl World {
         let disk =
             (setup.swap > 0).then(|| Disk::new(setup.swap, setup.delayed, setup.faults, setup.seed ^ 0xD15C));
         let frames = {
-            let fixed = setup.frames + setup.processes as u32 * TABLES + setup.swap / 64 + 8;
+            let tables = if setup.wide { TABLES + 8 } else { TABLES };
+            let fixed = setup.frames + setup.processes as u32 * tables + setup.swap / 64 + 8;
             // The reserve is an eighth, 24 at the most.
             fixed + (fixed / 7).min(24)
         };
@@ -439,7 +443,7 @@ impl World {
             }
             let root = roots[self.random.below(roots.len() as u64) as usize];
             let Some(process) = state.processes.values().find(|p| p.space.root() == root) else { continue };
-            let from = self.random.below(super::ops::MAP_TOP);
+            let from = self.random.below(super::ops::top(self));
             let page = process
                 .cells
                 .range(from..)
@@ -595,5 +599,6 @@ pub fn anonymous(rights: crate::Rights) -> Cell {
         vague: false,
         random: false,
         sequential: false,
+        huge: None,
     }
 }

@@ -29,6 +29,8 @@ pub enum Advice {
     KeepOnFork,
     DontDump,
     DoDump,
+    HugePage,
+    NoHugePage,
     /// Free the pages of the shared object behind it.
     Remove,
     /// Bring the pages in, as a read or a write would.
@@ -217,6 +219,8 @@ fn flags_of(advice: Advice) -> Option<(RegionFlags, RegionFlags)> {
         Advice::WipeOnFork => (RegionFlags::WIPE_ON_FORK, none),
         Advice::KeepOnFork => (none, RegionFlags::WIPE_ON_FORK),
         Advice::DontDump => (RegionFlags::DONT_DUMP, none),
+        Advice::HugePage => (RegionFlags::HUGE, RegionFlags::NO_HUGE),
+        Advice::NoHugePage => (RegionFlags::NO_HUGE, RegionFlags::HUGE),
         Advice::DoDump => (none, RegionFlags::DONT_DUMP),
         _ => return None,
     })

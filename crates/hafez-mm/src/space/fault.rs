@@ -96,7 +96,16 @@ impl<P: Platform> Spaces<P> {
             return Err(FaultError::Denied.into());
         }
         let mut cursor = self.cursor(space, leaf_part(region, page));
-        let mut slot = cursor.make(page)?;
+        let mut slot = match cursor.place(page) {
+            Some(slot) => slot,
+            None => {
+                let Some(back) = self.touch_leaf(space, region, page, access, cursor) else {
+                    return Ok(Look::Done);
+                };
+                cursor = back;
+                cursor.make(page)?
+            }
+        };
         if mutant!(SharedLeafChanged, false, slot.is_shared()) {
             self.own(space, &mut cursor)?;
             slot = cursor.make(page)?;

@@ -22,6 +22,7 @@ impl<P: Platform> Spaces<P> {
     pub fn fork_space(&self, parent: &Space, account: AccountId) -> Result<Arc<Space>, Stop> {
         let child = self.make_space(account, parent.family.clone(), parent.map_top().0)?;
         *child.heap.lock() = *parent.heap.lock();
+        child.set_no_huge(parent.no_huge.load(Relaxed));
         // Held to the end: no page of the parent may come or go in between.
         let regions = parent.regions.write();
         let mut of_child = child.regions.write();
@@ -61,6 +62,8 @@ impl<P: Platform> Spaces<P> {
         let mut gather = self.gather(parent);
         let mut theirs = self.cursor(parent, all);
         let mut ours = self.cursor(child, all);
+        // Whole leaves are one space's only.
+        theirs.open(all);
         let mut from = Vpn(0);
         for region in regions.from(Vpn(0)) {
             from = from.max(region.range.start);
@@ -140,12 +143,12 @@ impl<P: Platform> Spaces<P> {
 
     /// The CPU is about to load the space's root.
     pub fn activate(&self, space: &Space, cpu: usize) {
-        space.cpus.fetch_or(1 << cpu, AcqRel);
+        space.tables.cpus.fetch_or(1 << cpu, AcqRel);
     }
 
     /// The CPU has left the space and holds no translation of it.
     pub fn deactivate(&self, space: &Space, cpu: usize) {
-        space.cpus.fetch_and(!(1 << cpu), AcqRel);
+        space.tables.cpus.fetch_and(!(1 << cpu), AcqRel);
     }
 }
 

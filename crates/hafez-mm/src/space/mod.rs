@@ -11,6 +11,7 @@
 //! | `fault.rs` | the fault: from a region and an entry to a page that can be used |
 //! | `swapin.rs`, `fill.rs` | the two slow ways: a page from swap, a page from a file |
 //! | `map.rs`, `remap.rs`, `advise.rs`, `fork.rs` | the calls |
+//! | `huge.rs` | when 2 MiB are one page, and when they are 512 again |
 //! | `share.rs` | a space's own copy of page-table leaves that a fork has left shared |
 //! | `release.rs` | the other way: letting go of entries, frames, slots, objects |
 //!
@@ -22,6 +23,7 @@ pub mod balance;
 pub mod fault;
 pub mod fill;
 pub mod fork;
+pub mod huge;
 pub mod map;
 pub mod pages;
 pub mod regions;
@@ -40,7 +42,7 @@ use crate::swap::Swap;
 use crate::{CpuSet, Platform, Rights};
 use alloc::sync::Arc;
 pub use balance::Balance;
-use core::sync::atomic::{AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 pub use regions::{Backing, Label, Region, RegionFlags, Regions};
 
 /// The number of a space.
@@ -125,8 +127,8 @@ pub struct Space {
     pub(crate) family: Arc<Family>,
     pub(crate) tables: Tables,
     pub(crate) regions: RwLock<Regions>,
-    /// Bit per CPU that may hold translations.
-    pub(crate) cpus: AtomicU64,
+    /// The program wants no huge pages (`PR_SET_THP_DISABLE`).
+    pub(crate) no_huge: AtomicBool,
     /// The heap that `brk` moves the end of, in bytes.
     pub(crate) heap: Mutex<(VirtAddr, VirtAddr)>,
     /// Mappings are placed below this page, from the top down.
@@ -148,6 +150,8 @@ pub struct RegionInfo {
     pub label: Option<Arc<Label>>,
     pub grows_down: bool,
     pub wired: bool,
+    /// Whether huge pages were asked for here, or refused.
+    pub huge: Option<bool>,
 }
 
 impl From<&Region> for RegionInfo {
@@ -166,6 +170,11 @@ impl From<&Region> for RegionInfo {
             label: region.label.clone(),
             grows_down: region.flags.contains(RegionFlags::GROWS_DOWN),
             wired: region.flags.contains(RegionFlags::WIRED),
+            huge: match region.flags {
+                flags if flags.contains(RegionFlags::HUGE) => Some(true),
+                flags if flags.contains(RegionFlags::NO_HUGE) => Some(false),
+                _ => None,
+            },
         }
     }
 }
@@ -198,6 +207,10 @@ impl Space {
     pub fn heap(&self) -> (VirtAddr, VirtAddr) {
         *self.heap.lock()
     }
+    /// Whether the program wants no huge pages; a fork passes that on.
+    pub fn set_no_huge(&self, on: bool) {
+        self.no_huge.store(on, Relaxed);
+    }
     /// Place new mappings below this address.
     pub fn set_map_top(&self, top: VirtAddr) {
         self.map_top.store(top.page().0.clamp(USER_START.0, USER_END.0), Relaxed);
@@ -206,7 +219,7 @@ impl Space {
         Vpn(self.map_top.load(Relaxed))
     }
     pub(crate) fn target(&self) -> Target<'_> {
-        Target { space: self.id, root: self.root(), cpus: &self.cpus }
+        self.tables.target()
     }
 }
 
@@ -232,6 +245,8 @@ pub struct Counters {
     pub ahead_used: AtomicU64,
     pub ahead_wasted: AtomicU64,
     pub filled: AtomicU64,
+    /// Huge pages made.
+    pub huge: AtomicU64,
     pub oom_kills: AtomicU64,
     pub peak: AtomicU64,
 }
@@ -257,7 +272,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     pub(crate) fn cursor<'a>(&'a self, space: &'a Space, range: PageRange) -> Cursor<'a> {
-        space.tables.cursor(&self.frames, self.cpu(), range)
+        space.tables.cursor(self, &self.frames, self.cpu(), range)
     }
 
     pub(crate) fn gather<'a>(&'a self, space: &'a Space) -> Gather<'a, Self> {
@@ -290,9 +305,9 @@ impl<P: Platform> Spaces<P> {
             id: SpaceId(id),
             account,
             family,
-            tables,
+            tables: tables.of(SpaceId(id)),
             regions: RwLock::new(Regions::new()),
-            cpus: AtomicU64::new(0),
+            no_huge: AtomicBool::new(false),
             heap: Mutex::new((VirtAddr(0), VirtAddr(0))),
             map_top: AtomicU64::new(map_top),
             ahead: Mutex::new((Vpn(0), 0)),
@@ -305,7 +320,7 @@ impl<P: Platform> Spaces<P> {
     pub fn destroy_space(&self, space: &Space) {
         self.unmap_all(space);
         // Its translations may still be kept, and its root loaded where nothing uses it: not beyond this point.
-        let cpus = CpuSet(space.cpus.load(SeqCst));
+        let cpus = CpuSet(space.tables.cpus.load(SeqCst));
         if cpus.0 != 0 {
             let (id, root) = (space.id, space.root());
             self.platform.flush(&Flush { space: id, root, pages: FlushPages::All, cpus });

@@ -41,6 +41,10 @@ bitflags::bitflags! {
         const SEQUENTIAL = 1 << 6;
         const DONT_DUMP = 1 << 7;
         const NO_RESERVE = 1 << 8;
+        /// Huge pages are wanted here.
+        const HUGE = 1 << 9;
+        /// And here they are not.
+        const NO_HUGE = 1 << 10;
     }
 }
 

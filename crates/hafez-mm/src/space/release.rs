@@ -43,6 +43,9 @@ impl<P: Platform> Shootdown for Spaces<P> {
     }
 
     fn abandoned(&self, leaf: Pfn, proof: &Flushed) {
+        if self.free_whole(leaf) {
+            return;
+        }
         each_left(&self.frames, leaf, &mut |entry| match entry {
             Entry::Swap { slot } => self.drop_slot(slot),
             Entry::Present { frame, dirty, .. } if frame != self.frames.zero => {

@@ -101,6 +101,7 @@ impl Pages {
         sum.dirty += stat.dirty;
         sum.accessed += stat.accessed;
         sum.anonymous += stat.anonymous;
+        sum.huge += stat.huge;
         sum.proportional += stat.proportional;
     }
 
@@ -131,11 +132,12 @@ impl Pages {
         tell("Private_Dirty", kib(private_dirty));
         tell("Referenced", kib(stat.accessed));
         tell("Anonymous", kib(stat.anonymous));
-        for name in ["KSM", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb"]
-        {
+        tell("KSM", 0);
+        tell("LazyFree", 0);
+        tell("AnonHugePages", kib(stat.huge));
+        for name in ["ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb"] {
             tell(name, 0);
         }
-        tell("Private_Hugetlb", 0);
         tell("Swap", kib(stat.swapped));
         tell("SwapPss", kib(stat.swapped));
         tell("Locked", kib(self.locked));
@@ -150,6 +152,8 @@ struct Found {
     range: PageRange,
     wired: bool,
     file: bool,
+    /// It may have huge pages because it asked for them.
+    huge: bool,
 }
 
 fn collect(subject: &Subject) -> Result<Option<(Arc<Image>, Vec<Found>)>> {
@@ -162,6 +166,7 @@ fn collect(subject: &Subject) -> Result<Option<(Arc<Image>, Vec<Found>)>> {
             range: region.range,
             wired: region.wired,
             file: is_file(region),
+            huge: region.huge == Some(true) && region.object.is_none() && !region.shared,
         });
     });
     Ok(Some((image, found)))
@@ -176,7 +181,9 @@ pub fn smaps(subject: &Subject) -> Result<Vec<u8>> {
         text.extend_from_slice(&region.line);
         text.extend_from_slice(format!("\nSize:           {size:>8} kB\n{fixed}").as_bytes());
         text.extend_from_slice(pages.tell(false).as_bytes());
-        text.extend_from_slice(format!("THPeligible:           0\nVmFlags: {}\n", region.flags).as_bytes());
+        text.extend_from_slice(
+            format!("THPeligible:           {}\nVmFlags: {}\n", region.huge as u8, region.flags).as_bytes(),
+        );
     }
     Ok(text)
 }
@@ -192,6 +199,8 @@ fn flags(region: &RegionInfo) -> String {
         (region.shared, "ms "),
         (region.grows_down, "gd "),
         (region.wired, "lo "),
+        (region.huge == Some(true), "hg "),
+        (region.huge == Some(false), "nh "),
     ] {
         if has {
             flags.push_str(name);

@@ -147,7 +147,8 @@ pub fn status(subject: &Subject) -> Result<Vec<u8>> {
     if task.as_ref().is_some_and(|task| task.image().is_some()) {
         tell_memory(&mut text, &facts);
     }
-    let _ = writeln!(text, "CoreDumping:\t0\nTHP_enabled:\t0\nuntag_mask:\t0xffffffffffffffff");
+    let huge = !process.no_huge_pages.load(Relaxed) as u8;
+    let _ = writeln!(text, "CoreDumping:\t0\nTHP_enabled:\t{huge}\nuntag_mask:\t0xffffffffffffffff");
     let queue = process.limits.soft(abi::RLIMIT_SIGPENDING);
     let _ = writeln!(text, "Threads:\t{}\nSigQ:\t0/{queue}", facts.threads);
     let [blocked, ignored, caught, own, shared] = facts.signals;

@@ -108,7 +108,7 @@ fn meminfo() -> String {
         ("VmallocUsed", 0),
         ("VmallocChunk", 0),
         ("Percpu", 0),
-        ("AnonHugePages", 0),
+        ("AnonHugePages", stats.huge * 512),
         ("ShmemHugePages", 0),
         ("ShmemPmdMapped", 0),
     ] {
@@ -178,6 +178,9 @@ fn vmstat() -> String {
         ("pgscan_direct", 0),
         ("pgsteal_direct", 0),
         ("oom_kill", stats.oom_kills),
+        ("nr_anon_transparent_hugepages", stats.huge),
+        ("thp_fault_alloc", stats.huge_made),
+        ("thp_split_pmd", stats.huge_opened),
         ("hafez_peak", stats.peak),
         ("hafez_swap_corrupt", stats.corrupt),
         ("hafez_read_errors", stats.read_errors),

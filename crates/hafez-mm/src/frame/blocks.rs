@@ -1,0 +1,86 @@
+//! Blocks: 512 frames in a row and aligned, what huge pages are made of.
+//!
+//! A block is taken only while frames are plentiful: when an eighth of RAM would stay free behind it. So a huge page never
+//! makes the machine reclaim; and where reclaim begins none the less, it opens huge pages before it evicts anything, and finds
+//! them here by block.
+
+use super::lists::Arrival;
+use super::meta::{State, Word};
+use super::{BLOCK, Frames};
+use crate::account::AccountId;
+use crate::addr::Pfn;
+use core::sync::atomic::Ordering::*;
+
+const ORDER: u8 = BLOCK.ilog2() as u8;
+
+impl Frames {
+    /// The leaf behind the huge page that begins with this frame.
+    pub fn leaf_behind(&self, first: Pfn) -> Option<Pfn> {
+        match self.behind[(first.0 / BLOCK) as usize].load(Acquire) {
+            0 => None,
+            leaf => Some(Pfn(leaf)),
+        }
+    }
+
+    /// Note the leaf behind a huge page, or that it is one no more. Only under the lock of the tables that have it.
+    pub fn set_leaf_behind(&self, first: Pfn, leaf: Option<Pfn>) {
+        self.behind[(first.0 / BLOCK) as usize].store(leaf.map_or(0, |leaf| leaf.0), Release);
+        match leaf {
+            Some(_) => self.whole.fetch_add(1, Relaxed),
+            None => self.whole.fetch_sub(1, Relaxed),
+        };
+    }
+
+    /// How many huge pages there are.
+    #[inline]
+    pub fn whole(&self) -> u32 {
+        self.whole.load(Relaxed)
+    }
+
+    /// The first frame of some huge page, as it seems without a lock; they take turns.
+    pub fn some_whole(&self) -> Option<Pfn> {
+        let (blocks, from) = (self.behind.len() as u32, self.hand.load(Relaxed));
+        let found =
+            (0..blocks).map(|n| (from + n) % blocks).find(|&b| self.behind[b as usize].load(Relaxed) != 0)?;
+        self.hand.store(found + 1, Relaxed);
+        Some(Pfn(found * BLOCK))
+    }
+
+    /// Whether frames are so many that a program may have a block of them for one page.
+    #[inline]
+    pub fn has_blocks(&self) -> bool {
+        self.free() > self.marks.high + BLOCK + self.usable / 8
+    }
+
+    /// A block, if that leaves plenty. Its frames' bytes and records say nothing yet.
+    pub fn take_block(&self) -> Option<Pfn> {
+        if !self.has_blocks() {
+            return None;
+        }
+        let mut buddy = self.buddy.lock();
+        let block = buddy.take_block(self.table, ORDER);
+        self.free.store(buddy.free_frames(), Relaxed);
+        block
+    }
+
+    /// Give back a block that nothing holds and nobody is charged for.
+    pub fn give_block(&self, first: Pfn) {
+        for n in 0..BLOCK {
+            self.meta(first.add(n)).set_word(Word::new(State::Inner, AccountId::KERNEL, 0));
+        }
+        let mut buddy = self.buddy.lock();
+        buddy.give(self.table, first, ORDER);
+        self.free.store(buddy.free_frames(), Relaxed);
+    }
+
+    /// End the lives of a block's frames, if they are as they began: each as `word` says, and all in a row on one list.
+    pub fn end_block(&self, first: Pfn, word: Word) -> bool {
+        self.lists.end_row(self.table, first, BLOCK, word)
+    }
+
+    /// Begin the lives of a block's frames: each as the word says, of the owner, numbered from the index on, and on the list
+    /// of what arrives so.
+    pub fn begin_block(&self, cpu: usize, first: Pfn, page: (Word, u32, u64), arrival: Arrival) {
+        self.lists.begin_row(self.table, cpu, (first, BLOCK), page, self.lists.place(arrival));
+    }
+}
