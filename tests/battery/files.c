@@ -197,6 +197,43 @@ int main(void) {
     T(fallocate(fd, FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE, 0, 4096));
     T(lseek(fd, 0, SEEK_DATA));
     T(fallocate(fd, FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE, 100000, 10));
+    /* What was changed since it was last read shows in its times. */
+    {
+        struct timespec old[2] = {{100, 0}, {200, 0}};
+        int read_ = open("timed", O_RDWR|O_CREAT, 0600), quiet;
+        struct stat st;
+        char c;
+        write(read_, "timed", 5);
+        T(futimens(read_, old));
+        T((fstat(read_, &st), st.st_atime));
+        T(pread(read_, &c, 1, 0));
+        T((fstat(read_, &st), st.st_atime > 1000));
+        T(st.st_mtime);
+        futimens(read_, old);
+        T(munmap(mmap(0, 4096, PROT_READ, MAP_SHARED, read_, 0), 4096));
+        T((fstat(read_, &st), st.st_atime > 1000));
+        futimens(read_, old);
+        T((quiet = open("timed", O_RDONLY|O_NOATIME)) >= 0);
+        T(pread(quiet, &c, 1, 0));
+        T((fstat(read_, &st), st.st_atime));
+        close(quiet);
+        close(read_);
+        unlink("timed");
+        mkdir("timed", 0700);
+        utimensat(AT_FDCWD, "timed", old, 0);
+        read_ = open("timed", O_RDONLY|O_DIRECTORY);
+        T((fstat(read_, &st), st.st_atime));
+        char names[1000];
+        T(syscall(SYS_getdents64, read_, names, sizeof names) > 0);
+        T((fstat(read_, &st), st.st_atime > 1000));
+        close(read_);
+        rmdir("timed");
+        symlink("nowhere", "timed");
+        utimensat(AT_FDCWD, "timed", old, AT_SYMLINK_NOFOLLOW);
+        T(readlink("timed", names, sizeof names));
+        T((lstat("timed", &st), st.st_atime > 1000));
+        unlink("timed");
+    }
     /* A hole past the end touches nothing before it. */
     {
         int hole = open("hole", O_RDWR|O_CREAT, 0600);

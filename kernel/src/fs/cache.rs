@@ -67,7 +67,7 @@ impl FileOps for CachedFile {
         self
     }
 
-    fn read(&self, at: u64, to: &mut Sink<'_>, _how: How) -> Result<()> {
+    fn read(&self, at: u64, to: &mut Sink<'_>, how: How) -> Result<()> {
         let mut at = at;
         while to.remaining() > 0 {
             let left = self.object.size().saturating_sub(at);
@@ -84,7 +84,9 @@ impl FileOps for CachedFile {
             };
             at += to.put_frame(page.frame(), offset, len) as u64;
         }
-        self.inode.accessed();
+        if !how.unnoticed {
+            self.inode.accessed();
+        }
         Ok(())
     }
 

@@ -30,13 +30,15 @@ pub struct How {
     pub nonblock: bool,
     /// Past the page cache; of a pipe: each write is a packet (O_DIRECT).
     pub direct: bool,
+    /// Reading leaves the time of the last access alone (O_NOATIME).
+    pub unnoticed: bool,
     /// A regular file may not grow past this (RLIMIT_FSIZE): `EFBIG`.
     pub size_limit: u64,
 }
 
 impl Default for How {
     fn default() -> Self {
-        How { nonblock: false, direct: false, size_limit: u64::MAX }
+        How { nonblock: false, direct: false, unnoticed: false, size_limit: u64::MAX }
     }
 }
 
@@ -238,7 +240,12 @@ impl File {
     pub fn how(&self) -> How {
         let flags = self.flags();
         let has = |flag: u32| flags & flag != 0;
-        How { nonblock: has(abi::O_NONBLOCK), direct: has(abi::O_DIRECT), ..How::default() }
+        How {
+            nonblock: has(abi::O_NONBLOCK),
+            direct: has(abi::O_DIRECT),
+            unnoticed: has(abi::O_NOATIME),
+            ..How::default()
+        }
     }
     pub fn is_append(&self) -> bool {
         self.flags() & abi::O_APPEND != 0

@@ -79,6 +79,9 @@ fn list(file: &File, to: u64, count: u64, old: bool) -> Result<u64> {
         if out.is_empty() && refused {
             return Err(Errno::EINVAL);
         }
+        if !file.how().unnoticed {
+            file.inode().accessed();
+        }
         user::copy_to(to, &out)?;
         *at = next;
         Ok(out.len() as u64)

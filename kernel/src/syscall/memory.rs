@@ -277,6 +277,9 @@ impl Request {
         if self.has(abi::MAP_GROWSDOWN) {
             return Err(Errno::EINVAL);
         }
+        if !file.how().unnoticed {
+            file.inode().accessed();
+        }
         let id = file.inode().id();
         let label = Arc::new(Label { path: file.place().display().into(), dev: id.dev, ino: id.ino });
         let backing = match mapping {

@@ -228,6 +228,7 @@ fn readlink_at(caller: &Caller, dir: u64, path: u64, to: u64, len: u64) -> Resul
         return Err(if path.is_empty() { Errno::ENOENT } else { Errno::EINVAL });
     }
     let text = place.inode().readlink()?;
+    place.inode().accessed();
     let n = text.len().min(len as i32 as usize);
     user::copy_to(to, &text[..n])?;
     Ok(n as u64)

@@ -297,6 +297,9 @@ impl Inode for Node {
     fn write_lock(&self) -> Option<&SleepLock> {
         (self.kind == Kind::File).then_some(&self.writing)
     }
+    fn accessed(&self) {
+        self.now().accessed();
+    }
     fn punch(&self, from: u64, to: u64) -> Result<()> {
         self.copy_up(true)?.punch(from, to)
     }

@@ -269,6 +269,13 @@ impl Inode for Node {
         let mut attr = self.attr.lock();
         (attr.mtime, attr.ctime) = (now, now);
     }
+    /// As with `relatime`: what was changed since it was last read is told apart from what was not, at one update per change.
+    fn accessed(&self) {
+        let mut attr = self.attr.lock();
+        if attr.atime <= attr.mtime.max(attr.ctime) {
+            attr.atime = Time::now();
+        }
+    }
     fn punch(&self, from: u64, to: u64) -> Result<()> {
         self.check_unsealed()?;
         memory().object_punch(&self.object()?, from, to)?;
