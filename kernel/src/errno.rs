@@ -131,3 +131,10 @@ impl From<crate::arch::user::BadAddress> for Errno {
         Errno::EFAULT
     }
 }
+
+/// There is no room to grow a list.
+impl From<alloc::collections::TryReserveError> for Errno {
+    fn from(_: alloc::collections::TryReserveError) -> Errno {
+        Errno::ENOMEM
+    }
+}

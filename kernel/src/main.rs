@@ -51,7 +51,8 @@ extern "C" fn kernel_main() -> ! {
         wake: sched::wake_key,
         account: process::oom::asking,
         kill: process::oom::kill,
-        tight: process::owe_heap,
+        for_program: process::is_for_program,
+        holdings: process::oom::holdings,
     });
     for (name, body) in [("init", init as fn()), ("kreclaim", reclaim)] {
         if sched::spawn(name, Box::new(body), None).is_err() {

@@ -58,6 +58,8 @@ struct Account {
     peak: AtomicU32,
     minor: AtomicU32,
     major: AtomicU32,
+    /// Pages' worth of the kernel's things that are there for it, when it was last asked.
+    things: AtomicU32,
     open: AtomicBool,
 }
 
@@ -105,7 +107,7 @@ impl Accounts {
             let account = &self.chunk(n / CHUNK)[n % CHUNK];
             let free = !account.open.load(Acquire) && account.sums.iter().all(|s| s.load(Acquire) == 0);
             if free {
-                for count in [&account.peak, &account.minor, &account.major] {
+                for count in [&account.peak, &account.minor, &account.major, &account.things] {
                     count.store(0, Relaxed);
                 }
                 account.open.store(true, Release);
@@ -131,6 +133,15 @@ impl Accounts {
         let account = self.get(id);
         let count = if major { &account.major } else { &account.minor };
         count.fetch_add(1, Relaxed);
+    }
+
+    /// So much of what the kernel holds is there for this process.
+    pub fn note_things(&self, id: AccountId, pages: u64) {
+        self.get(id).things.store(pages.min(u32::MAX as u64) as u32, Relaxed);
+    }
+    /// What was last noted.
+    pub fn things(&self, id: AccountId) -> u64 {
+        self.get(id).things.load(Relaxed) as u64
     }
 
     #[inline]
@@ -194,6 +205,7 @@ impl Account {
             peak: AtomicU32::new(0),
             minor: AtomicU32::new(0),
             major: AtomicU32::new(0),
+            things: AtomicU32::new(0),
             open: AtomicBool::new(false),
         }
     }

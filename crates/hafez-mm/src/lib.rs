@@ -117,6 +117,9 @@ pub trait Platform: Send + Sync + 'static {
     fn headroom(&self, bytes: usize) -> bool;
     /// On whose behalf this thread runs: so that one who is told to go does not wait for others to go first.
     fn account(&self) -> AccountId;
+    /// Tell, for each account, the pages' worth of things beside its own memory that are there for its process. Asked before
+    /// somebody has to go, with no lock held.
+    fn holdings(&self, tell: &mut dyn FnMut(AccountId, u64));
     /// Memory has run out: this process has to go. Must not wait.
     fn kill(&self, account: AccountId, why: &OomReport);
 }
@@ -126,6 +129,8 @@ pub trait Platform: Send + Sync + 'static {
 pub struct OomReport {
     /// What it held, in pages.
     pub victim: AccountStat,
+    /// What the kernel held for it besides, in pages.
+    pub things: u64,
     /// How the machine stood.
     pub totals: Stats,
 }

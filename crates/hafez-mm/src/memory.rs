@@ -326,10 +326,10 @@ impl<P: Platform> Memory<P> {
     // ---- objects ----
 
     pub fn new_object_file(&self, pager: Arc<dyn Pager>, size: u64) -> Result<Arc<Object>, MmError> {
-        Ok(self.spaces.new_object(Source::File(pager), AccountId::KERNEL, size))
+        self.spaces.new_object(Source::File(pager), AccountId::KERNEL, size).ok_or(MmError::NoMemory)
     }
     pub fn new_object_shared(&self, size: u64, account: AccountId) -> Result<Arc<Object>, MmError> {
-        Ok(self.spaces.new_object(Source::Shared, account, size))
+        self.spaces.new_object(Source::Shared, account, size).ok_or(MmError::NoMemory)
     }
     /// The page, in RAM for as long as the pin lives; may sleep. `for_write` makes it dirty; a hole of a shared object
     /// that is only read is the page of zeroes.

@@ -147,29 +147,51 @@ impl<P: Platform> Memory<P> {
         news().0
     }
 
-    /// Whether all that could still be evicted is the last of the files: a 32nd of RAM, mostly the programs' own text. It
-    /// would be back at once, again and again, and the machine would seem to hang; so this counts as out of memory.
+    /// Whether all that could still be evicted is the last of the files: a 32nd of RAM, mostly the programs' own text; or so
+    /// little of anything that what runs would be out and back at once, again and again. The machine would seem to hang; so
+    /// this counts as out of memory.
     fn is_starved(&self) -> bool {
         let frames = &self.spaces.frames;
         let [_, files] = frames.lists.lengths().map(|kind| kind.iter().sum::<u32>());
         // What is in hand is on no list, and may all be files'.
         let (_, batches) = self.reclaim.progress();
-        files + batches * (BATCH as u32) < frames.usable / 32
+        let files_only = files + batches * (BATCH as u32) < frames.usable / 32
             && frames.whole() == 0
-            && !self.spaces.swap.has_room()
-            && self.spaces.swap.in_flight() == 0
+            && !self.spaces.swap.has_room();
+        let busy = self.spaces.swap.in_flight() > 0;
+        !busy && (files_only || self.within_reach() < self.least() / 2)
+    }
+
+    /// Frames that are free, or can be made so; and those that are in hand.
+    fn within_reach(&self) -> u32 {
+        let frames = &self.spaces.frames;
+        let (_, batches) = self.reclaim.progress();
+        let listed: u32 = frames.lists.lengths().iter().flatten().sum();
+        frames.free() + listed + batches * BATCH as u32 + frames.whole() * HUGE
+    }
+
+    /// What must stay within reach, so that programs can run at all: a 6th of RAM, at most 4 MiB.
+    fn least(&self) -> u32 {
+        (self.spaces.frames.usable / 6).min(1024)
+    }
+
+    /// Whether what cannot be reclaimed leaves programs so little room that nothing more of its kind may be made.
+    pub fn is_crowded(&self) -> bool {
+        self.within_reach() < self.least()
     }
 
     /// Nothing more can be evicted: the process that holds most goes, and says why.
     #[cold]
     fn out_of_memory(&self, who: AccountId, want: u32) -> Result<(), Stop> {
         let frames = &self.spaces.frames;
+        let accounts = &frames.accounts;
+        self.spaces.platform.holdings(&mut |id, pages| accounts.note_things(id, pages));
         let mut victim: Option<(AccountId, AccountStat)> = None;
-        frames.accounts.for_each(|id, open, stat| {
-            let held = |s: &AccountStat| s.resident + s.swapped + s.tables;
+        accounts.for_each(|id, open, stat| {
+            let held = |id, s: &AccountStat| s.resident + s.swapped + s.tables + accounts.things(id);
             if open
                 && id != AccountId::KERNEL
-                && victim.as_ref().is_none_or(|(_, most)| held(&stat) > held(most))
+                && victim.as_ref().is_none_or(|(other, most)| held(id, &stat) > held(*other, most))
             {
                 victim = Some((id, stat));
             }
@@ -186,7 +208,7 @@ impl<P: Platform> Memory<P> {
         if first {
             self.spaces.counters.oom_kills.fetch_add(1, Relaxed);
             let totals = self.stats();
-            self.spaces.platform.kill(id, &OomReport { victim: stat, totals });
+            self.spaces.platform.kill(id, &OomReport { victim: stat, things: accounts.things(id), totals });
             // It may be one of those who wait for another to go.
             self.spaces.platform.wake(FREED_KEY);
         }

@@ -20,13 +20,15 @@ use super::{
 use crate::errno::{Errno, Result};
 use alloc::{
     boxed::Box,
+    collections::BTreeMap,
     sync::{Arc, Weak},
     vec::Vec,
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use hafez_mm::lock::{Mutex, RwLock};
-use hashbrown::HashMap;
 
+/// What a dentry takes of the heap, with its inode.
+const COST: usize = 2048;
 /// Remembered absences per directory; when there are more, all are forgotten: they are cheap to find out again.
 const MAX_ABSENT: usize = 64;
 
@@ -52,7 +54,7 @@ struct Link {
 
 #[derive(Default)]
 struct Children {
-    known: HashMap<Box<[u8]>, Known>,
+    known: BTreeMap<Box<[u8]>, Known>,
     absent: usize,
 }
 
@@ -149,6 +151,9 @@ impl Dentry {
                 None => None,
             }
         };
+        if !crate::mem::headroom(COST) {
+            return Err(Errno::ENOMEM);
+        }
         let ttl = self.inode.lookup_ttl();
         let until = now.saturating_add(ttl);
         match self.inode.lookup(name) {

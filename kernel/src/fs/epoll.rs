@@ -15,6 +15,7 @@ use super::{
 use crate::{
     clock,
     errno::{Errno, Result},
+    mem::TryPush,
     sched::WaitResult,
 };
 use alloc::{
@@ -197,10 +198,12 @@ impl Epoll {
             if now.is_empty() {
                 continue;
             }
-            found.push((now, item.interest.data));
+            // What finds no place now is reported next time.
+            if found.try_push((now, item.interest.data)).is_err() || reported.try_push(at).is_err() {
+                break;
+            }
             item.seen = Some(changes);
             item.spent = item.interest.events & abi::EPOLLONESHOT != 0;
-            reported.push(at);
             if found.len() == most {
                 break;
             }

@@ -70,6 +70,10 @@ pub trait FileOps: Any + Send + Sync {
     fn seek_nowhere(&self) -> Result<u64> {
         Err(Errno::ESPIPE)
     }
+    /// Bytes, roughly, that the kernel holds for it beside the description.
+    fn holds(&self) -> usize {
+        256
+    }
     /// Whether the offset moves; that of `/dev/null` and `/dev/zero` is always 0.
     fn counts(&self) -> bool {
         true
@@ -172,6 +176,10 @@ impl File {
         }))
     }
 
+    /// Bytes, roughly, that the kernel holds for it.
+    pub fn holds(&self) -> usize {
+        size_of::<File>() + self.ops.holds()
+    }
     pub fn ops(&self) -> &Arc<dyn FileOps> {
         &self.ops
     }
@@ -226,7 +234,7 @@ impl File {
         if on {
             let mut watchers = Watchers::new();
             self.ops.watch(&mut watchers);
-            if !watchers.add_owner(self.owner()) {
+            if !watchers.add_owner(self.owner())? {
                 return Err(Errno::EINVAL);
             }
         }

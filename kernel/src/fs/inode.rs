@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use hafez_mm::Object;
 
 /// Which file, on the whole machine.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct InodeId {
     pub dev: u64,
     pub ino: u64,

@@ -28,7 +28,6 @@ use alloc::{
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use hafez_mm::lock::{LazyLock, Mutex};
-use hashbrown::HashMap;
 use linux_raw_sys::general as abi;
 
 pub const ACCESS: u32 = 0x1;
@@ -62,7 +61,7 @@ pub const MAX_WATCHES: usize = 65536;
 /// Bytes of an event before its name; names are padded to this too.
 const RECORD: usize = 16;
 
-static TABLE: LazyLock<Mutex<HashMap<InodeId, Vec<Arc<Watch>>>>> = LazyLock::new(Mutex::default);
+static TABLE: LazyLock<Mutex<BTreeMap<InodeId, Vec<Arc<Watch>>>>> = LazyLock::new(Mutex::default);
 /// Watches there are.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static INSTANCES: AtomicUsize = AtomicUsize::new(0);
@@ -118,6 +117,10 @@ impl Instance {
             INSTANCES.fetch_sub(1, Relaxed);
             return Err(Errno::EMFILE);
         }
+        if !crate::mem::headroom(1024) {
+            INSTANCES.fetch_sub(1, Relaxed);
+            return Err(Errno::ENOMEM);
+        }
         Ok(Arc::new_cyclic(|me| Instance { state: Mutex::default(), changed: Signal::new(), me: me.clone() }))
     }
 
@@ -168,8 +171,11 @@ impl Instance {
                 .is_some_and(|e| (e.watch, e.mask, &e.name) == (event.watch, event.mask, &event.name));
             match queue.len() {
                 _ if again => return,
-                n if n < MAX_QUEUED => queue.push_back(event),
-                n if n == MAX_QUEUED => {
+                // Room for two, so that there is always room to say that something was lost.
+                n if n < MAX_QUEUED && queue.try_reserve(2).is_ok() && crate::mem::headroom(512) => {
+                    queue.push_back(event)
+                }
+                n if n > 0 && n < queue.capacity() && queue.back().is_some_and(|e| e.mask != OVERFLOW) => {
                     queue.push_back(Event { watch: -1, mask: OVERFLOW, cookie: 0, name: Box::default() })
                 }
                 _ => return,
@@ -221,7 +227,7 @@ impl FileOps for Instance {
         {
             let queue = &mut self.state.lock().queue;
             while let Some(event) = queue.front() {
-                if out.len() + event.len() > to.remaining() {
+                if out.len() + event.len() > to.remaining() || out.try_reserve(event.len()).is_err() {
                     break;
                 }
                 event.encode(&mut out);
@@ -236,6 +242,11 @@ impl FileOps for Instance {
     }
     fn write(&self, _: u64, _: &mut Source<'_>, _: How) -> Result<()> {
         Err(Errno::EBADF)
+    }
+    fn holds(&self) -> usize {
+        let state = self.state.lock();
+        let names: usize = state.queue.iter().map(|e| size_of::<Event>() + e.name.len()).sum();
+        1024 + names + state.watches.len() * 512
     }
     fn seek_nowhere(&self) -> Result<u64> {
         Ok(0)

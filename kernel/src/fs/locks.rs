@@ -10,9 +10,9 @@
 
 use super::{file::File, inode::InodeId, poll::Signal};
 use crate::errno::{Errno, Result};
-use alloc::{sync::Arc, vec::Vec};
+use crate::mem::TryPush;
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 use hafez_mm::lock::{LazyLock, Mutex};
-use hashbrown::HashMap;
 
 /// Locks that one file may have in all: a bound for the kernel's heap.
 const MAX_LOCKS: usize = 4096;
@@ -63,7 +63,7 @@ struct FileLocks {
 
 #[derive(Default)]
 struct Table {
-    files: HashMap<InodeId, FileLocks>,
+    files: BTreeMap<InodeId, FileLocks>,
     /// Owners that wait for a record, and what they want.
     waiting: Vec<(InodeId, Record)>,
 }
@@ -108,7 +108,11 @@ impl Table {
         if file.records.len() >= MAX_LOCKS {
             return Err(Errno::ENOLCK);
         }
-        let mut kept = Vec::with_capacity(file.records.len() + 2);
+        if !crate::mem::headroom(1024) {
+            return Err(Errno::ENOLCK);
+        }
+        let mut kept = Vec::new();
+        kept.try_reserve_exact(file.records.len() + 2).map_err(|_| Errno::ENOLCK)?;
         let mut new = range;
         for r in &file.records {
             if !r.owner.same(&range.owner) {
@@ -170,7 +174,7 @@ pub fn lock(id: InodeId, want: Record, wait: bool) -> Result<()> {
             if matches!(want.owner, Owner::Process { .. }) && table.deadlock(id, &want) {
                 return Err(Errno::EDEADLK);
             }
-            table.waiting.push((id, want));
+            table.waiting.try_push((id, want)).map_err(|_| Errno::ENOLCK)?;
             table.files.entry(id).or_default().changed.clone()
         };
         let result = changed.wait(|| TABLE.lock().conflict(id, &want).is_none());
@@ -213,7 +217,7 @@ pub fn flock(file: &File, exclusive: Option<bool>, wait: bool) -> Result<()> {
             // A change of kind gives the old lock up first, as Linux does; another may come between.
             locks.whole.retain(|(who, _)| *who != me);
             if free(locks) {
-                locks.whole.push((me, exclusive));
+                locks.whole.try_push((me, exclusive)).map_err(|_| Errno::ENOLCK)?;
                 drop(table);
                 wake(id);
                 return Ok(());

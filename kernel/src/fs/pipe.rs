@@ -334,6 +334,7 @@ impl Pipe {
                 if whole.min(from.remaining()) > room {
                     return Ok(true);
                 }
+                s.chunks.try_reserve(1)?;
                 match s.chunks.pop_back() {
                     Some(last) if last.to < CHUNK && !last.packet && !packets => (last, room),
                     other => {
@@ -438,6 +439,10 @@ impl FileOps for PipeEnd {
     }
     fn write(&self, _: u64, from: &mut Source<'_>, how: How) -> Result<()> {
         self.pipe.write(from, how)
+    }
+    fn holds(&self) -> usize {
+        // Each end answers for half.
+        256 + self.pipe.state.lock().chunks.len() * (CHUNK / 2)
     }
     fn poll(&self) -> Events {
         let s = self.pipe.state.lock();

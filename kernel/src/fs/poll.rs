@@ -7,6 +7,7 @@
 
 use crate::{
     errno::{Errno, Result},
+    mem::TryPush,
     sched::{self, WaitQueue, WaitResult},
 };
 use alloc::{
@@ -94,22 +95,27 @@ impl Signal {
 
     #[cold]
     fn signal_owners(&self) {
-        let owners: Vec<Arc<Owner>> = self.owners.lock().iter().filter_map(Weak::upgrade).collect();
-        for owner in owners.iter().filter(|o| o.wants.load(Relaxed)) {
-            if let Some(send) = SEND.get() {
+        let Some(send) = SEND.get() else { return };
+        let mut next = 0;
+        loop {
+            // One at a time: a copy of the list might need more room than there is.
+            let Some(weak) = self.owners.lock().get(next).cloned() else { return };
+            next += 1;
+            if let Some(owner) = weak.upgrade().filter(|o| o.wants.load(Relaxed)) {
                 send(owner.target.load(Relaxed));
             }
         }
     }
 
     /// From now on each change is also told to `owner`, as long as it lives.
-    fn add_owner(&self, owner: &Arc<Owner>) {
+    fn add_owner(&self, owner: &Arc<Owner>) -> Result<()> {
         let mut owners = self.owners.lock();
         owners.retain(|o| o.strong_count() > 0);
         if !owners.iter().any(|o| core::ptr::eq(o.as_ptr(), Arc::as_ptr(owner))) {
-            owners.push(Arc::downgrade(owner));
+            owners.try_push(Arc::downgrade(owner))?;
         }
         self.has_owners.store(true, Relaxed);
+        Ok(())
     }
 
     pub fn queue(&self) -> &WaitQueue {
@@ -140,6 +146,8 @@ impl Signal {
 pub struct Watchers {
     signals: Vec<Arc<Signal>>,
     fixed: Vec<&'static WaitQueue>,
+    /// There was no room for all.
+    short: bool,
 }
 
 impl Watchers {
@@ -147,19 +155,19 @@ impl Watchers {
         Watchers::default()
     }
     pub fn add(&mut self, signal: &Arc<Signal>) {
-        self.signals.push(signal.clone());
+        self.short |= self.signals.try_push(signal.clone()).is_err();
     }
     /// A driver's queue.
     pub fn add_fixed(&mut self, queue: &'static WaitQueue) {
-        self.fixed.push(queue);
+        self.short |= self.fixed.try_push(queue).is_err();
     }
     pub fn is_empty(&self) -> bool {
         self.signals.is_empty() && self.fixed.is_empty()
     }
     /// Tell `owner` of every change, too. Only queues that can do so: `false` if there is another, or none.
-    pub fn add_owner(&self, owner: &Arc<Owner>) -> bool {
-        self.signals.iter().for_each(|s| s.add_owner(owner));
-        self.fixed.is_empty() && !self.signals.is_empty()
+    pub fn add_owner(&self, owner: &Arc<Owner>) -> Result<bool> {
+        self.signals.iter().try_for_each(|s| s.add_owner(owner))?;
+        Ok(self.fixed.is_empty() && !self.signals.is_empty())
     }
     /// The changes of all that can count them.
     pub fn changes(&self) -> u64 {
@@ -168,8 +176,13 @@ impl Watchers {
 
     /// Sleep until `ready()`, which is asked first; at most until `deadline` (ns of the monotonic clock).
     pub fn wait(&self, ready: impl FnMut() -> bool, deadline: Option<u64>) -> Result<WaitResult> {
-        let queues: Vec<&WaitQueue> =
-            self.signals.iter().map(|s| s.queue()).chain(self.fixed.iter().copied()).collect();
+        if self.short {
+            return Err(Errno::ENOMEM);
+        }
+        let mut queues: Vec<&WaitQueue> = Vec::new();
+        queues.try_reserve_exact(self.signals.len() + self.fixed.len())?;
+        queues.extend(self.signals.iter().map(|s| s.queue()));
+        queues.extend(self.fixed.iter().copied());
         sched::multi_wait(&queues, ready, deadline, true).map_err(|_| Errno::ENOMEM)
     }
 }

@@ -110,6 +110,7 @@ impl Pipe {
             let mut chunk = Chunk::new()?;
             chunk.fill(piece);
             let mut s = self.state.lock();
+            s.chunks.try_reserve(1)?;
             s.len += piece.len();
             s.chunks.push_back(chunk);
         }

@@ -183,7 +183,7 @@ impl Input {
         if !pending.is_empty() || self.ended() {
             return Some(pending);
         }
-        let mut bytes = alloc::vec![0; most];
+        let mut bytes = crate::mem::zeroed(most).ok()?;
         let n = self.port.try_read(&mut bytes)?;
         bytes.truncate(n);
         COUNT.fetch_add(n as u64, Relaxed);

@@ -352,7 +352,7 @@ impl FileOps for OpenText {
     }
     fn write(&self, _: u64, from: &mut Source<'_>, _: How) -> Result<()> {
         let take = self.take.as_ref().ok_or(Errno::EINVAL)?;
-        let mut bytes = alloc::vec![0; from.remaining().min(MAX_WRITE)];
+        let mut bytes = crate::mem::zeroed(from.remaining().min(MAX_WRITE))?;
         let n = from.take(&mut bytes);
         if from.faulted() {
             return Err(Errno::EFAULT);

@@ -134,7 +134,12 @@ type Values = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 impl Store {
     pub fn get(&self, name: &[u8]) -> Result<Vec<u8>> {
-        self.0.lock().get(name).map(|v| v.to_vec()).ok_or(Errno::ENODATA)
+        let all = self.0.lock();
+        let value = all.get(name).ok_or(Errno::ENODATA)?;
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(value.len())?;
+        copy.extend_from_slice(value);
+        Ok(copy)
     }
     pub fn set(&self, name: &[u8], value: &[u8], flags: u32) -> Result<()> {
         if !mem::headroom(name.len() + value.len() + 256) {
@@ -156,12 +161,13 @@ impl Store {
         let old = self.0.lock().remove(name);
         old.map(|_| ()).ok_or(Errno::ENODATA)
     }
-    pub fn list(&self) -> Vec<u8> {
+    pub fn list(&self) -> Result<Vec<u8>> {
         let mut names = Vec::new();
         for name in self.0.lock().keys() {
+            names.try_reserve(name.len() + 1)?;
             names.extend_from_slice(name);
             names.push(0);
         }
-        names
+        Ok(names)
     }
 }

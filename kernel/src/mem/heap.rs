@@ -11,10 +11,14 @@
 //! built before there is a `Memory`, and what the boot stack does not need any more.
 //!
 //! The kernel allocates in many places that cannot fail. So that those do not meet an empty heap, a few frames are kept
-//! in reserve. Whoever touches the reserve notes it (the hook `tight`), and its thread does not go back to its program
-//! before the reserve is full again, for which it may have to wait ([`refill`]). So what one system call builds in small
-//! blocks always finds room; what can be larger asks [`headroom`] first, or allocates such that it may fail: no block of more than
-//! twice the reserve touches it.
+//! in reserve, and no system call begins before it is full ([`is_ready`], [`refill`], which may have to wait; so does who
+//! comes back from a long sleep within a call). What one call builds in small blocks always finds room then. Whatever
+//! makes many things, or things that stay, asks [`headroom`] before each.
+//!
+//! A block of more than [`SMALL`] is never promised: whoever asks for one can do without it (`try_reserve`). And what
+//! programs make the kernel remember has an end before RAM has: when the frames that no reclaim can take
+//! are all but a part of RAM ([`Memory::is_crowded`](hafez_mm::Memory::is_crowded)), [`headroom`] and large blocks are refused. So there is always room to run
+//! the program that is to hear of it.
 //!
 //! No lock of this module is held while frames are taken. The frame allocator does not use the heap, and does not sleep.
 
@@ -30,8 +34,10 @@ use talc::{DefaultBinning, base::Talc, source::Manual};
 
 /// Enough for what the machine layer builds before memory is up.
 const FIRST_BYTES: usize = 40 << 10;
-/// Frames in reserve: 64 KiB, more than any single operation builds in small blocks.
-const RESERVE: usize = 16;
+/// Frames in reserve: 80 KiB, more than any single operation builds in small blocks.
+const RESERVE: usize = 20;
+/// Of these, what only the kernel's own threads take: they explain and undo what the others did.
+const LAST: usize = 4;
 /// What may be built without a look at how much there is, as long as the reserve is full.
 const SMALL: usize = 8 << 10;
 /// Frames to take at once; what is larger grows in several steps.
@@ -47,6 +53,8 @@ struct Heap {
     reserve: Mutex<ArrayVec<Pfn, RESERVE>>,
     /// The reserve is full.
     full: AtomicBool,
+    /// The kernel holds as much as it may for programs. Looked at when the heap grows, and by who is refused for it.
+    crowded: AtomicBool,
     /// The piece in the image has been taken.
     begun: AtomicBool,
 }
@@ -73,6 +81,7 @@ static HEAP: Heap = Heap {
     area: Mutex::new(Area { mapped: paging::HEAP, end: None }),
     reserve: Mutex::new(ArrayVec::new_const()),
     full: AtomicBool::new(false),
+    crowded: AtomicBool::new(false),
     begun: AtomicBool::new(false),
 };
 
@@ -90,6 +99,10 @@ impl Heap {
             return true;
         }
         let mut wanted = (bytes + OVERHEAD).div_ceil(PAGE_SIZE);
+        self.crowded.store(super::is_crowded(), Ordering::Release);
+        if bytes > SMALL && self.crowded.load(Ordering::Relaxed) {
+            return false;
+        }
         // Not to take many, only to find that they are not enough.
         if !super::has_frames(wanted) {
             return use_reserve && self.grow_from_reserve(wanted);
@@ -107,15 +120,19 @@ impl Heap {
 
     /// With the last frames that the kernel may take, and then those of the reserve.
     fn grow_from_reserve(&self, wanted: usize) -> bool {
-        if wanted > 2 * RESERVE {
+        if wanted > RESERVE / 2 {
             return false;
         }
-        let mut frames: ArrayVec<Pfn, { 2 * RESERVE }> =
+        let mut frames: ArrayVec<Pfn, { RESERVE / 2 }> =
             core::iter::from_fn(super::take_frame).take(wanted).collect();
         self.full.store(false, Ordering::Release);
-        super::tight();
+        let kept = if super::for_program() { LAST } else { 0 };
         while frames.len() < wanted {
-            let Some(frame) = self.reserve.lock().pop() else {
+            let frame = {
+                let mut reserve = self.reserve.lock();
+                if reserve.len() > kept { reserve.pop() } else { None }
+            };
+            let Some(frame) = frame else {
                 frames.into_iter().for_each(|frame| super::free_wired(frame, 0));
                 return false;
             };
@@ -258,13 +275,22 @@ pub fn take_boot_stack() {
 /// Whether `bytes` more are to be had with the reserve untouched (growing the heap for them if need be).
 #[inline]
 pub fn headroom(bytes: usize) -> bool {
-    HEAP.full.load(Ordering::Acquire) && bytes <= SMALL || headroom_for(bytes)
+    bytes <= SMALL && HEAP.full.load(Ordering::Acquire) && !HEAP.crowded.load(Ordering::Relaxed)
+        || headroom_for(bytes)
+}
+
+/// Whether the reserve is full: what a system call begins with.
+#[inline(always)]
+pub fn is_ready() -> bool {
+    HEAP.full.load(Ordering::Relaxed)
 }
 
 #[cold]
 fn headroom_for(bytes: usize) -> bool {
     let Ok(layout) = Layout::from_size_align(bytes.max(1), 16) else { return false };
-    if !HEAP.fill_reserve() {
+    let crowded = super::is_crowded();
+    HEAP.crowded.store(crowded, Ordering::Release);
+    if crowded || !HEAP.fill_reserve() {
         return false;
     }
     let at = HEAP.allocate(layout, false);
@@ -276,7 +302,7 @@ fn headroom_for(bytes: usize) -> bool {
     true
 }
 
-/// Fill the reserve again after `tight` was said, waiting for frames if need be; at the end of a call, with no lock held.
+/// Fill the reserve again, waiting for frames if need be; before a call or between two steps of one, with no lock held.
 /// Gives up where `who` asks for them and is itself to go.
 #[cold]
 pub fn refill(who: AccountId) {

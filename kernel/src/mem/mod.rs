@@ -3,10 +3,12 @@
 mod heap;
 mod platform;
 
-pub use heap::{headroom, refill, take_boot_stack, trim};
+pub use heap::{headroom, is_ready, refill, take_boot_stack, trim};
 pub use platform::{Hooks, KernelPlatform, set_hooks};
 
 use crate::arch;
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -93,7 +95,41 @@ fn has_frames(count: usize) -> bool {
     UP.load(Ordering::Relaxed) && memory().kernel_headroom() as usize >= count
 }
 
-/// The heap's reserve has been touched.
-fn tight() {
-    platform::tight();
+/// Whether the kernel holds as much of RAM as programs may make it hold.
+fn is_crowded() -> bool {
+    UP.load(Ordering::Relaxed) && memory().is_crowded()
+}
+
+/// Whether this thread runs for a program.
+fn for_program() -> bool {
+    platform::for_program()
+}
+
+/// Wait until the heap has its reserve again, on behalf of the program that this thread runs for.
+#[cold]
+pub fn await_reserve() {
+    refill(platform::account());
+}
+
+/// So many zero bytes, if there is room: for what a program says how large it is.
+pub fn zeroed(len: usize) -> Result<Vec<u8>, TryReserveError> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len)?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+/// A list that takes one more only if there is room.
+pub trait TryPush<T> {
+    /// Put it at the end.
+    fn try_push(&mut self, one: T) -> Result<(), TryReserveError>;
+}
+
+impl<T> TryPush<T> for Vec<T> {
+    #[inline]
+    fn try_push(&mut self, one: T) -> Result<(), TryReserveError> {
+        self.try_reserve(1)?;
+        self.push(one);
+        Ok(())
+    }
 }

@@ -14,9 +14,11 @@ pub struct Hooks {
     pub account: fn() -> AccountId,
     /// Out of memory: this account's process has to go. Must not block.
     pub kill: fn(account: AccountId, why: &OomReport),
-    /// The heap lives on its reserve: before this thread runs its program again, it calls [`super::refill`]. Called from
-    /// within an allocation, with locks held.
-    pub tight: fn(),
+    /// Whether this thread runs for a program. Called from within an allocation, with locks held.
+    pub for_program: fn() -> bool,
+    /// Tell, for each account, the pages' worth of things that the kernel holds for its process. Takes no lock that is held
+    /// over a wait.
+    pub holdings: fn(tell: &mut dyn FnMut(AccountId, u64)),
 }
 
 static HOOKS: Once<Hooks> = Once::new();
@@ -26,11 +28,12 @@ pub fn set_hooks(hooks: Hooks) {
     HOOKS.call_once(|| hooks);
 }
 
-/// Tell that the heap's reserve has been touched.
-pub(super) fn tight() {
-    if let Some(hooks) = HOOKS.get() {
-        (hooks.tight)();
-    }
+pub(super) fn for_program() -> bool {
+    HOOKS.get().is_some_and(|hooks| (hooks.for_program)())
+}
+
+pub(super) fn account() -> AccountId {
+    HOOKS.get().map_or(AccountId::KERNEL, |hooks| (hooks.account)())
 }
 
 /// The kernel under the memory core.
@@ -58,7 +61,12 @@ impl Platform for KernelPlatform {
         arch::random::seed()
     }
     fn account(&self) -> AccountId {
-        HOOKS.get().map_or(AccountId::KERNEL, |hooks| (hooks.account)())
+        account()
+    }
+    fn holdings(&self, tell: &mut dyn FnMut(AccountId, u64)) {
+        if let Some(hooks) = HOOKS.get() {
+            (hooks.holdings)(tell);
+        }
     }
     fn headroom(&self, bytes: usize) -> bool {
         super::headroom(bytes)

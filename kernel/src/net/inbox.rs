@@ -229,10 +229,20 @@ impl Inbox {
         self.queue.lock().packets.front().map_or(0, Packet::len)
     }
 
-    /// Put a packet at the end. It comes back if nobody will read it.
+    /// The error of a packet that came back.
+    fn refused(&self) -> Errno {
+        if self.queue.lock().closed { Errno::EPIPE } else { Errno::ENOBUFS }
+    }
+    /// Bytes, roughly, that the packets take.
+    pub fn holds(&self) -> usize {
+        let queue = self.queue.lock();
+        queue.bytes + queue.packets.len() * PACKET_COST
+    }
+
+    /// Put a packet at the end. It comes back if nobody will read it, or if there is no room for it.
     pub fn push(&self, packet: Packet) -> core::result::Result<(), Packet> {
         let mut queue = self.queue.lock();
-        if queue.closed {
+        if queue.closed || queue.packets.try_reserve(1).is_err() {
             return Err(packet);
         }
         queue.bytes += packet.len();
@@ -283,7 +293,7 @@ impl Inbox {
             return Ok(());
         }
         packet.rights = Flight::new(core::mem::take(rights))?;
-        self.push(packet).map_err(|_| Errno::EPIPE)
+        self.push(packet).map_err(|_| self.refused())
     }
 
     fn send_small(
@@ -321,7 +331,7 @@ impl Inbox {
                 return Err(e);
             }
         };
-        self.push(packet).map_err(|_| Errno::EPIPE)
+        self.push(packet).map_err(|_| self.refused())
     }
 
     /// Read from a stream what is there; whether anything came.

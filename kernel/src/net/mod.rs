@@ -163,6 +163,10 @@ pub trait Protocol: Send + Sync {
     fn send(&self, from: &mut Source<'_>, out: Outgoing, wait: Wait) -> Result<()>;
     fn receive(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()>;
     fn poll(&self) -> Events;
+    /// Bytes, roughly, that wait in it.
+    fn holds(&self) -> usize {
+        0
+    }
     fn watch(&self, watchers: &mut Watchers) {
         watchers.add(&self.common().signal);
     }
@@ -233,6 +237,9 @@ impl FileOps for Socket {
     }
     fn tells_all(&self) -> bool {
         self.0.tells_all()
+    }
+    fn holds(&self) -> usize {
+        1024 + self.0.holds()
     }
     fn ioctl(&self, request: u32, argument: u64) -> Result<usize> {
         let value = match request {

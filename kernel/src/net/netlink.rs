@@ -22,7 +22,7 @@ use crate::{
         poll::Events,
     },
 };
-use alloc::{sync::Arc, vec, vec::Vec};
+use alloc::{sync::Arc, vec::Vec};
 use core::any::Any;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -249,7 +249,7 @@ impl Protocol for Netlink {
         if from.remaining() > QUESTION_MAX {
             return Err(Errno::EMSGSIZE);
         }
-        let mut bytes = vec![0; from.remaining()];
+        let mut bytes = crate::mem::zeroed(from.remaining())?;
         let n = from.take(&mut bytes);
         if from.faulted() {
             from.uncount(n);
@@ -278,6 +278,9 @@ impl Protocol for Netlink {
         }
     }
 
+    fn holds(&self) -> usize {
+        self.inbox.holds()
+    }
     fn poll(&self) -> Events {
         let mut events = Events::WRITABLE;
         events.set(Events::READABLE, !self.inbox.is_empty());

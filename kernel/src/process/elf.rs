@@ -326,7 +326,7 @@ fn read_path(file: &File, at: u64, len: u64) -> Result<Vec<u8>> {
     if !(2..=4096).contains(&len) || at.checked_add(len).is_none_or(|end| end > i64::MAX as u64) {
         return Err(Errno::ENOEXEC);
     }
-    let mut path = alloc::vec![0; len as usize];
+    let mut path = crate::mem::zeroed(len as usize)?;
     read_exactly(file, at, &mut path).map_err(|e| if e == Errno::ENOEXEC { Errno::EIO } else { e })?;
     match path.iter().position(|b| *b == 0) {
         Some(end) if end > 0 && path[len as usize - 1] == 0 => path.truncate(end),

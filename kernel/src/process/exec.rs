@@ -391,7 +391,7 @@ fn alone(task: &Arc<Task>) -> Result<()> {
         }
         tasks.executing = Some(task.tid());
     }
-    for other in process.tasks().iter().filter(|t| !Arc::ptr_eq(t, task)) {
+    for other in process.tasks().filter(|t| !Arc::ptr_eq(t, task)) {
         other.ask(work::EXIT);
     }
     let gone = || process.tasks.lock().list.len() == 1;

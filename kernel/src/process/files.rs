@@ -189,9 +189,21 @@ impl FileTable {
     }
 
     /// The numbers in use, in order.
-    pub fn list(&self) -> Vec<u32> {
+    pub fn list(&self) -> impl Iterator<Item = u32> + '_ {
+        let mut next = 0;
+        core::iter::from_fn(move || {
+            let slots = self.slots.lock();
+            let fd = (next..slots.slots.len() as u32).find(|fd| slots.get(*fd).is_some())?;
+            next = fd + 1;
+            Some(fd)
+        })
+    }
+
+    /// Bytes, roughly, that the kernel holds for it. Who shares a file shares its cost.
+    pub fn holds(&self) -> usize {
         let slots = self.slots.lock();
-        (0..slots.slots.len() as u32).filter(|fd| slots.get(*fd).is_some()).collect()
+        let files = slots.slots.iter().flatten().map(|s| s.file.holds() / Arc::strong_count(&s.file));
+        files.sum::<usize>() + slots.slots.capacity() * size_of::<Option<Slot>>()
     }
 
     /// How many numbers it has room for (`FDSize` in `/proc/PID/status`).

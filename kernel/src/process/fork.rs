@@ -211,7 +211,7 @@ fn enter(process: &Arc<Process>, child: &Arc<Task>, args: &CloneArgs) -> Result<
         if tasks.ending.is_some() || tasks.executing.is_some() {
             return Err(Errno::RESTART_NOINTR);
         }
-        tasks.list.push(child.clone());
+        tasks.add(child).map_err(|_| Errno::EAGAIN)?;
         if tasks.stopped.is_some() {
             child.work.fetch_or(work::STOP, Ordering::SeqCst);
         }

@@ -58,10 +58,7 @@ pub use task::{Task, current_task};
 /// The number of a process, a task, a group or a session.
 pub type Pid = i32;
 
-/// This thread has used the heap's reserve: before its program runs again, it fills the reserve. Called from within an
-/// allocation, with locks held.
-pub fn owe_heap() {
-    if let Some(task) = current_task() {
-        task.work.fetch_or(task::work::HEAP, core::sync::atomic::Ordering::Relaxed);
-    }
+/// Whether this thread runs for a program. Takes no lock.
+pub fn is_for_program() -> bool {
+    current_task().is_some()
 }

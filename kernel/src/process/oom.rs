@@ -40,6 +40,31 @@ pub fn asking() -> AccountId {
     super::current_task().and_then(|task| task.image()).map_or(AccountId::KERNEL, |image| image.account())
 }
 
+/// Tell what the kernel holds for each process, in pages: the stacks of its threads, its regions, what its descriptors lead
+/// to, what waits for it. An estimate: it is to show who made the kernel's memory go.
+pub fn holdings(tell: &mut dyn FnMut(AccountId, u64)) {
+    /// What a task takes of the heap, and a process.
+    const TASK: usize = 3072;
+    const REGION: usize = 112;
+    const SIGNAL: usize = 64;
+    for process in table::each_process() {
+        let Some(task) = process.any_task() else { continue };
+        let Some(image) = task.image() else { continue };
+        let tasks = process.task_count();
+        let mut regions = 0;
+        image.space().for_each_region(&mut |_| regions += 1);
+        let zombies = table::zombies_of(process.pid);
+        let signals = process.pending.len() + process.tasks().map(|t| t.pending.len()).sum::<usize>();
+        let bytes = tasks * (crate::arch::STACK_BYTES + TASK)
+            + regions * REGION
+            + zombies * TASK
+            + signals * SIGNAL
+            + process.timers.holds()
+            + task.files().holds();
+        tell(image.account(), (bytes / PAGE_SIZE) as u64);
+    }
+}
+
 /// Start the keeper.
 pub fn start_keeper() -> Result<(), NoMemory> {
     sched::spawn("keeper", Box::new(keep), None).map(drop)
@@ -49,16 +74,15 @@ fn keep() {
     loop {
         KEEPER.wait(|| !NOTED.lock().is_empty());
         let Some((account, why)) = NOTED.lock().pop_at(0) else { continue };
-        let victims = table::processes();
-        let holds = |p: &&Arc<Process>| {
+        let holds = |p: &Arc<Process>| {
             p.any_task().and_then(|t| t.image()).is_some_and(|image| image.account() == account)
         };
-        let Some(victim) = victims.iter().find(holds) else { continue };
+        let Some(victim) = table::each_process().find(holds) else { continue };
         if victim.is_ending() {
             continue;
         }
-        exit::end_process(victim, Status::Signalled { signo: abi::SIGKILL, core: false });
-        control::explain(explanation(victim, &why));
+        exit::end_process(&victim, Status::Signalled { signo: abi::SIGKILL, core: false });
+        control::explain(explanation(&victim, &why));
     }
 }
 
@@ -93,11 +117,12 @@ fn explanation(victim: &Process, why: &OomReport) -> String {
         )
     };
     format!(
-        "out of memory: killed {name} (process {}), which held {} in RAM and {} in swap.\n\
+        "out of memory: killed {name} (process {}), which held {} in RAM, {} in swap and {} of the kernel's.\n\
          Of {} RAM {} were free, {} held files; {swap}.\n{advice}",
         victim.pid,
         size(why.victim.resident),
         size(why.victim.swapped),
+        size(why.things),
         size(why.totals.total),
         size(why.totals.free),
         size(why.totals.file),

@@ -13,6 +13,7 @@ use super::timers::Timers;
 use crate::fs::poll::Signal;
 use crate::mem::memory;
 use crate::sched::WaitQueue;
+use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -77,6 +78,7 @@ pub struct Process {
 
 /// The tasks of a process, and how it is ending.
 pub(super) struct Tasks {
+    /// In the order in which they came, and so by their serial numbers.
     pub list: Vec<Arc<Task>>,
     /// Set when the process is told to end: the status that `wait` shall see.
     pub ending: Option<super::wait::Status>,
@@ -86,6 +88,17 @@ pub(super) struct Tasks {
     pub stopped: Option<u32>,
     /// The code that the first task ended with, if it ended alone.
     pub leader_code: u8,
+}
+
+impl Tasks {
+    /// One more.
+    pub fn add(&mut self, task: &Arc<Task>) -> Result<(), TryReserveError> {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        self.list.try_reserve(1)?;
+        task.serial.store(SERIAL.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        self.list.push(task.clone());
+        Ok(())
+    }
 }
 
 /// Time used and faults taken. Times in nanoseconds.
@@ -220,7 +233,12 @@ impl Process {
     /// Replace what to do on one signal; what it was.
     #[inline]
     pub fn set_action(&self, signo: u32, action: Action) -> Action {
-        self.actions.lock().lock().set(signo, action)
+        let old = self.actions.lock().lock().set(signo, action);
+        if old.handler <= Action::IGNORE {
+            // Timers whose signals were ignored have an ear again.
+            self.timers.listen();
+        }
+        old
     }
 
     pub(super) fn replace_actions(&self, actions: Arc<Mutex<Actions>>) {
@@ -228,8 +246,21 @@ impl Process {
     }
 
     /// Its living tasks, first the oldest.
-    pub fn tasks(&self) -> Vec<Arc<Task>> {
-        self.tasks.lock().list.clone()
+    /// One that ends, or is made, while they are gone through may be among them or not.
+    pub fn tasks(&self) -> impl Iterator<Item = Arc<Task>> + '_ {
+        let mut last = 0;
+        core::iter::from_fn(move || {
+            let tasks = self.tasks.lock();
+            let next = tasks.list.partition_point(|t| t.serial.load(Ordering::Relaxed) <= last);
+            let task = tasks.list.get(next)?.clone();
+            last = task.serial.load(Ordering::Relaxed);
+            Some(task)
+        })
+    }
+
+    /// How many there are.
+    pub fn task_count(&self) -> usize {
+        self.tasks.lock().list.len()
     }
 
     /// Whether all its tasks are gone.

@@ -80,7 +80,12 @@ impl Caller {
 pub(super) fn run(mut caller: Caller) {
     loop {
         match user::run(&mut caller.user) {
-            Trap::Syscall => syscall::dispatch(&mut caller),
+            Trap::Syscall => {
+                if !mem::is_ready() {
+                    mem::refill(caller.image.account());
+                }
+                syscall::dispatch(&mut caller)
+            }
             Trap::PageFault { addr, write, exec, .. } => {
                 if let Err(why) = memory().fault(caller.image.space(), VirtAddr(addr), Access { write, exec })
                 {
@@ -104,11 +109,6 @@ fn rare(caller: &mut Caller) -> bool {
         let bits = caller.task.work.load(Ordering::SeqCst);
         if bits & work::EXIT != 0 {
             return false;
-        }
-        if bits & work::HEAP != 0 {
-            caller.task.work.fetch_and(!work::HEAP, Ordering::SeqCst);
-            mem::refill(caller.image.account());
-            continue;
         }
         if bits & work::STOP != 0 {
             super::stop::park(caller);

@@ -134,7 +134,7 @@ fn run(start: Start, inbox: Inbox) -> Ending {
 
 #[inline(never)]
 fn end_the_rest() {
-    for process in table::processes() {
+    for process in table::each_process() {
         exit::end_process(&process, Status::Signalled { signo: abi::SIGKILL, core: false });
     }
     let deadline = clock::monotonic() + PATIENCE;
@@ -260,7 +260,7 @@ fn launch(loaded: Loaded, files: Arc<FileTable>, fs: Arc<FsContext>, limits: Lim
     let task = Task::new(table::FIRST, process.clone(), parts);
     process.executed.store(true, Ordering::Relaxed);
     table::claim_first();
-    process.tasks.lock().list.push(task.clone());
+    process.tasks.lock().add(&task)?;
     table::add_task(&task);
     table::add(&process, None, false);
     process.timers.watch_cpu_limit(&process)?;

@@ -13,6 +13,7 @@ use super::process::Process;
 use super::task::Task;
 use super::wait::{Selector, Status, Waited};
 use crate::errno::{Errno, Result};
+use crate::mem::TryPush;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -175,9 +176,27 @@ pub fn task(tid: Pid) -> Option<Arc<Task>> {
     TABLE.lock().tasks.get(&tid)?.upgrade()
 }
 
-/// All processes, zombies too, by number.
-pub fn processes() -> Vec<Arc<Process>> {
-    TABLE.lock().nodes.values().map(|n| n.process.clone()).collect()
+/// The process of the lowest number above `after`: to go through all of them without a list, and without the lock.
+pub fn next_process(after: Pid) -> Option<Arc<Process>> {
+    let above = (core::ops::Bound::Excluded(after), core::ops::Bound::Unbounded);
+    TABLE.lock().nodes.range(above).next().map(|(_, n)| n.process.clone())
+}
+
+/// Every process, zombies too.
+pub fn each_process() -> impl Iterator<Item = Arc<Process>> {
+    let mut last = 0;
+    core::iter::from_fn(move || {
+        let process = next_process(last)?;
+        last = process.pid;
+        Some(process)
+    })
+}
+
+/// How many children of this process have ended and wait to be waited for.
+pub fn zombies_of(pid: Pid) -> usize {
+    let table = TABLE.lock();
+    let Some(node) = table.nodes.get(&pid) else { return 0 };
+    node.children.iter().filter(|c| table.nodes.get(c).is_some_and(|n| n.ended.is_some())).count()
 }
 
 /// How many processes of this real user there are: `RLIMIT_NPROC` counts tasks.
@@ -186,14 +205,8 @@ pub fn task_count() -> usize {
 }
 
 /// The living processes of a group.
-pub fn group_members(group: Pid) -> Vec<Arc<Process>> {
-    let table = TABLE.lock();
-    table
-        .nodes
-        .values()
-        .filter(|n| n.group == group && n.ended.is_none())
-        .map(|n| n.process.clone())
-        .collect()
+pub fn group_members(group: Pid) -> impl Iterator<Item = Arc<Process>> {
+    each_process().filter(move |p| p.group() == group && !p.has_ended())
 }
 
 /// The number given out last.
@@ -263,8 +276,8 @@ pub fn group_and_session(pid: Pid) -> Result<(Pid, Pid)> {
 
 /// Whether some process can write an object of this number through a shared mapping.
 pub(super) fn can_write(object: u32) -> bool {
-    let images = processes().into_iter().filter_map(|p| p.any_task()?.image());
-    images.into_iter().any(|image| {
+    let mut images = each_process().filter_map(|p| p.any_task()?.image());
+    images.any(|image| {
         let mut found = false;
         image.space().for_each_region(&mut |region| {
             found |= region.object == Some(object) && region.shared && region.may_write;
@@ -295,7 +308,7 @@ pub(super) struct Ended {
     /// Who hears of it; `None` where nobody does.
     pub parent: Option<Arc<Process>>,
     /// Its children, now another's.
-    pub orphans: Vec<Arc<Process>>,
+    pub orphans: Vec<Pid>,
     /// Who has them now; `None`: the kernel.
     pub heir: Option<Arc<Process>>,
     /// Groups that lost their last link to job control and have a stopped member.
@@ -323,13 +336,13 @@ pub(super) fn end(process: &Process, status: Status, keep: bool) -> Ended {
         }
         None => (Vec::new(), 0, 0, 0),
     };
-    let mut orphans = Vec::new();
     // Only a group to which this process, or its parent through it, was a link can have become an orphan by its end.
     let linked = table.nodes.get(&parent).is_some_and(|p| p.session == session && p.group != group);
     let mut groups = if linked { alloc::vec![group] } else { Vec::new() };
-    for child in children {
+    for child in &children {
+        let child = *child;
         let Some(node) = table.nodes.get(&child) else { continue };
-        let (process, child_group, ended) = (node.process.clone(), node.group, node.ended.is_some());
+        let (child_group, ended) = (node.group, node.ended.is_some());
         let linked = node.session == session && child_group != group;
         table.set_parent(child, heir);
         if heir == INIT && ended {
@@ -337,12 +350,14 @@ pub(super) fn end(process: &Process, status: Status, keep: bool) -> Ended {
             continue;
         }
         if let Some(node) = table.nodes.get_mut(&heir) {
-            node.children.push(child);
+            // Where its list cannot grow, the kernel has the child.
+            if node.children.try_push(child).is_err() {
+                table.set_parent(child, INIT);
+            }
         }
         if linked && !groups.contains(&child_group) {
             groups.push(child_group);
         }
-        orphans.push(process);
     }
     let stopped = |t: &Table, g: Pid| {
         t.nodes.values().any(|n| n.group == g && n.ended.is_none() && n.process.stopped().is_some())
@@ -354,7 +369,7 @@ pub(super) fn end(process: &Process, status: Status, keep: bool) -> Ended {
         table.forget(pid);
     }
     let heir = table.nodes.get(&heir).map(|n| n.process.clone());
-    Ended { parent, orphans, heir, orphaned_groups: groups }
+    Ended { parent, orphans: children, heir, orphaned_groups: groups }
 }
 
 /// How the first program ended, once it has.

@@ -34,8 +34,6 @@ pub mod work {
     pub const STOP: u32 = 2;
     /// The task must end: its process exits or another of its threads executes a new program.
     pub const EXIT: u32 = 4;
-    /// It used the heap's reserve: fill it again.
-    pub const HEAP: u32 = 8;
 }
 
 /// Bytes of a task's name, the final zero included.
@@ -48,6 +46,8 @@ pub const DEFAULT_SLACK: u64 = 50_000;
 pub struct Task {
     /// Its number; the first task of a process has the process's own.
     tid: AtomicU32,
+    /// In which order the tasks of its process came.
+    pub(super) serial: AtomicU64,
     /// The process it belongs to.
     pub process: Arc<Process>,
     /// Rare work to do before the program runs again (see [`work`]).
@@ -98,6 +98,7 @@ impl Task {
     /// A task that does not run yet.
     pub fn new(tid: Pid, process: Arc<Process>, parts: TaskParts) -> Arc<Task> {
         Arc::new(Task {
+            serial: AtomicU64::new(0),
             tid: AtomicU32::new(tid as u32),
             process,
             work: AtomicU32::new(0),

@@ -9,7 +9,9 @@
 //!               if it has not, look again after what is then left, but not more often than each LOOK
 //! ```
 //!
-//! What expired while nobody could look counts: the action is told how many intervals have passed.
+//! What expired while nobody could look counts: the action is told how many intervals have passed. So a timer whose news nobody
+//! takes is looked at ever more rarely, and thousands of them do not keep the machine from its work; who takes
+//! the news at last says so ([`Timer::taken`]) and is told what came meanwhile.
 //!
 //! Each setting of a timer has a generation; an expiry of an older one, that was on its way when the timer was set anew, does
 //! nothing. Lock: `state`, over the scheduler's timers and the reading of a clock; the action runs without it, in
@@ -27,6 +29,8 @@ use hafez_mm::lock::Mutex;
 
 /// How often CPU time is looked at when little of it is left: one millisecond.
 const LOOK: u64 = 1_000_000;
+/// How seldom a timer is looked at whose news nobody takes: once a second.
+const SELDOM: u64 = 1_000_000_000;
 
 /// What a timer goes by, in nanoseconds.
 pub enum Source {
@@ -51,7 +55,7 @@ impl Source {
 /// Nanoseconds that a process's threads have run, those that have ended too.
 pub fn process_time(process: &Process) -> u64 {
     let dead = process.times.lock().dead_tasks;
-    process.tasks().iter().map(|task| task_time(task)).sum::<u64>() + dead.user + dead.system
+    process.tasks().map(|task| task_time(&task)).sum::<u64>() + dead.user + dead.system
 }
 
 /// Nanoseconds that a thread has run.
@@ -59,8 +63,9 @@ pub fn task_time(task: &Task) -> u64 {
     task.thread().map_or(0, |thread| thread.cpu_time())
 }
 
-/// What to do when it expires; the argument is how many times it has, since the last call.
-pub type Action = Box<dyn Fn(u64) + Send + Sync>;
+/// What to do when it expires; the argument is how many times it has, since the last call. Whether somebody can still be
+/// hearing of them: if not, for nobody has taken note of the one before or all are ignored, nobody minds when the next comes.
+pub type Action = Box<dyn Fn(u64) -> bool + Send + Sync>;
 
 /// When it expires next, and how often after that; in nanoseconds of its clock.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
@@ -76,6 +81,8 @@ struct State {
     setting: Setting,
     armed: Option<TimerId>,
     generation: u64,
+    /// Nobody listens: do not look before so many nanoseconds have passed; 0 if somebody may.
+    patience: u64,
 }
 
 /// See the module.
@@ -98,7 +105,11 @@ impl Timer {
 
     /// The setting as it stands.
     pub fn get(&self) -> Setting {
-        self.state.lock().setting
+        let Setting { deadline, interval } = self.state.lock().setting;
+        // What has passed unheard has passed all the same.
+        let missed = |d: u64| self.now().checked_sub(d).map_or(0, |late| 1 + late / interval);
+        let next = |d: u64| if interval == 0 { d } else { d.saturating_add(missed(d) * interval) };
+        Setting { deadline: deadline.map(next), interval }
     }
 
     /// Set it anew, and tell how it was set.
@@ -108,6 +119,7 @@ impl Timer {
             alarm::cancel(id);
         }
         state.generation += 1;
+        state.patience = 0;
         let old = core::mem::replace(&mut state.setting, setting);
         self.arm(&mut state)?;
         Ok(old)
@@ -118,8 +130,11 @@ impl Timer {
             return Ok(());
         };
         let at = match self.source {
-            Source::Monotonic => deadline,
-            _ => clock::monotonic().saturating_add(deadline.saturating_sub(now).max(LOOK)),
+            Source::Monotonic if state.patience == 0 => deadline,
+            Source::Monotonic => deadline.max(now.saturating_add(state.patience)),
+            _ => {
+                clock::monotonic().saturating_add(deadline.saturating_sub(now).max(LOOK.max(state.patience)))
+            }
         };
         let (timer, generation) = (Arc::downgrade(self), state.generation);
         let expire = Box::new(move || {
@@ -145,25 +160,58 @@ impl Timer {
                 return;
             }
             state.armed = None;
-            let (Some(deadline), Some(now)) = (state.setting.deadline, self.source.now()) else {
-                return;
-            };
-            let expired = match now.checked_sub(deadline) {
-                None => 0,
-                Some(late) => 1 + late.checked_div(state.setting.interval).unwrap_or(0),
-            };
-            if expired > 0 {
-                let step = state.setting.interval.saturating_mul(expired);
-                state.setting.deadline = (step > 0).then(|| deadline.saturating_add(step));
-            }
+            self.advance(&mut state)
+        };
+        let heard = expired == 0 || (self.action)(expired);
+        let mut state = self.state.lock();
+        if state.generation != generation || state.armed.is_some() {
+            return;
+        }
+        state.patience = if heard { 0 } else { (2 * state.patience).clamp(LOOK, SELDOM) };
+        if self.arm(&mut state).is_err() {
+            log::warn!("no memory to set a timer again: it stops");
+        }
+    }
+
+    /// How many times it has expired, and when it does next.
+    fn advance(&self, state: &mut State) -> u64 {
+        let (Some(deadline), Some(now)) = (state.setting.deadline, self.source.now()) else { return 0 };
+        let Some(late) = now.checked_sub(deadline) else { return 0 };
+        let expired = 1 + late.checked_div(state.setting.interval).unwrap_or(0);
+        let step = state.setting.interval.saturating_mul(expired);
+        state.setting.deadline = (step > 0).then(|| deadline.saturating_add(step));
+        expired
+    }
+
+    /// Somebody may hear of it from now on, who could not before: it need not be patient.
+    pub fn listen(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if core::mem::take(&mut state.patience) > 0
+            && let Some(id) = state.armed.take()
+        {
+            alarm::cancel(id);
             if self.arm(&mut state).is_err() {
                 log::warn!("no memory to set a timer again: it stops");
             }
-            expired
-        };
-        if expired > 0 {
-            (self.action)(expired);
         }
+    }
+
+    /// Somebody has taken note of what the action told, and is told how often it has expired since: it need not be patient.
+    pub fn taken(self: &Arc<Self>) -> u64 {
+        let mut state = self.state.lock();
+        if state.patience == 0 {
+            return 0;
+        }
+        state.patience = 0;
+        let Some(id) = state.armed.take() else { return 0 };
+        alarm::cancel(id);
+        // A look at it that is on its way comes too late.
+        state.generation += 1;
+        let expired = self.advance(&mut state);
+        if self.arm(&mut state).is_err() {
+            log::warn!("no memory to set a timer again: it stops");
+        }
+        expired
     }
 }
 

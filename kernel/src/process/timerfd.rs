@@ -34,8 +34,9 @@ impl TimerFile {
         let timer = Timer::new(
             Source::Monotonic,
             Box::new(move |times| {
-                told.count.fetch_add(times, Ordering::Release);
+                let unread = told.count.fetch_add(times, Ordering::AcqRel);
                 told.changed.notify();
+                unread == 0
             }),
         );
         TimerFile { timer, expired, realtime }
@@ -61,7 +62,8 @@ impl TimerFile {
     }
 
     fn take(&self) -> Option<u64> {
-        Some(self.expired.count.swap(0, Ordering::AcqRel)).filter(|&count| count != 0)
+        let count = self.expired.count.swap(0, Ordering::AcqRel);
+        (count != 0).then(|| count + self.timer.taken())
     }
 }
 

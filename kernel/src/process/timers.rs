@@ -88,6 +88,9 @@ impl Timers {
         notify: Notify,
         value: Option<u64>,
     ) -> Result<i32> {
+        if !crate::mem::headroom(1024) {
+            return Err(Errno::EAGAIN);
+        }
         let overrun = Arc::new(AtomicU32::new(0));
         let mut posix = self.posix.lock();
         if posix.timers.len() >= MOST {
@@ -104,6 +107,52 @@ impl Timers {
         let timer = Timer::new(source, Box::new(move |times| told.tell(times, &count)));
         posix.timers.insert(number, Arc::new(PosixTimer { timer, clock, overrun }));
         Ok(number)
+    }
+
+    /// Their signals may have been ignored, and are not any more.
+    pub fn listen(&self) {
+        for timer in self.interval.iter().filter_map(|slot| slot.lock().clone()) {
+            timer.listen();
+        }
+        let mut last = None;
+        loop {
+            let posix = self.posix.lock();
+            let after = last.map_or(core::ops::Bound::Unbounded, core::ops::Bound::Excluded);
+            let Some((number, timer)) = posix.timers.range((after, core::ops::Bound::Unbounded)).next()
+            else {
+                return;
+            };
+            let (number, timer) = (*number, timer.clone());
+            drop(posix);
+            timer.timer.listen();
+            last = Some(number);
+        }
+    }
+
+    /// A signal of one of them has been taken: its own count is brought up to date, and it listens again.
+    #[cold]
+    pub fn taken(&self, info: &mut SigInfo) {
+        if info.code != abi::SI_TIMER {
+            let which = match info.signo {
+                abi::SIGALRM => abi::ITIMER_REAL,
+                abi::SIGVTALRM => abi::ITIMER_VIRTUAL,
+                _ => abi::ITIMER_PROF,
+            };
+            if let Some(timer) = self.interval(which) {
+                timer.taken();
+            }
+            return;
+        }
+        let Ok(timer) = self.posix(info.timer_number()) else { return };
+        let more = timer.timer.taken().min(i32::MAX as u64) as u32;
+        if more > 0 {
+            timer.overrun.store(info.add_overrun(more), Relaxed);
+        }
+    }
+
+    /// Bytes, roughly, that they take.
+    pub fn holds(&self) -> usize {
+        512 * self.posix.lock().timers.len()
     }
 
     /// The POSIX timer of this number; EINVAL if there is none.
@@ -149,9 +198,10 @@ fn interval_timer(process: &Arc<Process>, which: u32) -> Arc<Timer> {
     Timer::new(
         source,
         Box::new(move |_| {
-            if let Some(process) = process.upgrade() {
-                let _ = signal::to_process(&process, SigInfo::kernel(signo));
-            }
+            let Some(process) = process.upgrade() else { return false };
+            let waits = process.pending_set().has(signo);
+            let _ = signal::to_process(&process, SigInfo::kernel(signo));
+            !waits && process.pending_set().has(signo)
         }),
     )
 }
@@ -161,12 +211,13 @@ fn cpu_limit_timer(process: &Arc<Process>) -> Arc<Timer> {
     Timer::new(
         Source::Process(process.clone()),
         Box::new(move |_| {
-            let Some(process) = process.upgrade() else { return };
+            let Some(process) = process.upgrade() else { return false };
             let hard =
                 process.limits.get(abi::RLIMIT_CPU).map_or(super::limits::INFINITY, |limit| limit.hard);
             let over = process_time(&process) >= hard.saturating_mul(SECOND);
             let signo = if over { abi::SIGKILL } else { abi::SIGXCPU };
             let _ = signal::to_process(&process, SigInfo::kernel(signo));
+            true
         }),
     )
 }
@@ -180,14 +231,15 @@ struct Told {
 }
 
 impl Told {
-    fn tell(&self, times: u64, overrun: &AtomicU32) {
-        let Some(process) = self.process.upgrade() else { return };
+    /// Whether it is news.
+    fn tell(&self, times: u64, overrun: &AtomicU32) -> bool {
+        let Some(process) = self.process.upgrade() else { return false };
         let task = match &self.notify {
             Notify::Task { task, .. } => task.upgrade(),
             _ => None,
         };
         let signo = match self.notify {
-            Notify::Nobody => return,
+            Notify::Nobody => return false,
             Notify::Process { signo } | Notify::Task { signo, .. } => signo,
         };
         // Programs see a signed count, which stops at its top (DELAYTIMER_MAX).
@@ -195,15 +247,15 @@ impl Told {
         if signal::add_overrun(&process, task.as_ref(), self.number, times) {
             let _ = overrun
                 .fetch_update(Relaxed, Relaxed, |old| Some(old.saturating_add(times).min(i32::MAX as u32)));
-            return;
+            return false;
         }
         overrun.store(times - 1, Relaxed);
         let info = SigInfo::timer(signo, self.number, times as i32 - 1, self.value);
-        let _ = match (&self.notify, task) {
-            (Notify::Task { .. }, Some(task)) => signal::to_task(&task, info),
-            (Notify::Task { .. }, None) => Ok(()),
-            _ => signal::to_process(&process, info),
-        };
+        match (&self.notify, task) {
+            (Notify::Task { .. }, Some(task)) => signal::to_task(&task, info).is_ok(),
+            (Notify::Task { .. }, None) => false,
+            _ => signal::to_process(&process, info).is_ok(),
+        }
     }
 }
 

@@ -437,6 +437,8 @@ fn leave_behind(thread: *const Thread) {
     }
     let stack = thread.stack.lock().take();
     if let Some(stack) = stack {
+        #[cfg(feature = "watermark")]
+        stack.look(thread.name());
         stack.give_back();
     }
     THREADS.fetch_sub(1, Relaxed);

@@ -38,6 +38,21 @@ static SLOTS_IN_USE: Mutex<Slots> =
 impl Stack {
     /// A stack; `None` where there is no memory or no slot.
     pub fn take() -> Option<Stack> {
+        let stack = Stack::find();
+        #[cfg(feature = "watermark")]
+        if let Some(stack) = &stack {
+            arch::watermark::paint(stack.bottom(), arch::STACK_BYTES);
+        }
+        stack
+    }
+
+    /// How deep it is by now.
+    #[cfg(feature = "watermark")]
+    pub fn look(&self, name: &str) {
+        arch::watermark::look(self.bottom(), arch::STACK_BYTES, name);
+    }
+
+    fn find() -> Option<Stack> {
         let slot = {
             let mut slots = SLOTS_IN_USE.lock();
             if let Some(stack) = slots.kept.pop() {

@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 use super::{NoMemory, current, run, thread::State, thread::Thread, timer};
-use crate::arch;
+use crate::{arch, mem};
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use hafez_mm::lock::Mutex;
@@ -258,6 +258,14 @@ fn wait_on(
         timer::cancel(timer);
     }
     me.interruptible.store(false, SeqCst);
+    #[cfg(feature = "watermark")]
+    if let Some(stack) = me.stack.lock().as_ref() {
+        stack.look(me.name());
+    }
+    // Who sleeps long goes on as if the call began here: others may have used the reserve meanwhile.
+    if interruptible && !mem::is_ready() && me.owner().is_some() {
+        mem::await_reserve();
+    }
     result
 }
 

@@ -89,7 +89,7 @@ fn set_owner(file: &File, target: i32) -> Result<u64> {
     let exists = match target {
         0 => true,
         pid if pid > 0 => table::process(pid).is_some(),
-        group => !table::group_members(-group).is_empty(),
+        group => table::group_members(-group).next().is_some(),
     };
     if !exists {
         return Err(Errno::ESRCH);

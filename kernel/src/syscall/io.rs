@@ -271,7 +271,7 @@ fn copy(
     mut to: Option<u64>,
     len: usize,
 ) -> Result<usize> {
-    let mut buffer = alloc::vec![0; len.min(COPY_CHUNK)];
+    let mut buffer = crate::mem::zeroed(len.min(COPY_CHUNK))?;
     let mut done = 0;
     while done < len {
         let want = buffer.len().min(len - done);

@@ -172,7 +172,7 @@ fn set_bytes(count: usize) -> usize {
 }
 
 fn read_set(at: u64, count: usize) -> Result<Vec<u8>> {
-    let mut set = alloc::vec![0; set_bytes(count)];
+    let mut set = crate::mem::zeroed(set_bytes(count))?;
     if at != 0 {
         user::copy_from(&mut set, at)?;
     }

@@ -200,7 +200,7 @@ fn execveat(caller: &mut Caller) -> Result<u64> {
 /// What threads share and a task can have for itself: descriptors, directories. Of namespaces there is one of each.
 fn unshare(caller: &mut Caller) -> Result<u64> {
     let flags = caller.args()[0] as u32;
-    let alone = caller.task.process.tasks().len() == 1;
+    let alone = caller.task.process.task_count() == 1;
     // With one thread, these are unshared already.
     let threads = abi::CLONE_THREAD | abi::CLONE_SIGHAND | abi::CLONE_VM;
     if flags & !(abi::CLONE_FILES | abi::CLONE_FS | abi::CLONE_SYSVSEM | threads) != 0

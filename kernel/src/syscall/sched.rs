@@ -8,6 +8,7 @@
 use super::{Calls, words};
 use crate::arch::user;
 use crate::errno::{Errno, Result};
+use crate::mem::TryPush;
 use crate::process::run::Caller;
 use crate::process::table;
 use crate::process::task::Task;
@@ -225,20 +226,25 @@ fn rr_get_interval(caller: &mut Caller) -> Result<u64> {
 fn targets(caller: &Caller, which: u64, who: u64) -> Result<Vec<Arc<Task>>> {
     let who = who as i32;
     let own = &caller.task.process;
-    let all: Vec<Arc<Task>> = match which as u32 {
-        abi::PRIO_PROCESS if who == 0 => alloc::vec![caller.task.clone()],
-        abi::PRIO_PROCESS => table::task(who).into_iter().collect(),
+    let mut all: Vec<Arc<Task>> = Vec::new();
+    match which as u32 {
+        abi::PRIO_PROCESS if who == 0 => all.try_push(caller.task.clone())?,
+        abi::PRIO_PROCESS => table::task(who).into_iter().try_for_each(|task| all.try_push(task))?,
         abi::PRIO_PGRP => {
             let group = if who == 0 { own.group() } else { who };
-            table::processes().iter().filter(|p| p.group() == group).flat_map(|p| p.tasks()).collect()
+            for process in table::each_process().filter(|p| p.group() == group) {
+                process.tasks().try_for_each(|task| all.try_push(task))?;
+            }
         }
         abi::PRIO_USER => {
             let uid = if who == 0 { caller.task.cred().uid } else { who as u32 };
-            let tasks = table::processes().into_iter().flat_map(|p| p.tasks());
-            tasks.filter(|task| task.cred().uid == uid).collect()
+            for process in table::each_process() {
+                let tasks = process.tasks().filter(|task| task.cred().uid == uid);
+                tasks.into_iter().try_for_each(|task| all.try_push(task))?;
+            }
         }
         _ => return Err(Errno::EINVAL),
-    };
+    }
     if all.is_empty() { Err(Errno::ESRCH) } else { Ok(all) }
 }
 

@@ -80,12 +80,15 @@ fn kill(caller: &mut Caller) -> Result<u64> {
         return send(caller, &target, info).map(|()| 0);
     }
     let me = &caller.task.process;
-    let targets = match pid {
-        0 => table::group_members(me.group()),
-        -1 => table::processes().into_iter().filter(|p| p.pid != me.pid).collect(),
+    let group = match pid {
+        0 => me.group(),
         Pid::MIN => return Err(Errno::ESRCH),
-        _ => table::group_members(-pid),
+        _ => -pid,
     };
+    let targets = table::each_process().filter(|p| match pid {
+        -1 => p.pid != me.pid,
+        _ => p.group() == group && !p.has_ended(),
+    });
     // It is enough if one could be sent to.
     let mut result = Err(Errno::ESRCH);
     for target in targets {

@@ -199,7 +199,7 @@ fn setsockopt(caller: &mut Caller) -> Result<u64> {
     let [fd, level, name, at, len, ..] = caller.args();
     let file = file(caller, fd)?;
     let len = usize::try_from(len as i32).map_err(|_| Errno::EINVAL)?.min(OPTION_MAX);
-    let mut value = alloc::vec![0; len];
+    let mut value = crate::mem::zeroed(len)?;
     user::copy_from(&mut value, at)?;
     let root = caller.task.cred().euid == 0;
     options::set(&*of(&file)?.0, level as u32, name as u32, &value, root)?;

@@ -287,7 +287,7 @@ fn msgsnd(caller: &mut Caller) -> Result<u64> {
     if len > msg::LONGEST as u64 || (id as i32) < 0 || kind < 1 {
         return Err(Errno::EINVAL);
     }
-    let mut text = vec![0; len as usize];
+    let mut text = crate::mem::zeroed(len as usize)?;
     user::copy_from(&mut text, at.wrapping_add(8))?;
     msg::send(id as i32, kind, text, flags as u32, &caller.task.cred(), pid(caller))?;
     Ok(0)

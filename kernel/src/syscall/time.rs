@@ -212,6 +212,7 @@ fn sleep_by_cpu(source: Source, ns: u64, absolute: bool) -> Result<u64> {
         Box::new(move |_| {
             ring.1.store(true, core::sync::atomic::Ordering::Release);
             ring.0.wake_all();
+            true
         }),
     );
     let deadline = if absolute { ns } else { now.saturating_add(ns) };

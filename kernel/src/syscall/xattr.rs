@@ -70,7 +70,7 @@ fn set(caller: &Caller, by: By) -> Result<u64> {
     if size > xattr::SIZE_MAX as u64 {
         return Err(Errno::E2BIG);
     }
-    let mut value = alloc::vec![0; size as usize];
+    let mut value = crate::mem::zeroed(size as usize)?;
     user::copy_from(&mut value, from)?;
     let (place, cred) = find(caller, what, by)?;
     xattr::set(&place, &cred, &name, &value, flags)?;

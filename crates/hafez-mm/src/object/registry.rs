@@ -19,16 +19,28 @@ impl<T> Registry<T> {
         Registry { slots: RwLock::new(Slots { things: Vec::new(), free: Vec::new() }) }
     }
 
-    /// Make a thing that knows its number.
-    pub fn add(&self, make: impl FnOnce(u32) -> T) -> Arc<T> {
-        let mut slots = self.slots.write();
+    /// Make a thing that knows its number; `None` where there is no room for one more.
+    pub fn add(&self, make: impl FnOnce(u32) -> T) -> Option<Arc<T>> {
+        self.add_of((), |number, ()| make(number)).ok()
+    }
+
+    /// The same, of parts that come back where there is no room.
+    pub fn add_of<U>(&self, parts: U, make: impl FnOnce(u32, U) -> T) -> Result<Arc<T>, U> {
+        let mut guard = self.slots.write();
+        let slots = &mut *guard;
+        // Each number can be given back without further room.
+        let room = slots.things.try_reserve(1).is_ok()
+            && slots.free.try_reserve_exact(slots.things.capacity() - slots.free.len()).is_ok();
+        if !room {
+            return Err(parts);
+        }
         let at = slots.free.pop().unwrap_or(slots.things.len() as u32);
-        let thing = Arc::new(make(at + 1));
+        let thing = Arc::new(make(at + 1, parts));
         match slots.things.get_mut(at as usize) {
             Some(slot) => *slot = Some(thing.clone()),
             None => slots.things.push(Some(thing.clone())),
         }
-        thing
+        Ok(thing)
     }
 
     pub fn get(&self, number: u32) -> Option<Arc<T>> {

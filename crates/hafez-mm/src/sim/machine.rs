@@ -299,6 +299,8 @@ impl Platform for Host {
         self.machine().map_or(AccountId::KERNEL, |machine| machine.hooks.account())
     }
 
+    fn holdings(&self, _: &mut dyn FnMut(AccountId, u64)) {}
+
     fn kill(&self, account: AccountId, why: &OomReport) {
         if let Some(machine) = self.machine() {
             machine.hooks.kill(account, why);

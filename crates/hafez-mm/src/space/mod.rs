@@ -289,7 +289,7 @@ impl<P: Platform> Spaces<P> {
 
     /// A new space with nothing mapped, in a family of its own.
     pub fn new_space(&self, account: AccountId) -> Result<Arc<Space>, Stop> {
-        let family = self.families.add(Family::new);
+        let family = self.families.add(Family::new).ok_or(FaultError::OutOfMemory)?;
         // As far below the top as Linux's default: room for a stack placed at random in 16 GiB, then up to 1 TiB.
         let below = (1 << 22) + (128 << 8) + (self.platform.random() & ((1 << 28) - 1));
         let made = self.make_space(account, family.clone(), USER_END.0 - below);
@@ -301,19 +301,29 @@ impl<P: Platform> Spaces<P> {
 
     fn make_space(&self, account: AccountId, family: Arc<Family>, map_top: u64) -> Result<Arc<Space>, Stop> {
         let tables = Tables::new(&self.frames, self.cpu(), account, &self.kernel)?;
-        let space = self.spaces.add(|id| Space {
+        let mut members = family.members.lock();
+        let room = members.try_reserve(1).is_ok();
+        let make = |id, tables| Space {
             id: SpaceId(id),
             account,
-            family,
+            family: family.clone(),
             tables: tables.of(SpaceId(id)),
             regions: RwLock::new(Regions::new()),
             no_huge: AtomicBool::new(false),
             heap: Mutex::new((VirtAddr(0), VirtAddr(0))),
             map_top: AtomicU64::new(map_top),
             ahead: Mutex::new((Vpn(0), 0)),
-        });
-        space.family.members.lock().push(space.id);
-        Ok(space)
+        };
+        match if room { self.spaces.add_of(tables, make) } else { Err(tables) } {
+            Ok(space) => {
+                members.push(space.id);
+                Ok(space)
+            }
+            Err(tables) => {
+                tables.destroy(&self.frames, self.cpu());
+                Err(FaultError::OutOfMemory.into())
+            }
+        }
     }
 
     /// Unmap everything and give the page tables back. No thread may run in the space any more, nor enter it again.

@@ -33,7 +33,8 @@ impl<P: Platform> Drop for Writing<'_, P> {
 }
 
 impl<P: Platform> Spaces<P> {
-    pub fn new_object(&self, source: Source, account: AccountId, size: u64) -> Arc<Object> {
+    /// `None` where the heap has no room for it.
+    pub fn new_object(&self, source: Source, account: AccountId, size: u64) -> Option<Arc<Object>> {
         self.objects.add(|id| Object::new(id, source, account, size))
     }
 

@@ -36,6 +36,8 @@ mod trap;
 pub mod user;
 mod user_copy;
 pub mod vdso;
+#[cfg(feature = "watermark")]
+pub mod watermark;
 
 /// Bytes of a kernel stack, its guard page not counted.
 pub const STACK_BYTES: usize = 32 << 10;

@@ -26,6 +26,7 @@ mod names;
 use super::{cred::Cred, dev, file::FileOps, inode::*, lock::SleepLock, tmpfs::TmpFs};
 use crate::errno::{Errno, Result};
 use alloc::{
+    collections::BTreeMap,
     sync::{Arc, Weak},
     vec::Vec,
 };
@@ -33,7 +34,6 @@ use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use hafez_mm::Object;
 use hafez_mm::lock::{Mutex, Once};
-use hashbrown::HashMap;
 use linux_raw_sys::general as abi;
 use names::Names;
 
@@ -43,8 +43,8 @@ pub struct Overlay {
     bodies: Arc<TmpFs>,
     /// Numbers of files that are not from below: far from those that are.
     next: AtomicU64,
-    known: Mutex<HashMap<InodeId, Weak<Node>>>,
-    changed: Mutex<HashMap<InodeId, Arc<Node>>>,
+    known: Mutex<BTreeMap<InodeId, Weak<Node>>>,
+    changed: Mutex<BTreeMap<InodeId, Arc<Node>>>,
     tree: SleepLock,
 }
 

@@ -11,7 +11,6 @@ use crate::errno::{Errno, Result};
 use crate::fs::inode::*;
 use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering::Relaxed;
-use hashbrown::HashMap;
 
 /// Cursors of names that are not from below.
 const NEW: u64 = 1 << 40;
@@ -20,7 +19,7 @@ const COST: usize = 512;
 
 /// See the module.
 pub struct Names {
-    changes: HashMap<Arc<[u8]>, Change>,
+    changes: BTreeMap<Arc<[u8]>, Change>,
     new: BTreeMap<u64, Arc<[u8]>>,
     last: u64,
     /// What is below shows through.
@@ -43,7 +42,7 @@ struct Listed {
 impl Names {
     pub fn new(shows: bool) -> Names {
         Names {
-            changes: HashMap::new(),
+            changes: BTreeMap::new(),
             new: BTreeMap::new(),
             last: NEW,
             shows,

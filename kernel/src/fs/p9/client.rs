@@ -343,7 +343,7 @@ impl Fid {
         if rest > came || len > PAGE_SIZE {
             return Err(Errno::EIO);
         }
-        let mut text = alloc::vec![0; len];
+        let mut text = crate::mem::zeroed(len)?;
         text[..begin.len()].copy_from_slice(begin);
         bounce.read(0, &mut text[begin.len()..]).ok_or(Errno::EIO)?;
         Ok(text)

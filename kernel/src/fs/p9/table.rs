@@ -6,21 +6,25 @@
 //! Locks: both are spin locks over a few steps. An inode is never dropped while one is held, since that looks here too.
 
 use super::known::P9Inode;
-use alloc::{collections::VecDeque, sync::Arc, sync::Weak, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    sync::Weak,
+    vec::Vec,
+};
 use hafez_mm::lock::Mutex;
-use hashbrown::HashMap;
 
 /// Files that are kept after the last user is gone. Each costs about half a KiB, and its pages while nobody needs the RAM.
 const RECENT: usize = 96;
 
 pub struct Table {
-    known: Mutex<HashMap<u64, Weak<P9Inode>>>,
+    known: Mutex<BTreeMap<u64, Weak<P9Inode>>>,
     recent: Mutex<VecDeque<Arc<P9Inode>>>,
 }
 
 impl Table {
     pub fn new() -> Table {
-        Table { known: Mutex::new(HashMap::new()), recent: Mutex::new(VecDeque::new()) }
+        Table { known: Mutex::new(BTreeMap::new()), recent: Mutex::new(VecDeque::new()) }
     }
 
     /// The inode of this file, if it is known.

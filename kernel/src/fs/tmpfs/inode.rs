@@ -258,7 +258,7 @@ impl Inode for Node {
         Ok(())
     }
     fn xattrs(&self) -> Result<Vec<u8>> {
-        Ok(self.xattrs.list())
+        self.xattrs.list()
     }
     fn close_written(&self) -> Result<()> {
         self.recount();

@@ -37,7 +37,6 @@ use alloc::{
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use hafez_mm::lock::{Mutex, Once};
 use hafez_mm::{AccountId, Object, PAGE_SIZE};
-use hashbrown::HashMap;
 use linux_raw_sys::general as abi;
 use reserve::Ahead;
 
@@ -53,6 +52,8 @@ pub struct TmpFs {
     /// Pages of files, as far as counted: see [`Node::charge`] and [`Node::recount`].
     used: AtomicU64,
     nodes: AtomicU64,
+    /// Files that it may have: no process answers for them, so all of them together may take a quarter of RAM.
+    most: u64,
     tree: SleepLock,
 }
 
@@ -80,7 +81,7 @@ enum Body {
 /// A directory's entries, by name and in the order in which `readdir` gives them: a cursor stays valid over any change.
 #[derive(Default)]
 struct Names {
-    by_name: HashMap<Arc<[u8]>, (u64, Arc<Node>)>,
+    by_name: BTreeMap<Arc<[u8]>, (u64, Arc<Node>)>,
     by_cursor: BTreeMap<u64, Arc<[u8]>>,
     last: u64,
 }
@@ -137,6 +138,7 @@ impl TmpFs {
             limit: limit.map(|bytes| bytes.div_ceil(PAGE_SIZE as u64)),
             used: AtomicU64::new(0),
             nodes: AtomicU64::new(0),
+            most: memory().stats().total * PAGE_SIZE as u64 / (4 * NODE_COST as u64),
             tree: SleepLock::new(),
         })
     }
@@ -164,8 +166,8 @@ impl TmpFs {
             blocks,
             blocks_free: free,
             blocks_available: free,
-            files: blocks,
-            files_free: blocks.saturating_sub(self.nodes.load(Relaxed)),
+            files: self.most,
+            files_free: self.most.saturating_sub(self.nodes.load(Relaxed)),
             name_max: 255,
         }
     }
@@ -187,7 +189,7 @@ impl TmpFs {
 
 impl Node {
     fn make(fs: &Arc<TmpFs>, new: &NewNode<'_>) -> Result<Arc<Node>> {
-        if !mem::headroom(NODE_COST) {
+        if !mem::headroom(NODE_COST) || fs.nodes.load(Relaxed) >= fs.most {
             return Err(Errno::ENOSPC);
         }
         let (kind, body) = match new.node {

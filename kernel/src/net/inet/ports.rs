@@ -9,12 +9,12 @@ use crate::{
     random,
 };
 use alloc::{
+    collections::BTreeMap,
     sync::{Arc, Weak},
     vec::Vec,
 };
 use core::net::{IpAddr, SocketAddr};
 use hafez_mm::lock::{LazyLock, Mutex};
-use hashbrown::HashMap;
 
 /// Ports that are given to who names none (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: core::ops::RangeInclusive<u16> = 32768..=60999;
@@ -37,7 +37,7 @@ struct Entry {
 
 /// The bound sockets of one protocol.
 pub struct Ports {
-    by_port: LazyLock<Mutex<HashMap<u16, Vec<Entry>>>>,
+    by_port: LazyLock<Mutex<BTreeMap<u16, Vec<Entry>>>>,
     /// Two sockets that both have SO_REUSEADDR can share a port even if both hear (UDP).
     lenient: bool,
 }

@@ -20,7 +20,6 @@ use crate::{
 };
 use alloc::{
     sync::{Arc, Weak},
-    vec,
     vec::Vec,
 };
 use core::any::Any;
@@ -146,7 +145,7 @@ impl Udp {
             return Err(Errno::ENETUNREACH);
         }
         let source = outside::source(to.ip()).ok_or(Errno::ENETUNREACH)?;
-        let mut bytes = vec![0; from.remaining()];
+        let mut bytes = crate::mem::zeroed(from.remaining())?;
         let n = from.take(&mut bytes);
         if from.faulted() {
             from.uncount(n);
@@ -283,6 +282,9 @@ impl Protocol for Udp {
         }
     }
 
+    fn holds(&self) -> usize {
+        self.inbox.holds()
+    }
     fn poll(&self) -> Events {
         let shut = self.state.lock().shut;
         let mut events = Events::WRITABLE;

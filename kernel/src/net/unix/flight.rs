@@ -18,20 +18,20 @@ use super::Unix;
 use crate::{
     errno::{Errno, Result},
     fs::File,
-    mem,
+    mem::{self, TryPush},
     net::Socket,
 };
 use alloc::{
+    collections::BTreeMap,
     sync::{Arc, Weak},
     vec::Vec,
 };
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use hafez_mm::lock::{LazyLock, Mutex};
-use hashbrown::HashMap;
 
 /// Unix sockets in flight, by their files' numbers, and how often each is.
 static FLYING: LazyLock<Mutex<Table>> = LazyLock::new(Mutex::default);
-type Table = HashMap<u64, (Weak<File>, usize)>;
+type Table = BTreeMap<u64, (Weak<File>, usize)>;
 /// Whether there are any.
 static ANY: AtomicBool = AtomicBool::new(false);
 /// One looks at a time; who comes meanwhile leaves it to him.
@@ -51,8 +51,7 @@ impl Flight {
         if files.is_empty() {
             return Ok(Flight::default());
         }
-        let room = 64 * (FLYING.lock().len() + files.len());
-        if !mem::headroom(room) {
+        if !mem::headroom(96 * files.len()) {
             return Err(Errno::ENOBUFS);
         }
         for file in files.iter().filter(|f| unix(f).is_some()) {
@@ -122,20 +121,30 @@ pub fn collect() {
     if !ANY.load(SeqCst) || LOOKING.swap(true, SeqCst) {
         return;
     }
-    let mut all: Vec<Candidate> = {
+    // Where there is no room to look, the next one tries.
+    let _ = look();
+    LOOKING.store(false, SeqCst);
+}
+
+fn look() -> Result<()> {
+    let mut all: Vec<Candidate> = Vec::new();
+    {
         let flying = FLYING.lock();
-        let held = flying.iter().filter(|(_, (file, count))| file.strong_count() == *count);
-        held.map(|(number, (file, count))| Candidate {
-            number: *number,
-            file: file.clone(),
-            flying: *count,
-            from_candidates: 0,
-            alive: false,
-        })
-        .collect()
-    };
+        for (number, (file, count)) in flying.iter().filter(|(_, (file, n))| file.strong_count() == *n) {
+            all.try_push(Candidate {
+                number: *number,
+                file: file.clone(),
+                flying: *count,
+                from_candidates: 0,
+                alive: false,
+            })?;
+        }
+    }
     // What waits at each of them.
-    let waiting: Vec<Vec<u64>> = all.iter().map(|c| waiting_at(&c.file)).collect();
+    let mut waiting: Vec<Vec<u64>> = Vec::new();
+    for candidate in &all {
+        waiting.try_push(waiting_at(&candidate.file)?)?;
+    }
     for number in waiting.iter().flatten() {
         if let Some(candidate) = all.iter_mut().find(|c| c.number == *number) {
             candidate.from_candidates += 1;
@@ -160,16 +169,19 @@ pub fn collect() {
             socket.forget_all();
         }
     }
-    LOOKING.store(false, SeqCst);
+    Ok(())
 }
 
 /// The files in packets that wait at a socket, or at those that wait for it to accept them.
-fn waiting_at(file: &Weak<File>) -> Vec<u64> {
+fn waiting_at(file: &Weak<File>) -> Result<Vec<u64>> {
     let mut found = Vec::new();
+    let mut room = true;
     if let Some(file) = file.upgrade()
         && let Some(socket) = unix(&file)
     {
-        socket.each_flight(&mut |flight: &Flight| found.extend(flight.numbers()));
+        socket.each_flight(&mut |flight: &Flight| {
+            room &= flight.numbers().all(|number| found.try_push(number).is_ok());
+        });
     }
-    found
+    if room { Ok(found) } else { Err(Errno::ENOBUFS) }
 }

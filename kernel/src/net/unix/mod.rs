@@ -243,6 +243,9 @@ impl Protocol for Unix {
         }
     }
 
+    fn holds(&self) -> usize {
+        self.inbox.holds()
+    }
     fn poll(&self) -> Events {
         let (shut, fresh, pending) = {
             let state = self.state.lock();

@@ -14,15 +14,15 @@ use crate::{
     },
 };
 use alloc::{
+    collections::BTreeMap,
     format,
     sync::{Arc, Weak},
     vec::Vec,
 };
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use hafez_mm::lock::{LazyLock, Mutex};
-use hashbrown::HashMap;
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     File(InodeId),
     Abstract(Vec<u8>),
@@ -44,14 +44,16 @@ impl Name {
     }
 }
 
-static NAMES: LazyLock<Mutex<HashMap<Key, Weak<Unix>>>> = LazyLock::new(Mutex::default);
+static NAMES: LazyLock<Mutex<BTreeMap<Key, Weak<Unix>>>> = LazyLock::new(Mutex::default);
 
 fn enter(key: &Key, socket: &Arc<Unix>) -> Result<()> {
     let mut names = NAMES.lock();
     if names.get(key).is_some_and(|s| s.strong_count() > 0) {
         return Err(Errno::EADDRINUSE);
     }
-    names.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+    if !crate::mem::headroom(1024) {
+        return Err(Errno::ENOMEM);
+    }
     names.insert(key.clone(), Arc::downgrade(socket));
     Ok(())
 }

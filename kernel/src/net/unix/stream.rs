@@ -94,17 +94,20 @@ impl Unix {
                 let shut = state.shut.read;
                 match &mut state.role {
                     Role::Listening { queue, most } if !shut && queue.len() <= *most => {
-                        queue.push_back(other);
-                        Some(true)
+                        let room = queue.try_reserve(1).map_err(|_| Errno::ENOBUFS);
+                        room.map(|()| {
+                            queue.push_back(other);
+                            true
+                        })
                     }
-                    Role::Listening { .. } if !shut => Some(false),
-                    _ => None,
+                    Role::Listening { .. } if !shut => Ok(false),
+                    _ => Err(Errno::ECONNREFUSED),
                 }
             };
-            if place != Some(true) {
+            if place != Ok(true) {
                 self.state.lock().role = Role::Fresh;
             }
-            let full = !place.ok_or(Errno::ECONNREFUSED)?;
+            let full = !place?;
             if !full {
                 listener.common.signal.notify();
                 me.common.signal.notify();

@@ -81,7 +81,7 @@ impl SynthDir for Root {
             tell(name.as_bytes(), Kind::Dir);
         }
         Texts(system::FILES).list(tell);
-        for process in table::processes() {
+        for process in table::each_process() {
             tell(format!("{}", process.pid).as_bytes(), Kind::Dir);
         }
     }

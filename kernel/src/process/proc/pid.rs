@@ -194,7 +194,7 @@ impl SynthDir for Threads {
     fn lookup(&self, name: &[u8]) -> Option<Entry> {
         let tid = number(name)?;
         let process = self.0.process().ok()?;
-        let task = process.tasks().into_iter().find(|task| task.tid() == tid)?;
+        let task = process.tasks().find(|task| task.tid() == tid)?;
         let subject = Subject { process: Arc::downgrade(&process), task: Some(Arc::downgrade(&task)) };
         Some(owned(Entry::dir(Arc::new(Directory(subject.clone()))), &subject))
     }

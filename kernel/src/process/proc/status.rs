@@ -15,7 +15,6 @@ use crate::sched::Thread;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use core::sync::atomic::Ordering::Relaxed;
@@ -67,7 +66,7 @@ impl Facts {
             memory: account.unwrap_or_default(),
             shape: image.as_ref().map(|image| shape(image)).unwrap_or_default(),
             signals,
-            threads: process.tasks().len(),
+            threads: process.task_count(),
             nice: task.as_ref().map_or(0, |task| task.nice.load(Relaxed)),
             policy: task.as_ref().map_or(0, |task| task.policy.load(Relaxed)),
             process,
@@ -309,7 +308,7 @@ const STRINGS_MAX: u64 = 2 << 20;
 fn peek(subject: &Subject, (start, end): (u64, u64)) -> Result<Vec<u8>> {
     let Some(image) = subject.image()? else { return Ok(Vec::new()) };
     let len = end.saturating_sub(start).min(STRINGS_MAX);
-    let mut bytes = vec![0; len as usize];
+    let mut bytes = crate::mem::zeroed(len as usize)?;
     let done = foreign::read(&image, start, &mut bytes).is_ok();
     Ok(if done { bytes } else { Vec::new() })
 }

@@ -55,7 +55,7 @@ fn loadavg() -> String {
         let _ = write!(text, "{}.{fraction:02} ", load >> host::LOAD_BITS);
     }
     let (active, all) = sched::counts();
-    let last = table::processes().last().map_or(0, |process| process.pid);
+    let last = table::each_process().last().map_or(0, |process| process.pid);
     let _ = writeln!(text, "{active}/{all} {last}");
     text
 }

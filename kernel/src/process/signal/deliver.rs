@@ -75,7 +75,10 @@ fn next(caller: &mut Caller) -> Option<(SigInfo, Action)> {
         }
         let wanted = SigSet(!task.mask().0);
         let own = task.pending.take(wanted);
-        let info = own.or_else(|| process.pending.take(wanted))?;
+        let mut info = own.or_else(|| process.pending.take(wanted))?;
+        if info.is_of_timer() {
+            process.timers.taken(&mut info);
+        }
         let signo = info.signo;
         let mut action = process.action(signo);
         if action.is(abi::SA_RESETHAND) && action.handler > Action::IGNORE {

@@ -47,7 +47,7 @@ pub fn to_process(process: &Arc<Process>, info: SigInfo) -> Result<()> {
     }
     let queued = process.pending.push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
     // Looked at again after the push: who unblocks it meanwhile sees it queued.
-    let taker = taker.filter(|t| !deaf(&t)).or_else(|| process.tasks().iter().find(|t| !deaf(t)).cloned());
+    let taker = taker.filter(|t| !deaf(&t)).or_else(|| process.tasks().find(|t| !deaf(&t)));
     if let Some(task) = taker {
         task.ask(work::SIGNAL);
     }
@@ -72,14 +72,11 @@ pub fn add_overrun(process: &Process, task: Option<&Arc<Task>>, timer: i32, more
 
 /// Send to every process of a group. ESRCH if it has none.
 pub fn to_group(group: Pid, info: SigInfo) -> Result<()> {
-    let members = table::group_members(group);
-    if members.is_empty() {
-        return Err(Errno::ESRCH);
+    let mut result = Err(Errno::ESRCH);
+    for process in table::group_members(group) {
+        result = Ok(to_process(&process, info)?);
     }
-    for process in members {
-        to_process(&process, info)?;
-    }
-    Ok(())
+    result
 }
 
 /// Change the blocked signals of the calling task. What it no longer blocks it will look at; what waits for the process
@@ -155,5 +152,9 @@ pub fn deliverable(task: &Task) -> bool {
 /// Take one of these signals off the queues, without its action (`sigwait`, `signalfd`).
 pub fn take(task: &Task, wanted: SigSet) -> Option<SigInfo> {
     let own = task.pending.take(wanted);
-    own.or_else(|| task.process.pending.take(wanted))
+    let mut info = own.or_else(|| task.process.pending.take(wanted))?;
+    if info.is_of_timer() {
+        task.process.timers.taken(&mut info);
+    }
+    Some(info)
 }

@@ -86,6 +86,23 @@ pub struct SigInfo {
 pub const SIGINFO_LEN: usize = abi::SI_MAX_SIZE as usize;
 
 impl SigInfo {
+    /// Of a timer's: its number.
+    pub fn timer_number(&self) -> i32 {
+        self.fields[0] as i32
+    }
+    /// Of a timer's: count `more` expirations into it; how many it then tells of.
+    pub fn add_overrun(&mut self, more: u32) -> u32 {
+        let count = ((self.fields[0] >> 32) as u32).saturating_add(more).min(i32::MAX as u32);
+        self.fields[0] = pair(self.fields[0] as u32, count);
+        count
+    }
+    /// Whether a timer sent it, or may have.
+    #[inline]
+    pub fn is_of_timer(&self) -> bool {
+        self.code == abi::SI_TIMER
+            || self.code == abi::SI_KERNEL as i32
+                && matches!(self.signo, abi::SIGALRM | abi::SIGVTALRM | abi::SIGPROF)
+    }
     /// From the kernel, about nothing in particular.
     pub fn kernel(signo: u32) -> SigInfo {
         SigInfo { signo, errno: 0, code: abi::SI_KERNEL as i32, fields: [0; 6] }
@@ -164,7 +181,11 @@ impl Pending {
     fn note(&self, set: SigSet) {
         self.set.store(set.0, SeqCst);
     }
-    /// Add one. False if the queue is full at `limit` and the info of a real-time signal is lost (the signal itself is not).
+    /// Signals in the queue.
+    pub fn len(&self) -> usize {
+        self.queue.lock().len()
+    }
+    /// Add one. False if the queue is full, at `limit` or for want of memory, and the info is lost (the signal itself is not).
     pub fn push(&self, info: SigInfo, limit: u64) -> bool {
         let mut queue = self.queue.lock();
         let known = self.set().has(info.signo);
@@ -172,21 +193,19 @@ impl Pending {
             return true;
         }
         let room = info.signo < FIRST_REALTIME || (queue.len() as u64) < limit;
-        if room {
+        let kept = room && queue.try_reserve(1).is_ok();
+        if kept {
             queue.push_back(info);
-        } else if !known {
-            queue.push_back(SigInfo::user(info.signo, 0, 0, 0));
         }
         self.note(self.set().with(info.signo));
-        room
+        kept
     }
     /// Count `more` expirations into the waiting signal of a timer. False if none of this timer waits.
     pub fn add_overrun(&self, timer: i32, more: u32) -> bool {
         let of_timer = |i: &&mut SigInfo| i.code == abi::SI_TIMER && i.fields[0] as u32 == timer as u32;
         let mut queue = self.queue.lock();
         let Some(info) = queue.iter_mut().find(of_timer) else { return false };
-        let count = ((info.fields[0] >> 32) as u32).saturating_add(more).min(i32::MAX as u32);
-        info.fields[0] = pair(timer as u32, count);
+        info.add_overrun(more);
         true
     }
     /// Take the most urgent one of those in `wanted`.
@@ -199,9 +218,11 @@ impl Pending {
         let signo = self.set().both(wanted).first()?;
         // Nearly always only one waits.
         let info = match queue.front() {
-            Some(first) if first.signo == signo => queue.pop_front()?,
-            _ => queue.iter().position(|i| i.signo == signo).and_then(|at| queue.remove(at))?,
+            Some(first) if first.signo == signo => queue.pop_front(),
+            _ => queue.iter().position(|i| i.signo == signo).and_then(|at| queue.remove(at)),
         };
+        // There was no room to say more of it than that it came.
+        let info = info.unwrap_or(SigInfo::user(signo, 0, 0, 0));
         if signo < FIRST_REALTIME || !queue.iter().any(|i| i.signo == signo) {
             self.note(self.set().minus(SigSet::of(&[signo])));
         }

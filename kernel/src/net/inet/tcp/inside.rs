@@ -42,20 +42,21 @@ impl Tcp {
             let mut state = self.state.lock();
             match &mut state.role {
                 Role::Listening { queue, waiting, most } => {
-                    let room = queue.len() <= *most;
-                    if !room {
-                        waiting.push_back(Arc::downgrade(client));
+                    if queue.len() <= *most {
+                        Some(true)
+                    } else {
+                        // Where there is no room to remember who waits, he is turned away.
+                        let kept = waiting.try_reserve(1).is_ok();
+                        kept.then(|| waiting.push_back(Arc::downgrade(client))).map(|()| false)
                     }
-                    room
                 }
-                _ => {
-                    drop(state);
-                    return client.start_over(Errno::ECONNREFUSED);
-                }
+                _ => None,
             }
         };
-        if room {
-            self.establish(client);
+        match room {
+            Some(true) => self.establish(client),
+            Some(false) => {}
+            None => client.start_over(Errno::ECONNREFUSED),
         }
     }
 
@@ -86,10 +87,13 @@ impl Tcp {
     /// Put a connection into the queue for `accept`; it comes back if nobody listens any more.
     pub(super) fn queue_up(&self, other: Arc<Tcp>) -> Option<Arc<Tcp>> {
         match &mut self.state.lock().role {
-            Role::Listening { queue, .. } => {
-                queue.push_back(other);
-                None
-            }
+            Role::Listening { queue, .. } => match queue.try_reserve(1) {
+                Ok(()) => {
+                    queue.push_back(other);
+                    None
+                }
+                Err(_) => Some(other),
+            },
             _ => Some(other),
         }
     }

@@ -394,6 +394,9 @@ impl Protocol for Tcp {
         }
     }
 
+    fn holds(&self) -> usize {
+        self.inbox.holds()
+    }
     fn poll(&self) -> Events {
         let way = self.way();
         let mut events = Events::empty();

@@ -14,7 +14,7 @@ use crate::{
         options::NODELAY,
     },
 };
-use alloc::{sync::Arc, vec};
+use alloc::sync::Arc;
 use core::net::SocketAddr;
 use linux_raw_sys::net as raw;
 use outside::Handle;
@@ -143,7 +143,7 @@ impl Tcp {
 
     pub(super) fn send_outside(&self, from: &mut Source<'_>, handle: Handle, wait: Wait) -> Result<()> {
         let _one = self.writing.lock();
-        let mut buffer = vec![0; from.remaining().min(PIECE)];
+        let mut buffer = crate::mem::zeroed(from.remaining().min(PIECE))?;
         let result = self.send_pieces(from, &mut buffer, handle, wait);
         outside::flush();
         result
@@ -198,7 +198,7 @@ impl Tcp {
         }
         let peek = into.flags & abi::MSG_PEEK != 0;
         let all = into.flags & abi::MSG_WAITALL != 0 && !peek;
-        let mut buffer = vec![0; wanted.min(PIECE)];
+        let mut buffer = crate::mem::zeroed(wanted.min(PIECE))?;
         loop {
             let turn = self.reading.lock();
             while to.remaining() > 0 {
