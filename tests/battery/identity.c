@@ -45,9 +45,79 @@ static void caps(void) {
     T(d[0].inheritable);
 }
 
-int main(void) {
+/* Of a few capabilities: which are on, may be, are passed on, can be had, and go along. */
+static void some(void) {
+    struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct d[2];
+    static const int list[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_KILL, CAP_SETUID, CAP_SYS_ADMIN, CAP_CHECKPOINT_RESTORE};
+    syscall(SYS_capget, &h, d);
+    for (unsigned i = 0; i < sizeof list / sizeof *list; i++) {
+        int c = list[i], w = c / 32;
+        unsigned bit = 1u << c % 32;
+        N("effective", c, (d[w].effective & bit) != 0);
+        N("permitted", c, (d[w].permitted & bit) != 0);
+        N("inheritable", c, (d[w].inheritable & bit) != 0);
+        N("bounding", c, prctl(PR_CAPBSET_READ, c));
+        N("ambient", c, prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, c, 0, 0));
+    }
+}
+/* Take these out of effective and permitted, and put them into inheritable. */
+static int alter(unsigned long off, unsigned long gone, unsigned long passed) {
+    struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct d[2];
+    syscall(SYS_capget, &h, d);
+    for (int i = 0; i < 2; i++) {
+        d[i].effective &= ~((off | gone) >> 32 * i);
+        d[i].permitted &= ~(gone >> 32 * i);
+        d[i].inheritable = passed >> 32 * i;
+    }
+    return syscall(SYS_capset, &h, d);
+}
+#define BIT(cap) (1UL << (cap))
+static void capabilities(const char *self) {
+    W(CHILD(some()));
+    /* off, on again, gone for good */
+    W(CHILD(T(alter(BIT(CAP_CHOWN), 0, 0)); some(); T(chown("roots", 1, 1)); T(alter(0, BIT(CAP_CHOWN), 0)); some();
+        struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0}; struct __user_cap_data_struct d[2]; syscall(SYS_capget, &h, d);
+        d[0].permitted |= 1; T(syscall(SYS_capset, &h, d)); d[0].permitted &= ~1; d[0].effective |= 1; T(syscall(SYS_capset, &h, d));
+        h.pid = 1; T(syscall(SYS_capset, &h, d)); h.pid = -1; T(syscall(SYS_capget, &h, d)); h.version = 7; T(syscall(SYS_capget, &h, d)); T(h.version == _LINUX_CAPABILITY_VERSION_3)));
+    W(CHILD(T(alter(0, BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH), 0)); T(open("mine", O_RDONLY)); T(open("other", O_RDONLY)); T(access("mine", R_OK)); T(open("roots", O_RDWR))));
+    W(CHILD(T(alter(0, BIT(CAP_DAC_OVERRIDE), 0)); P(open("mine", O_RDONLY)); T(open("mine", O_RDWR)); T(access("mine", W_OK))));
+    W(CHILD(T(alter(0, BIT(CAP_FOWNER) | BIT(CAP_FSETID), 0)); T(chmod("mine", 0640)); T(utimensat(AT_FDCWD, "mine", (struct timespec[2]){{1, 1}, {1, 1}}, 0)); T(chmod("roots", 02755)); P(open("mine", O_RDONLY|O_NOATIME))));
+    W(CHILD(T(alter(0, BIT(CAP_KILL), 0)); pid_t other = fork(); if (!other) { setuid(7); pause(); _exit(0); } usleep(50000); T(kill(other, SIGTERM)); T(kill(getpid(), 0)); wait4(-1, 0, WNOHANG, 0)));
+    W(CHILD(T(alter(0, BIT(CAP_SETUID), 0)); T(setuid(5)); T(setresuid(0, 0, 0)); T(setresuid(5, -1, -1)); T(setgid(5)); T(setfsuid(5)); T(setfsuid(-1))));
+    W(CHILD(T(alter(0, BIT(CAP_SETGID), 0)); T(setgid(5)); T(setgroups(0, 0)); T(setuid(5))));
+    W(CHILD(T(alter(0, BIT(CAP_SYS_CHROOT), 0)); T(chroot("."))));
+    W(CHILD(T(alter(0, BIT(CAP_SYS_NICE), 0)); T(setpriority(PRIO_PROCESS, 0, -5)); T(setpriority(PRIO_PROCESS, 0, 5)); T(setpriority(PRIO_PROCESS, 0, 0))));
+    W(CHILD(T(alter(0, BIT(CAP_SYS_ADMIN), 0)); T(sethostname("x", 1))));
+    W(CHILD(T(alter(0, BIT(CAP_MKNOD), 0)); T(mknod("node", S_IFCHR|0600, 0x103)); T(mknod("fifo-2", S_IFIFO|0600, 0))));
+    /* passing on */
+    W(CHILD(T(alter(0, BIT(CAP_SETPCAP), BIT(CAP_KILL))); T(alter(0, BIT(CAP_CHOWN), BIT(CAP_KILL))); T(alter(0, 0, BIT(CAP_CHOWN) | BIT(CAP_KILL))); some(); T(prctl(PR_CAPBSET_DROP, CAP_KILL)); T(prctl(PR_SET_SECUREBITS, 1))));
+    W(CHILD(T(prctl(PR_CAPBSET_DROP, CAP_KILL)); T(prctl(PR_CAPBSET_DROP, 41)); T(prctl(PR_CAPBSET_READ, 41)); T(prctl(PR_CAPBSET_READ, -1)); T(alter(0, 0, BIT(CAP_KILL))); some(); fflush(0); execl(self, "identity", "caps", (char *)0)));
+    W(CHILD(T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_KILL, 0, 0)); T(alter(0, 0, BIT(CAP_KILL) | BIT(CAP_CHOWN))); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_KILL, 0, 0)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_CHOWN, 0, 0));
+        T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 41, 0, 0)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_KILL, 1, 0)); T(prctl(PR_CAP_AMBIENT, 9, 0, 0, 0)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, CAP_CHOWN, 0, 0)); some();
+        T(prctl(PR_SET_KEEPCAPS, 1)); T(setresuid(5, 5, 5)); some(); T(prctl(PR_GET_KEEPCAPS)); fflush(0); execl(self, "identity", "caps", (char *)0)));
+    W(CHILD(T(alter(0, 0, BIT(CAP_KILL))); T(prctl(PR_SET_SECUREBITS, 4)); T(prctl(PR_GET_SECUREBITS)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_KILL, 0, 0)); T(setresuid(5, 5, 5)); some(); fflush(0); execl(self, "identity", "caps", (char *)0)));
+    W(CHILD(T(alter(0, 0, BIT(CAP_KILL))); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_KILL, 0, 0)); T(alter(0, 0, 0)); some(); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 1, 0, 0))));
+    /* secure bits */
+    W(CHILD(T(prctl(PR_SET_SECUREBITS, 0x10000)); T(prctl(PR_SET_SECUREBITS, 0x3)); T(prctl(PR_SET_SECUREBITS, 0)); T(prctl(PR_SET_SECUREBITS, 0x7)); T(prctl(PR_GET_SECUREBITS)); some(); fflush(0); execl(self, "identity", "caps", (char *)0)));
+    W(CHILD(T(prctl(PR_SET_SECUREBITS, 0x20)); T(prctl(PR_SET_KEEPCAPS, 1)); T(prctl(PR_SET_KEEPCAPS, 2)); T(prctl(PR_GET_KEEPCAPS))));
+    W(CHILD(T(prctl(PR_SET_SECUREBITS, 0x40)); T(alter(0, 0, BIT(CAP_KILL))); T(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_KILL, 0, 0))));
+    /* changes of who one is */
+    W(CHILD(T(prctl(PR_SET_KEEPCAPS, 1)); T(setresuid(5, 5, 5)); some(); fflush(0); execl(self, "identity", "caps", (char *)0)));
+    W(CHILD(T(setresuid(5, 5, 0)); some(); T(seteuid(0)); some(); T(seteuid(5)); fflush(0); execl(self, "identity", "caps", (char *)0)));
+    W(CHILD(T(setresuid(0, 5, 5)); some(); fflush(0); execl(self, "identity", "caps", (char *)0)));
+    W(CHILD(T(setfsuid(5)); some(); T(setfsuid(0)); some()));
+}
+
+int main(int argc, char **argv) {
     int fd, st;
     gid_t g[70000];
+    if (argc > 1) {
+        some();
+        T(prctl(PR_GET_SECUREBITS));
+        return 0;
+    }
     /* a session of our own: which processes share one with us would depend on who started the test */
     pid_t own = fork();
     if (own) {
@@ -216,5 +286,8 @@ int main(void) {
     W(CHILD(setresuid(1000, 0, 1000); T(kill(p, 0))));
     kill(p, 9);
     waitpid(p, &st, 0);
+    char self[200] = {0};
+    readlink("/proc/self/exe", self, 199);
+    capabilities(self);
     return 0;
 }

@@ -18,6 +18,7 @@
 
 pub mod anon;
 pub mod cache;
+pub mod caps;
 pub mod cred;
 pub mod dentry;
 pub mod dev;

@@ -13,6 +13,7 @@ use super::{
     path::{Last, Location, Walker},
 };
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
@@ -89,7 +90,7 @@ impl Walker {
             _ => {}
         }
         let wanted = (if mode.read { want::READ } else { 0 }) | (if changes { want::WRITE } else { 0 });
-        if !self.cred.is_root() && wanted != 0 {
+        if !self.cred.passes() && wanted != 0 {
             inode.permission(&self.cred, wanted)?;
         }
         if flags & abi::O_NOATIME != 0 {
@@ -276,7 +277,7 @@ impl Walker {
     /// Whether `victim` may leave `dir`: both writable, and in a sticky directory one's own.
     fn may_delete(&self, dir: &Location, victim: &Location) -> Result<()> {
         self.may_change(dir)?;
-        if self.cred.is_root() {
+        if self.cred.may(cap::FOWNER) {
             return Ok(());
         }
         let stat = dir.inode().stat()?;
@@ -385,7 +386,7 @@ impl Walker {
         let stat = place.inode().stat()?;
         self.cred.check_owner(&stat)?;
         let mut mode = mode & 0o7777;
-        if !self.cred.is_root() && !self.cred.in_group(stat.gid) {
+        if !self.cred.may(cap::FSETID) && !self.cred.in_group(stat.gid) {
             mode &= !abi::S_ISGID;
         }
         place.inode().setattr(&SetAttr { mode: Some(mode), ..SetAttr::default() })?;
@@ -397,7 +398,7 @@ impl Walker {
     pub fn chown(&self, place: &Location, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         place.mount.check_writable()?;
         let stat = place.inode().stat()?;
-        let may = self.cred.is_root()
+        let may = self.cred.may(cap::CHOWN)
             || (self.cred.fsuid == stat.uid
                 && uid.is_none_or(|u| u == stat.uid)
                 && gid.is_none_or(|g| g == stat.gid || self.cred.in_group(g)));

@@ -383,7 +383,7 @@ impl Walker {
     }
 
     fn may_search(&self, dir: &Location) -> Result<()> {
-        if self.cred.is_root() { Ok(()) } else { dir.inode().permission(&self.cred, want::EXEC) }
+        if self.cred.passes() { Ok(()) } else { dir.inode().permission(&self.cred, want::EXEC) }
     }
 
     fn follow(&self, link: &Location, links: &mut u32) -> Result<Target> {

@@ -15,6 +15,7 @@ use super::{
     inotify,
     path::Location,
 };
+use crate::fs::caps::cap;
 use crate::{
     errno::{Errno, Result},
     mem,
@@ -60,8 +61,8 @@ fn check(inode: &Arc<dyn Inode>, cred: &Cred, class: Class, write: bool) -> Resu
     let wanted = if write { want::WRITE } else { want::READ };
     let refused = || Err(if write { Errno::EPERM } else { Errno::ENODATA });
     match class {
-        Class::Trusted if !cred.is_root() => refused(),
-        Class::Security if write && !cred.is_root() => Err(Errno::EPERM),
+        Class::Trusted if !cred.may(cap::SYS_ADMIN) => refused(),
+        Class::Security if write && !cred.may(cap::SYS_ADMIN) => Err(Errno::EPERM),
         Class::User if !matches!(inode.kind(), Kind::File | Kind::Dir) => refused(),
         Class::User => {
             if write && inode.kind() == Kind::Dir {
@@ -119,7 +120,7 @@ pub fn list(place: &Location, cred: &Cred) -> Result<Vec<u8>> {
     };
     let mut names = Vec::new();
     for name in all.split_inclusive(|b| *b == 0) {
-        if cred.is_root() || !name.starts_with(b"trusted.") {
+        if cred.may(cap::SYS_ADMIN) || !name.starts_with(b"trusted.") {
             names.extend_from_slice(name);
         }
     }

@@ -292,7 +292,9 @@ fn privileges(file: &File, who: &Who<'_>) -> Arc<Cred> {
             cred.egid = stat.gid;
         }
     }
+    let set_id = (cred.euid, cred.egid) != (who.walker.cred.euid, who.walker.cred.egid);
     (cred.suid, cred.fsuid, cred.sgid, cred.fsgid) = (cred.euid, cred.euid, cred.egid, cred.egid);
+    cred.caps.exec(cred.uid, cred.euid, set_id);
     Arc::new(cred)
 }
 

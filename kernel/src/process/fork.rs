@@ -18,6 +18,7 @@ use super::task::{Task, TaskParts, work};
 use super::{Pid, pidfd, table};
 use crate::arch::user::{self};
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::mem;
 use crate::sched::{self, WaitResult};
 use alloc::boxed::Box;
@@ -77,7 +78,8 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         return Err(Errno::EINVAL);
     }
     let tasks = table::task_count() as u64;
-    let bound = tasks >= process.limits.soft(abi::RLIMIT_NPROC) && !task.cred().is_root();
+    let free = task.cred().uid == 0 || task.cred().may(cap::SYS_RESOURCE) || task.cred().may(cap::SYS_ADMIN);
+    let bound = tasks >= process.limits.soft(abi::RLIMIT_NPROC) && !free;
     if bound || tasks >= *max_tasks() {
         return Err(Errno::EAGAIN);
     }

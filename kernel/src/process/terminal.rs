@@ -2,6 +2,7 @@
 
 use super::signal::{self, Action, SigInfo};
 use super::{Pid, current_task, table};
+use crate::fs::caps::cap;
 use crate::fs::tty::job::{Job, Processes};
 use core::sync::atomic::Ordering;
 
@@ -18,7 +19,7 @@ impl Processes for OfTerminals {
             group: process.group() as u32,
             session: process.session() as u32,
             detached: process.detached.load(Ordering::Relaxed),
-            root: cred.is_root(),
+            root: cred.may(cap::SYS_ADMIN),
             user: cred.fsuid,
         }
     }

@@ -1,7 +1,7 @@
-//! Kernel stacks: 32 KiB each, in a window of their own, with a hole below that catches an overflow.
+//! Kernel stacks: 16 KiB each, in a window of their own, with a hole below that catches an overflow.
 //!
 //! ```text
-//!   slot n:  | hole, 8 KiB, never mapped | stack, 32 KiB |
+//!   slot n:  | hole, 8 KiB, never mapped | stack, 16 KiB |
 //! ```
 //!
 //! A few free stacks are kept mapped: most programs fork and exit all the time.
@@ -14,7 +14,7 @@ use hafez_mm::{PAGE_SIZE, Pfn};
 /// Never mapped: an overflow ends in a fault, not in the next stack.
 const HOLE_BYTES: u64 = 8 << 10;
 const SLOT_BYTES: u64 = HOLE_BYTES + arch::STACK_BYTES as u64;
-/// As many threads as there can be: 16384 (640 MiB of the window's GiB).
+/// As many threads as there can be: 16384 (384 MiB of the window's GiB).
 const SLOTS: usize = 1 << 14;
 const _: () = assert!(SLOTS as u64 * SLOT_BYTES <= 1 << 30);
 /// Free stacks that stay mapped.

@@ -3,6 +3,7 @@
 use super::at::{self, Paths, check_flags};
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::fs::cred::want;
 use crate::fs::inode::{NewKind, RenameFlags};
 use crate::fs::{DirEntry, File, Location};
@@ -148,7 +149,7 @@ fn chroot(caller: &mut Caller) -> Result<u64> {
     let path = at::path(path)?;
     let paths = Paths::new(caller);
     let place = enter(&paths, paths.find(CWD, &path, 0, true)?)?;
-    if paths.walker.cred.euid != 0 {
+    if !paths.walker.cred.may(cap::SYS_CHROOT) {
         return Err(Errno::EPERM);
     }
     caller.task.fs().set_root(place);
@@ -183,7 +184,7 @@ fn mknod_at(caller: &Caller, dir: u64, path: u64, mode: u32, rdev: u64) -> Resul
         abi::S_IFDIR => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
-    if matches!(node, NewKind::Device { .. }) && caller.task.cred().euid != 0 {
+    if matches!(node, NewKind::Device { .. }) && !caller.task.cred().may(cap::MKNOD) {
         return Err(Errno::EPERM);
     }
     create_at(caller, dir, path, node, mode & 0o7777)
@@ -269,7 +270,7 @@ fn link(caller: &mut Caller) -> Result<u64> {
 fn linkat(caller: &mut Caller) -> Result<u64> {
     let [dir, from, to_dir, to, flags, ..] = caller.args();
     let flags = check_flags(flags, abi::AT_SYMLINK_FOLLOW | abi::AT_EMPTY_PATH)?;
-    if flags & abi::AT_EMPTY_PATH != 0 && caller.task.cred().euid != 0 {
+    if flags & abi::AT_EMPTY_PATH != 0 && !caller.task.cred().may(cap::MKNOD) {
         return Err(Errno::ENOENT);
     }
     link_at(caller, (dir, from), (to_dir, to), flags)
@@ -311,7 +312,7 @@ fn name_to_handle_at(caller: &mut Caller) -> Result<u64> {
 /// And so none can be opened.
 fn open_by_handle_at(caller: &mut Caller) -> Result<u64> {
     let [fd, handle, ..] = caller.args();
-    if !caller.task.cred().is_root() {
+    if !caller.task.cred().may(cap::DAC_READ_SEARCH) {
         return Err(Errno::EPERM);
     }
     if fd as i32 != abi::AT_FDCWD {

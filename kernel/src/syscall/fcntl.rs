@@ -3,6 +3,7 @@
 use super::at;
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::fs::locks::{self, Owner, Record};
 use crate::fs::pipe::PipeEnd;
 use crate::fs::tty;
@@ -56,7 +57,7 @@ fn fcntl(caller: &mut Caller) -> Result<u64> {
         abi::F_GETOWN => Ok(file.owner().target.load(Relaxed) as u64),
         abi::F_GETPIPE_SZ => Ok(end_of_pipe(&file)?.pipe().capacity() as u64),
         abi::F_SETPIPE_SZ => {
-            let root = caller.task.cred().euid == 0;
+            let root = caller.task.cred().may(cap::SYS_RESOURCE);
             Ok(end_of_pipe(&file)?.pipe().set_capacity(argument as u32 as usize, root)? as u64)
         }
         abi::F_GET_SEALS => Ok(file.inode().seals()? as u64),

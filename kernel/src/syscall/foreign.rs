@@ -4,6 +4,7 @@
 use super::{Calls, words};
 use crate::arch::user;
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::process::run::Caller;
 use crate::process::{Image, Task, foreign, table};
 use alloc::sync::Arc;
@@ -64,7 +65,7 @@ pub fn may_look(caller: &Caller, task: &Task) -> Result<()> {
         && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&gid| gid == mine.gid)
         && task.process.dumpable.load(Relaxed);
     let own = task.process.pid == caller.task.process.pid;
-    if own || same || mine.euid == 0 { Ok(()) } else { Err(Errno::EPERM) }
+    if own || same || mine.may(cap::SYS_PTRACE) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// Move bytes piece by piece; how many got through before the first that could not.

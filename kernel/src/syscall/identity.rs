@@ -1,10 +1,11 @@
 //! Who a task acts as: user and group numbers (`credentials(7)`).
 //!
-//! Root may take any number; others may only go between their real, effective and saved ones.
+//! Who has the capability may take any number; others may only go between their real, effective and saved ones.
 
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
 use crate::fs::Cred;
+use crate::fs::caps::cap;
 use crate::process::run::Caller;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -89,7 +90,8 @@ impl Ids {
     }
 }
 
-fn change(caller: &Caller, edit: impl FnOnce(&mut Cred)) -> Result<u64> {
+/// Change who the caller is.
+pub(super) fn change(caller: &Caller, edit: impl FnOnce(&mut Cred)) -> Result<u64> {
     let mut cred = Cred::clone(&caller.task.cred());
     edit(&mut cred);
     caller.task.set_cred(Arc::new(cred));
@@ -97,15 +99,15 @@ fn change(caller: &Caller, edit: impl FnOnce(&mut Cred)) -> Result<u64> {
 }
 
 fn put_users(caller: &Caller, ids: Ids) -> Result<u64> {
-    change(caller, |c| (c.uid, c.euid, c.suid, c.fsuid) = (ids.real, ids.effective, ids.saved, ids.file))
+    change(caller, |c| {
+        let old = [c.uid, c.euid, c.suid];
+        (c.uid, c.euid, c.suid, c.fsuid) = (ids.real, ids.effective, ids.saved, ids.file);
+        c.caps.users_changed(old, [c.uid, c.euid, c.suid]);
+    })
 }
 
 fn put_groups(caller: &Caller, ids: Ids) -> Result<u64> {
     change(caller, |c| (c.gid, c.egid, c.sgid, c.fsgid) = (ids.real, ids.effective, ids.saved, ids.file))
-}
-
-fn root(cred: &Cred) -> bool {
-    cred.euid == 0
 }
 
 fn getuid(caller: &mut Caller) -> Result<u64> {
@@ -143,36 +145,36 @@ fn getresgid(caller: &mut Caller) -> Result<u64> {
 
 fn setuid(caller: &mut Caller) -> Result<u64> {
     let cred = caller.task.cred();
-    put_users(caller, Ids::users(&cred).set(caller.args()[0] as u32, root(&cred))?)
+    put_users(caller, Ids::users(&cred).set(caller.args()[0] as u32, cred.may(cap::SETUID))?)
 }
 
 fn setgid(caller: &mut Caller) -> Result<u64> {
     let cred = caller.task.cred();
-    put_groups(caller, Ids::groups(&cred).set(caller.args()[0] as u32, root(&cred))?)
+    put_groups(caller, Ids::groups(&cred).set(caller.args()[0] as u32, cred.may(cap::SETGID))?)
 }
 
 fn setreuid(caller: &mut Caller) -> Result<u64> {
     let cred = caller.task.cred();
     let [real, effective, ..] = caller.args().map(|v| v as u32);
-    put_users(caller, Ids::users(&cred).set_two(real, effective, root(&cred))?)
+    put_users(caller, Ids::users(&cred).set_two(real, effective, cred.may(cap::SETUID))?)
 }
 
 fn setregid(caller: &mut Caller) -> Result<u64> {
     let cred = caller.task.cred();
     let [real, effective, ..] = caller.args().map(|v| v as u32);
-    put_groups(caller, Ids::groups(&cred).set_two(real, effective, root(&cred))?)
+    put_groups(caller, Ids::groups(&cred).set_two(real, effective, cred.may(cap::SETGID))?)
 }
 
 fn setresuid(caller: &mut Caller) -> Result<u64> {
     let cred = caller.task.cred();
     let [real, effective, saved, ..] = caller.args().map(|v| v as u32);
-    put_users(caller, Ids::users(&cred).set_three(real, effective, saved, root(&cred))?)
+    put_users(caller, Ids::users(&cred).set_three(real, effective, saved, cred.may(cap::SETUID))?)
 }
 
 fn setresgid(caller: &mut Caller) -> Result<u64> {
     let cred = caller.task.cred();
     let [real, effective, saved, ..] = caller.args().map(|v| v as u32);
-    put_groups(caller, Ids::groups(&cred).set_three(real, effective, saved, root(&cred))?)
+    put_groups(caller, Ids::groups(&cred).set_three(real, effective, saved, cred.may(cap::SETGID))?)
 }
 
 /// Answers the old number, whether it could be changed or not.
@@ -180,8 +182,11 @@ fn setfsuid(caller: &mut Caller) -> Result<u64> {
     let cred = caller.task.cred();
     let id = caller.args()[0] as u32;
     let ids = Ids::users(&cred);
-    if id != KEEP && (root(&cred) || ids.has(id) || id == ids.file) {
-        put_users(caller, Ids { file: id, ..ids })?;
+    if id != KEEP && (cred.may(cap::SETUID) || ids.has(id) || id == ids.file) {
+        change(caller, |c| {
+            c.caps.file_user_changed(c.fsuid, id);
+            c.fsuid = id;
+        })?;
     }
     Ok(ids.file as u64)
 }
@@ -190,7 +195,7 @@ fn setfsgid(caller: &mut Caller) -> Result<u64> {
     let cred = caller.task.cred();
     let id = caller.args()[0] as u32;
     let ids = Ids::groups(&cred);
-    if id != KEEP && (root(&cred) || ids.has(id) || id == ids.file) {
+    if id != KEEP && (cred.may(cap::SETGID) || ids.has(id) || id == ids.file) {
         put_groups(caller, Ids { file: id, ..ids })?;
     }
     Ok(ids.file as u64)
@@ -213,7 +218,7 @@ fn getgroups(caller: &mut Caller) -> Result<u64> {
 
 fn setgroups(caller: &mut Caller) -> Result<u64> {
     let [count, at, ..] = caller.args();
-    if !root(&caller.task.cred()) {
+    if !caller.task.cred().may(cap::SETGID) {
         return Err(Errno::EPERM);
     }
     let count = count as u32 as usize;

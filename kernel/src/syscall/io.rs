@@ -5,6 +5,7 @@ use super::at::{self, check_flags};
 use super::user;
 use crate::arch;
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::fs::file::How;
 use crate::fs::iobuf::{self, Segment, Sink, Source};
 use crate::fs::{File, Kind, SetAttr};
@@ -127,7 +128,7 @@ fn write_from(caller: &Caller, fd: u64, segments: &[Segment], at: Option<u64>) -
 /// A program that somebody else than root has changed no longer runs as its owner.
 #[cold]
 pub fn keep_no_privileges(caller: &Caller, file: &File) -> Result<()> {
-    if file.kind() != Kind::File || !file.mode().write || caller.task.cred().is_root() {
+    if file.kind() != Kind::File || !file.mode().write || caller.task.cred().may(cap::FSETID) {
         return Ok(());
     }
     let mode = crate::fs::names::without_suid(&file.stat()?);

@@ -4,6 +4,7 @@
 use super::{Calls, words};
 use crate::clock;
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::mem::memory;
 use crate::process::Process;
 use crate::process::limits::Limit;
@@ -36,7 +37,7 @@ fn setrlimit(caller: &mut Caller) -> Result<u64> {
 }
 
 fn change(caller: &Caller, process: &Arc<Process>, kind: u32, new: Limit) -> Result<Limit> {
-    let old = process.limits.set(kind, new, caller.task.cred().euid == 0)?;
+    let old = process.limits.set(kind, new, caller.task.cred().may(cap::SYS_RESOURCE))?;
     if kind == abi::RLIMIT_CPU {
         process.timers.watch_cpu_limit(process)?;
     }
@@ -68,7 +69,7 @@ fn prlimit64(caller: &mut Caller) -> Result<u64> {
 /// The limits of one's own processes may be seen and set, those of others by root alone.
 fn may_change(caller: &Caller, process: &Arc<Process>) -> Result<()> {
     let mine = caller.task.cred();
-    if process.pid == caller.task.process.pid || mine.euid == 0 {
+    if process.pid == caller.task.process.pid || mine.may(cap::SYS_RESOURCE) {
         return Ok(());
     }
     let theirs = process.any_task().ok_or(Errno::ESRCH)?.cred();

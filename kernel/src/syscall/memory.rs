@@ -15,6 +15,7 @@
 
 use super::Calls;
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::fs::file::{File, Mapping};
 use crate::mem::memory;
 use crate::process::exec;
@@ -391,7 +392,7 @@ pub(super) fn wired_pages(caller: &Caller) -> u64 {
 pub(super) fn may_wire(caller: &Caller, count: u64) -> bool {
     let limit = caller.task.process.limits.soft(abi::RLIMIT_MEMLOCK);
     limit == INFINITY
-        || caller.task.cred().euid == 0
+        || caller.task.cred().may(cap::IPC_LOCK)
         || wired_pages(caller).saturating_add(count) <= limit >> PAGE_SHIFT
 }
 

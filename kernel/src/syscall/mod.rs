@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hafez_link::Level;
 
 mod at;
+mod capability;
 mod dir;
 mod epoll;
 mod fcntl;
@@ -67,6 +68,7 @@ static TABLE: [Handler; NUMBERS] = {
         socket::CALLS,
         socket_message::CALLS,
         identity::CALLS,
+        capability::CALLS,
         memory::CALLS,
         residence::CALLS,
         foreign::CALLS,

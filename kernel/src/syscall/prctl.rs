@@ -4,7 +4,7 @@
 //! tells so, and switching it off succeeds, as it is off.
 #![forbid(unsafe_code)]
 
-use super::{Calls, user};
+use super::{Calls, capability, user};
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
@@ -16,9 +16,6 @@ use linux_raw_sys::general as abi;
 use linux_raw_sys::prctl;
 
 pub const CALLS: &Calls = &[(abi::__NR_prctl, prctl), (abi::__NR_personality, personality)];
-
-/// `CAP_CHECKPOINT_RESTORE`.
-const LAST_CAPABILITY: u64 = 40;
 
 fn no_more(args: &[u64]) -> Result<()> {
     if args.iter().all(|v| *v == 0) { Ok(()) } else { Err(Errno::EINVAL) }
@@ -71,7 +68,10 @@ fn prctl(caller: &mut Caller) -> Result<u64> {
             no_more(&[a, b, c, d])?;
             return Ok(process.no_huge_pages.load(Ordering::Relaxed) as u64);
         }
-        what => return never(what, [a, b, c, d]),
+        what => {
+            let known = capability::request(caller, what, [a, b, c, d]);
+            return known.unwrap_or_else(|| never(what, [a, b, c, d]));
+        }
     }
     Ok(0)
 }
@@ -80,16 +80,7 @@ fn prctl(caller: &mut Caller) -> Result<u64> {
 fn never(what: u32, [a, b, c, d]: [u64; 4]) -> Result<u64> {
     let zero = |ok: bool| if ok { Ok(0) } else { Err(Errno::EINVAL) };
     match what {
-        // Root has all capabilities, others none, and nothing is ever dropped from a bounding set.
-        prctl::PR_CAPBSET_READ if a <= LAST_CAPABILITY => Ok(1),
-        prctl::PR_GET_SECUREBITS | prctl::PR_GET_SECCOMP => Ok(0),
-        prctl::PR_GET_KEEPCAPS => Ok(0),
-        prctl::PR_SET_KEEPCAPS => zero(a == 0),
-        prctl::PR_CAP_AMBIENT => match a as u32 {
-            prctl::PR_CAP_AMBIENT_IS_SET => zero(b <= LAST_CAPABILITY && c == 0 && d == 0),
-            prctl::PR_CAP_AMBIENT_CLEAR_ALL => zero(b == 0 && c == 0 && d == 0),
-            _ => Err(Errno::EINVAL),
-        },
+        prctl::PR_GET_SECCOMP => Ok(0),
         prctl::PR_GET_TIMING => Ok(prctl::PR_TIMING_STATISTICAL as u64),
         prctl::PR_SET_TIMING => zero(a == prctl::PR_TIMING_STATISTICAL as u64),
         prctl::PR_GET_TSC => user::write_u32(a, prctl::PR_TSC_ENABLE).map(|()| 0).map_err(Into::into),

@@ -2,6 +2,7 @@
 
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::process::fork::CloneArgs;
 use crate::process::pidfd::PidFile;
 use crate::process::process::Usage;
@@ -184,7 +185,11 @@ fn chosen_number(caller: &Caller, at: u64) -> Result<Pid> {
     if number <= 0 {
         return Err(Errno::EINVAL);
     }
-    if caller.task.cred().euid == 0 { Ok(number) } else { Err(Errno::EPERM) }
+    if caller.task.cred().may(cap::LAST) || caller.task.cred().may(cap::SYS_ADMIN) {
+        Ok(number)
+    } else {
+        Err(Errno::EPERM)
+    }
 }
 
 fn execve(caller: &mut Caller) -> Result<u64> {
@@ -393,7 +398,7 @@ fn get_robust_list(caller: &mut Caller) -> Result<u64> {
         tid => table::task(tid).ok_or(Errno::ESRCH)?,
     };
     let (me, other) = (caller.task.cred(), task.cred());
-    if !me.is_root() && me.uid != other.uid {
+    if !me.may(cap::SYS_PTRACE) && me.uid != other.uid {
         return Err(Errno::EPERM);
     }
     user::write_u64(len_at, ROBUST_HEAD)?;

@@ -9,6 +9,7 @@ use super::Calls;
 use super::memory::{aligned, may_wire, pages, user_range};
 use crate::arch::{self, user};
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::mem::memory;
 use crate::process::image::flags::{LOCK_FUTURE, LOCK_ON_FAULT, MEMBARRIER};
 use crate::process::limits::INFINITY;
@@ -166,7 +167,7 @@ fn lock(caller: &mut Caller, on_fault: bool) -> Result<u64> {
     let len = len.wrapping_add(lead);
     let range = range(at - lead, len, Errno::EINVAL)?;
     let limits = &caller.task.process.limits;
-    if limits.soft(abi::RLIMIT_MEMLOCK) == 0 && caller.task.cred().euid != 0 {
+    if limits.soft(abi::RLIMIT_MEMLOCK) == 0 && !caller.task.cred().may(cap::IPC_LOCK) {
         return Err(Errno::EPERM);
     }
     if range.is_empty() {
@@ -237,7 +238,7 @@ fn mlockall(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let limit = caller.task.process.limits.soft(abi::RLIMIT_MEMLOCK);
-    if caller.task.cred().euid != 0 {
+    if !caller.task.cred().may(cap::SYS_ADMIN) {
         if limit == 0 {
             return Err(Errno::EPERM);
         }

@@ -8,6 +8,7 @@
 use super::{Calls, words};
 use crate::arch::user;
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::mem::TryPush;
 use crate::process::run::Caller;
 use crate::process::table;
@@ -50,7 +51,7 @@ fn target(caller: &Caller, pid: u64) -> Result<Arc<Task>> {
 /// Whether the caller may change how `task` is scheduled.
 fn owns(caller: &Caller, task: &Task) -> bool {
     let (mine, theirs) = (caller.task.cred(), task.cred());
-    mine.euid == 0 || mine.euid == theirs.euid || mine.euid == theirs.uid
+    mine.may(cap::SYS_NICE) || mine.euid == theirs.euid || mine.euid == theirs.uid
 }
 
 fn getaffinity(caller: &mut Caller) -> Result<u64> {
@@ -275,6 +276,6 @@ fn setpriority(caller: &mut Caller) -> Result<u64> {
 /// Whether the caller may give `task` this nice value: a higher one always, a lower one as far as RLIMIT_NICE goes.
 fn may_nice(caller: &Caller, task: &Task, nice: i32) -> bool {
     nice >= task.nice.load(Relaxed)
-        || caller.task.cred().euid == 0
+        || caller.task.cred().may(cap::SYS_NICE)
         || (20 - nice) as u64 <= task.process.limits.soft(abi::RLIMIT_NICE)
 }

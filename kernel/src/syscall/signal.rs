@@ -5,6 +5,7 @@ use crate::arch::user::{copy_words_from, copy_words_to};
 use crate::clock;
 use crate::errno::{Errno, Result};
 use crate::fs::anon;
+use crate::fs::caps::cap;
 use crate::process::run::Caller;
 use crate::process::signal::{
     self, Action, AltStack, LAST, SIGINFO_LEN, SS_AUTODISARM, SigInfo, SigSet, set_mask,
@@ -44,7 +45,7 @@ fn permit(caller: &Caller, target: &Process, signo: u32) -> Result<()> {
     let me = caller.task.cred();
     let Some(task) = target.any_task() else { return Ok(()) };
     let other = task.cred();
-    let may = me.euid == 0
+    let may = me.may(cap::KILL)
         || [other.uid, other.suid].iter().any(|id| *id == me.euid || *id == me.uid)
         || signo == abi::SIGCONT && target.session() == caller.task.process.session();
     if may { Ok(()) } else { Err(Errno::EPERM) }

@@ -8,6 +8,7 @@ use super::at;
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
 use crate::fs::File;
+use crate::fs::caps::cap;
 use crate::net::{self, Address, Shut, Socket, Target, abi as net_abi, options};
 use crate::process::run::Caller;
 use alloc::sync::Arc;
@@ -201,7 +202,7 @@ fn setsockopt(caller: &mut Caller) -> Result<u64> {
     let len = usize::try_from(len as i32).map_err(|_| Errno::EINVAL)?.min(OPTION_MAX);
     let mut value = crate::mem::zeroed(len)?;
     user::copy_from(&mut value, at)?;
-    let root = caller.task.cred().euid == 0;
+    let root = caller.task.cred().may(cap::NET_ADMIN);
     options::set(&*of(&file)?.0, level as u32, name as u32, &value, root)?;
     Ok(0)
 }

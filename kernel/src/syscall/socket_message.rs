@@ -15,6 +15,7 @@ use super::{Calls, user};
 use crate::clock;
 use crate::errno::{Errno, Result};
 use crate::fs::File;
+use crate::fs::caps::cap;
 use crate::fs::iobuf::{self, Segment, Sink, Source};
 use crate::net::{Incoming, Outgoing, Protocol, Ucred, abi as net_abi, options};
 use crate::process::run::Caller;
@@ -174,10 +175,10 @@ fn read_credentials(caller: &Caller, data: &[u8]) -> Result<Ucred> {
     }
     let said = Ucred { pid: word(data, 0), uid: word(data, 4), gid: word(data, 8) };
     let cred = caller.task.cred();
-    let mine = said.pid == caller.task.process.pid as u32
-        && [cred.uid, cred.euid, cred.suid].contains(&said.uid)
-        && [cred.gid, cred.egid, cred.sgid].contains(&said.gid);
-    if mine || cred.euid == 0 { Ok(said) } else { Err(Errno::EPERM) }
+    let mine = (said.pid == caller.task.process.pid as u32 || cred.may(cap::SYS_ADMIN))
+        && ([cred.uid, cred.euid, cred.suid].contains(&said.uid) || cred.may(cap::SETUID))
+        && ([cred.gid, cred.egid, cred.sgid].contains(&said.gid) || cred.may(cap::SETGID));
+    if mine { Ok(said) } else { Err(Errno::EPERM) }
 }
 
 fn receive(file: &File, segments: &[Segment], into: &mut Incoming) -> Result<usize> {

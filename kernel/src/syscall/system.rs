@@ -7,8 +7,9 @@
 use super::{Calls, words};
 use crate::arch::{self, user};
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::process::run::Caller;
-use crate::process::{exec, host, table};
+use crate::process::{exec, host};
 use alloc::vec;
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as abi;
@@ -19,8 +20,6 @@ pub const CALLS: &Calls = &[
     (abi::__NR_sethostname, sethostname),
     (abi::__NR_setdomainname, setdomainname),
     (abi::__NR_getcpu, getcpu),
-    (abi::__NR_capget, capget),
-    (abi::__NR_capset, capset),
     (abi::__NR_mount, root_only),
     (abi::__NR_umount2, root_only),
     (abi::__NR_pivot_root, root_only),
@@ -64,7 +63,7 @@ fn uname(caller: &mut Caller) -> Result<u64> {
 
 fn set_name(caller: &Caller, set: fn(&[u8]) -> Result<()>) -> Result<u64> {
     let [from, len, ..] = caller.args();
-    if caller.task.cred().euid != 0 {
+    if !caller.task.cred().may(cap::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     let len = len as i32;
@@ -99,7 +98,7 @@ fn getcpu(caller: &mut Caller) -> Result<u64> {
 
 /// Hang up the caller's own terminal.
 fn vhangup(caller: &mut Caller) -> Result<u64> {
-    if !caller.task.cred().is_root() {
+    if !caller.task.cred().may(cap::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     crate::fs::tty::hang_up_own();
@@ -109,75 +108,6 @@ fn vhangup(caller: &mut Caller) -> Result<u64> {
 /// Not for programs: the machine, and what is mounted in it, are the `hafez` command's.
 fn root_only(_: &mut Caller) -> Result<u64> {
     Err(Errno::EPERM)
-}
-
-/// Bit `n` for capability `n`; the last one is CAP_CHECKPOINT_RESTORE, 40.
-const ALL_CAPABILITIES: u64 = (1 << 41) - 1;
-
-/// How many pairs of 32-bit words the version in the header wants. If it is none that exists, the header is told which
-/// one is, and the call fails, unless it only asked (`None`).
-fn capability_words(header: u64, data: u64) -> Result<Option<usize>> {
-    match user::read_u32(header)? {
-        abi::_LINUX_CAPABILITY_VERSION_1 => Ok(Some(1)),
-        abi::_LINUX_CAPABILITY_VERSION_2 | abi::_LINUX_CAPABILITY_VERSION_3 => Ok(Some(2)),
-        _ => {
-            user::write_u32(header, abi::_LINUX_CAPABILITY_VERSION_3)?;
-            if data == 0 { Ok(None) } else { Err(Errno::EINVAL) }
-        }
-    }
-}
-
-fn capabilities(root: bool) -> u64 {
-    if root { ALL_CAPABILITIES } else { 0 }
-}
-
-fn capget(caller: &mut Caller) -> Result<u64> {
-    let [header, data, ..] = caller.args();
-    let Some(words) = capability_words(header, data)? else { return Ok(0) };
-    let pid = user::read_u32(header + 4)? as i32;
-    let task = match pid {
-        ..0 => return Err(Errno::EINVAL),
-        0 => caller.task.clone(),
-        pid => table::task(pid).ok_or(Errno::ESRCH)?,
-    };
-    if data == 0 {
-        return Ok(0);
-    }
-    let cred = task.cred();
-    let effective = capabilities(cred.euid == 0);
-    // Whoever can be user 0 again without help has them still, only not now.
-    let permitted = capabilities([cred.uid, cred.euid, cred.suid].contains(&0));
-    for i in 0..words {
-        // struct { u32 effective, permitted, inheritable }
-        let bits = |of: u64| ((of >> (32 * i)) as u32).to_ne_bytes();
-        let mut entry = [0; 12];
-        entry[0..4].copy_from_slice(&bits(effective));
-        entry[4..8].copy_from_slice(&bits(permitted));
-        user::copy_to(data + 12 * i as u64, &entry)?;
-    }
-    Ok(0)
-}
-
-fn capset(caller: &mut Caller) -> Result<u64> {
-    let [header, data, ..] = caller.args();
-    let words = capability_words(header, data)?.ok_or(Errno::EINVAL)?;
-    let pid = user::read_u32(header + 4)? as i32;
-    if pid != 0 && pid != caller.task.tid() {
-        return Err(Errno::EPERM);
-    }
-    let have = capabilities(caller.task.cred().euid == 0);
-    for i in 0..words {
-        let have = (have >> (32 * i)) as u32;
-        let at = data + 12 * i as u64;
-        if user::read_u32(at)? != have || user::read_u32(at + 4)? != have {
-            return Err(Errno::EPERM);
-        }
-        // Inheritable capabilities do nothing for user 0, and others have none to pass on.
-        if user::read_u32(at + 8)? & !have != 0 {
-            return Err(Errno::EPERM);
-        }
-    }
-    Ok(0)
 }
 
 /// `struct timex`: 208 bytes, `modes` first.

@@ -40,7 +40,7 @@ pub mod vdso;
 pub mod watermark;
 
 /// Bytes of a kernel stack, its guard page not counted.
-pub const STACK_BYTES: usize = 32 << 10;
+pub const STACK_BYTES: usize = 16 << 10;
 
 /// Exit code of `exit` after a panic and the like: the command's "Hafez failed".
 pub const EXIT_FAILED: u8 = 125;

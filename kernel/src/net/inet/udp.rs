@@ -11,6 +11,7 @@ use super::{
     canonical, destination, is_ours, is_reachable, named, options::Set, outside, ports, shown, source_for,
     unspecified,
 };
+use crate::fs::caps::cap;
 use crate::{
     errno::{Errno, Result},
     fs::{
@@ -178,7 +179,7 @@ impl Protocol for Udp {
         if self.state.lock().local.is_some() {
             return Err(Errno::EINVAL);
         }
-        self.bind_at(at, to.walker.cred.is_root())?;
+        self.bind_at(at, to.walker.cred.may(cap::NET_BIND_SERVICE))?;
         if is_reachable(ip) {
             // Where there is no way out, only the machine itself can send.
             let _ = outside::start();

@@ -8,6 +8,7 @@ use super::kib;
 use super::maps::{Shape, shape};
 use super::pid::{Subject, owned, task_name};
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::fs::synth::Entry;
 use crate::fs::tty;
 use crate::mem::memory;
@@ -156,11 +157,14 @@ pub fn status(subject: &Subject) -> Result<Vec<u8>> {
     {
         let _ = writeln!(text, "{name}:\t{:016x}", set.0);
     }
-    let all = (1u64 << 41) - 1;
-    let effective = if cred.euid == 0 { all } else { 0 };
-    for (name, set) in
-        [("CapInh", 0), ("CapPrm", effective), ("CapEff", effective), ("CapBnd", all), ("CapAmb", 0)]
-    {
+    let caps = &cred.caps;
+    for (name, set) in [
+        ("CapInh", caps.inheritable),
+        ("CapPrm", caps.permitted),
+        ("CapEff", caps.effective),
+        ("CapBnd", caps.bounding),
+        ("CapAmb", caps.ambient),
+    ] {
         let _ = writeln!(text, "{name}:\t{set:016x}");
     }
     let bound = u8::from(process.no_new_privileges.load(Relaxed));
@@ -359,7 +363,7 @@ pub fn oom_score_adj(subject: &Subject) -> Entry {
         if !(-1000..=1000).contains(&value) {
             return Err(Errno::EINVAL);
         }
-        if value < process.oom_adjust.load(Relaxed) && super::caller()?.cred().euid != 0 {
+        if value < process.oom_adjust.load(Relaxed) && !super::caller()?.cred().may(cap::SYS_RESOURCE) {
             return Err(Errno::EACCES);
         }
         process.oom_adjust.store(value, Relaxed);

@@ -21,6 +21,7 @@ pub mod shm;
 use crate::clock;
 use crate::errno::{Errno, Result};
 use crate::fs::Cred;
+use crate::fs::caps::cap;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -56,7 +57,7 @@ impl Perm {
     /// EACCES unless all that is `wanted` (the bits of one triple) is granted.
     pub fn check(&self, cred: &Cred, wanted: u32) -> Result<()> {
         let in_group = |gid| cred.egid == gid || cred.groups.contains(&gid);
-        let granted = if cred.euid == 0 {
+        let granted = if cred.may(cap::IPC_OWNER) {
             7
         } else if cred.euid == self.uid || cred.euid == self.creator_uid {
             self.mode >> 6
@@ -70,7 +71,11 @@ impl Perm {
 
     /// EPERM unless this is its owner, its creator or root.
     pub fn check_owner(&self, cred: &Cred) -> Result<()> {
-        if [self.uid, self.creator_uid, 0].contains(&cred.euid) { Ok(()) } else { Err(Errno::EPERM) }
+        if [self.uid, self.creator_uid].contains(&cred.euid) || cred.may(cap::SYS_ADMIN) {
+            Ok(())
+        } else {
+            Err(Errno::EPERM)
+        }
     }
 
     /// `IPC_SET`.

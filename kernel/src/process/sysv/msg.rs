@@ -3,6 +3,7 @@
 use super::{NOWAIT, Perm, Registry, Thing, now};
 use crate::errno::{Errno, Result};
 use crate::fs::Cred;
+use crate::fs::caps::cap;
 use crate::mem;
 use crate::process::Pid;
 use crate::sched::{WaitQueue, WaitResult};
@@ -207,7 +208,7 @@ pub fn set(id: i32, cred: &Cred, [uid, gid, mode]: [u32; 3], room: u64) -> Resul
     let mut queues = QUEUES.lock();
     let queue = queues.get(id)?;
     queue.perm.check_owner(cred)?;
-    if room > ROOM && cred.euid != 0 {
+    if room > ROOM && !cred.may(cap::SYS_RESOURCE) {
         return Err(Errno::EPERM);
     }
     queue.perm.set(uid, gid, mode);

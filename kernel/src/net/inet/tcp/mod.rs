@@ -23,6 +23,7 @@ use super::super::{
     inbox::{Account, Inbox},
 };
 use super::{canonical, is_ours, is_reachable, named, options::Set, outside, ports, shown, unspecified};
+use crate::fs::caps::cap;
 use crate::{
     errno::{Errno, Result},
     fs::{
@@ -224,7 +225,7 @@ impl Protocol for Tcp {
                 return Err(Errno::EINVAL);
             }
         }
-        let port = ports::TCP.bind(&self.common, at, weak(&me), to.walker.cred.is_root())?;
+        let port = ports::TCP.bind(&self.common, at, weak(&me), to.walker.cred.may(cap::NET_BIND_SERVICE))?;
         let mut state = self.state.lock();
         (state.local, state.port) = (Some(SocketAddr::new(at.ip(), port)), Some(port));
         Ok(())
