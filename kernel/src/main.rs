@@ -54,6 +54,7 @@ extern "C" fn kernel_main() -> ! {
         for_program: process::is_for_program,
         holdings: process::oom::holdings,
     });
+    sched::set_moved(process::rseq::moved);
     for (name, body) in [("init", init as fn()), ("kreclaim", reclaim)] {
         if sched::spawn(name, Box::new(body), None).is_err() {
             panic!("no memory for the first threads");

@@ -115,6 +115,17 @@ int main(void) {
     T(sched_getparam(0, &sp));
     T(sp.sched_priority);
     T(sched_getparam(0, 0));
+    /* real-time policies */
+    W(CHILD(sp.sched_priority = 7; T(sched_setscheduler(0, SCHED_FIFO, &sp)); T(sched_getscheduler(0)); sp.sched_priority = 0; T(sched_getparam(0, &sp)); T(sp.sched_priority);
+        struct timespec turn = {9, 9}; T(sched_rr_get_interval(0, &turn)); T(turn.tv_sec + turn.tv_nsec);
+        sp.sched_priority = 0; T(sched_setparam(0, &sp)); sp.sched_priority = 100; T(sched_setparam(0, &sp)); sp.sched_priority = 9; T(sched_setparam(0, &sp));
+        W(CHILD(T(sched_getscheduler(0)); T(sched_getparam(0, &sp)); T(sp.sched_priority))); T(sched_setscheduler(0, SCHED_RR, &sp)); T(sched_getscheduler(0)); T(sched_rr_get_interval(0, &turn)); T(turn.tv_nsec > 0);
+        FILE *f = fopen("/proc/self/stat", "r"); long field = 0; char word[200]; for (int i = 1; i <= 41 && fscanf(f, "%199s", word) == 1; i++) if (i == 18 || i >= 40) N("stat", i, atol(word));
+        sp.sched_priority = 0; T(sched_setscheduler(0, SCHED_RR, &sp)); T(sched_setscheduler(0, SCHED_OTHER, &sp)); T(sched_getscheduler(0));
+        struct rlimit none = {0, 0}; setrlimit(RLIMIT_RTPRIO, &none); if (!getuid()) setuid(1000); sp.sched_priority = 1; T(sched_setscheduler(0, SCHED_FIFO, &sp)); T(sched_setscheduler(0, SCHED_RR, &sp))));
+    W(CHILD(sp.sched_priority = 3; T(sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &sp)); T(sched_getscheduler(0)); W(CHILD(T(sched_getscheduler(0)); T(sched_getparam(0, &sp)); T(sp.sched_priority)));
+        setpriority(PRIO_PROCESS, 0, -3); W(CHILD(T(getpriority(PRIO_PROCESS, 0)))); setuid(1000); T(sched_setscheduler(0, SCHED_FIFO, &sp)); sp.sched_priority = 0; T(sched_setscheduler(0, SCHED_OTHER, &sp)); T(sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &sp))));
+    W(CHILD(struct rlimit some = {5, 5}; T(setrlimit(RLIMIT_RTPRIO, &some)); if (!getuid()) setuid(1000); sp.sched_priority = 5; T(sched_setscheduler(0, SCHED_FIFO, &sp)); sp.sched_priority = 6; T(sched_setscheduler(0, SCHED_FIFO, &sp)); T(sched_setparam(0, &sp))));
     for (int i = 0; i < 7; i++) {
         T(sched_get_priority_max(i));
         T(sched_get_priority_min(i));

@@ -4,6 +4,7 @@
 #include <linux/sched.h>
 #include <pthread.h>
 #include <sys/personality.h>
+#include <sys/rseq.h>
 #include <sys/prctl.h>
 #include <sys/times.h>
 
@@ -16,6 +17,63 @@ static int group_of(void *code) {
 }
 static int parent_of(void *code) {
     return getppid() == (long)code ? 0 : 1;
+}
+/* Run in circles in a restartable sequence until something breaks it: what then came. */
+static volatile int rang;
+static void ring(int signo) {
+    rang++;
+}
+static struct rseq *registered(void) {
+    return (struct rseq *)((char *)__builtin_thread_pointer() + __rseq_offset);
+}
+static int broken(struct rseq *own) {
+    __asm__ goto(
+        ".pushsection __rseq_cs, \"aw\"\n"
+        ".balign 32\n"
+        "3: .long 0, 0\n"
+        ".quad 1f, 2f - 1f, 4f\n"
+        ".popsection\n"
+        "leaq 3b(%%rip), %%rax\n"
+        "movq %%rax, %0\n"
+        "1: jmp 1b\n"
+        "2:\n"
+        ".pushsection .text.broken, \"ax\"\n"
+        ".long 0x53053053\n"
+        "4: jmp %l[out]\n"
+        ".popsection\n"
+        : : "m"(own->rseq_cs) : "rax", "memory" : out);
+    return 0;
+out:
+    return own->rseq_cs == 0;
+}
+static void sequences(void) {
+    struct rseq *own = registered(), *other;
+    T(__rseq_size > 0);
+    T(syscall(SYS_rseq, own, 32, 0, RSEQ_SIG));
+    T(syscall(SYS_rseq, own, 32, 0, 7));
+    T(syscall(SYS_rseq, own, 64, 0, RSEQ_SIG));
+    T(syscall(SYS_rseq, (char *)own + 32, 32, 0, RSEQ_SIG));
+    T(syscall(SYS_rseq, own, 32, 2, RSEQ_SIG));
+    T(syscall(SYS_rseq, own, 32, 1, 7));
+    T(syscall(SYS_rseq, own, 31, 1, RSEQ_SIG));
+    T(own->cpu_id == (unsigned)sched_getcpu());
+    T(own->cpu_id_start == own->cpu_id);
+    W(CHILD(T(own->cpu_id == (unsigned)sched_getcpu()); T(syscall(SYS_rseq, own, 32, 1, RSEQ_SIG)); T((int)own->cpu_id); T(own->cpu_id_start);
+        T(syscall(SYS_rseq, own, 32, 1, RSEQ_SIG));
+        other = (void *)(((long)stack + 127) & -64L); T(syscall(SYS_rseq, other, 31, 0, 1)); T(syscall(SYS_rseq, (char *)other + 4, 32, 0, 1)); T(syscall(SYS_rseq, -4096L, 32, 0, 1));
+        T(syscall(SYS_rseq, other, 32, 0, 1)); T(other->cpu_id == (unsigned)sched_getcpu())));
+    /* a signal */
+    W(CHILD(signal(SIGALRM, ring); struct itimerval soon = {{0, 0}, {0, 50000}}; setitimer(ITIMER_REAL, &soon, 0); T(broken(own))));
+    /* another process on the same CPU */
+    W(CHILD(cpu_set_t one; CPU_ZERO(&one); CPU_SET(sched_getcpu(), &one); sched_setaffinity(0, sizeof one, &one);
+        pid_t busy = fork(); if (!busy) { prctl(PR_SET_PDEATHSIG, SIGKILL); for (;;) { } } T(broken(own)); kill(busy, SIGKILL); waitpid(busy, 0, 0)));
+    /* what cannot be */
+    static struct rseq_cs { unsigned version, flags; unsigned long start, length, abort; } __attribute__((aligned(32))) wrong;
+    wrong.abort = (long)stack + 64;
+    W(CHILD(signal(SIGALRM, ring); own->rseq_cs = (long)&wrong; raise(SIGALRM); T(rang)));
+    W(CHILD(signal(SIGALRM, ring); own->rseq_cs = 8; raise(SIGALRM); T(rang)));
+    wrong.version = 1;
+    W(CHILD(signal(SIGALRM, ring); own->rseq_cs = (long)&wrong; raise(SIGALRM); T(rang)));
 }
 static void *sleeper(void *code) {
     for (;;) pause();
@@ -395,6 +453,7 @@ int main(void) {
     /* rseq */
     T(syscall(SYS_rseq, 0, 0, 0, 0));
     T(syscall(SYS_rseq, &st, 32, 9, 0));
+    sequences();
     /* times */
     struct tms tm;
     T(times(&tm) > 0);

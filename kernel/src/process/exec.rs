@@ -209,7 +209,7 @@ fn build(
     };
     let placed = map(space, file, elf, at)?;
     let mut entry = elf.entry.wrapping_add(placed.bias);
-    let mut auxv: Vec<(u32, u64)> = Vec::with_capacity(24);
+    let mut auxv: Vec<(u32, u64)> = Vec::with_capacity(26);
     let headers = elf.headers.wrapping_add(placed.bias);
     let cred = &who.walker.cred;
     let first = entry;
@@ -238,6 +238,8 @@ fn build(
         // Bit 1: the program may use wrfsbase and its kin.
         (aux::AT_HWCAP2, if arch::cpu::features().fsgsbase { 2 } else { 0 }),
         (aux::AT_MINSIGSTKSZ, signal::min_stack()),
+        (aux::AT_RSEQ_FEATURE_SIZE, super::rseq::USED),
+        (aux::AT_RSEQ_ALIGN, super::rseq::SIZE),
     ]);
     if let Some(at) = vdso::map(space)? {
         auxv.push((aux::AT_SYSINFO_EHDR, at));
@@ -442,6 +444,7 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     *task.alt_stack.lock() = AltStack::NONE;
     task.clear_child_tid.store(0, Ordering::Relaxed);
     task.robust_list.store(0, Ordering::Relaxed);
+    task.rseq.clear();
     task.death_signal.store(0, Ordering::Relaxed);
     task.set_cred(loaded.cred);
     task.set_name(&loaded.name);

@@ -120,8 +120,14 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         mask: task.mask(),
     };
     let child = Task::new(tid, child_process.clone(), parts);
-    child.nice.store(task.nice.load(Ordering::Relaxed), Ordering::Relaxed);
-    child.policy.store(task.policy.load(Ordering::Relaxed), Ordering::Relaxed);
+    let nice = task.nice.load(Ordering::Relaxed);
+    if task.reset_on_fork.load(Ordering::Relaxed) {
+        child.nice.store(nice.max(0), Ordering::Relaxed);
+    } else {
+        child.nice.store(nice, Ordering::Relaxed);
+        child.policy.store(task.policy.load(Ordering::Relaxed), Ordering::Relaxed);
+        child.priority.store(task.priority.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
     if !has(abi::CLONE_THREAD) {
         child_process.timers.watch_cpu_limit(&child_process)?;
     }
@@ -130,6 +136,9 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         *child.alt_stack.lock() = *task.alt_stack.lock();
     } else {
         *child.alt_stack.lock() = AltStack::NONE;
+    }
+    if !has(abi::CLONE_VM) {
+        child.rseq.copy_from(&task.rseq);
     }
     if has(abi::CLONE_CHILD_CLEARTID) {
         child.clear_child_tid.store(args.child_tid, Ordering::Relaxed);
@@ -242,9 +251,14 @@ fn leave(child: &Arc<Task>) {
 pub(super) fn launch(caller: Caller, set_tid: u64) -> Result<()> {
     let task = caller.task.clone();
     let owner: sched::Owner = task.clone();
+    // The new thread is scheduled as this one is, unless that is not for children.
+    let differs = super::current_task().is_some_and(|maker| maker.reset_on_fork.load(Ordering::Relaxed));
     let body = move || {
         let thread = sched::current();
         caller.task.set_thread(Some(thread.arc()));
+        if differs {
+            caller.task.weigh();
+        }
         thread.set_space(Some(caller.space().clone()));
         if caller.task.has_work() {
             thread.interrupt();

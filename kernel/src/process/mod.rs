@@ -34,6 +34,7 @@ pub mod pidfd;
 pub mod proc;
 #[allow(clippy::module_inception)]
 pub mod process;
+pub mod rseq;
 pub mod run;
 pub mod signal;
 pub mod signalfd;

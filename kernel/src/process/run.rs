@@ -15,6 +15,7 @@
 //! `&mut`, and nothing in it needs a lock.
 
 use super::image::Image;
+use super::rseq;
 use super::signal::{self, SigInfo};
 use super::task::{Task, work};
 use crate::arch::user::{self, Trap, UserContext};
@@ -39,6 +40,8 @@ pub struct Caller {
     pub(super) restart: Option<(u64, Errno)>,
     /// The mask to go back to, where a call waits under another (`sigsuspend`, `ppoll`).
     pub(super) saved_mask: Option<signal::SigSet>,
+    /// How often the thread had left the CPU when its restartable sequences were last looked at.
+    pub(super) switches: u64,
     /// How `restart_syscall` goes on with the interrupted call.
     pub resume: Option<Resume>,
 }
@@ -49,7 +52,7 @@ pub type Resume = Box<dyn FnOnce(&mut Caller) -> crate::errno::Result<u64> + Sen
 impl Caller {
     /// A caller about to run `task` for the first time.
     pub(super) fn new(task: Arc<Task>, image: Arc<Image>, user: UserContext) -> Caller {
-        Caller { task, image, user, restart: None, saved_mask: None, resume: None }
+        Caller { task, image, user, restart: None, saved_mask: None, switches: 0, resume: None }
     }
 
     /// The six arguments of a system call. Take them apart at once: `let [fd, at, len, ..] = caller.args();`
@@ -91,9 +94,13 @@ pub(super) fn run(mut caller: Caller) {
                 {
                     fault_signal(&mut caller, addr, why);
                 }
+                rseq::faulted(&mut caller);
             }
             Trap::Exception { vector, code } => exception(&mut caller, vector, code),
-            Trap::Interrupt => sched::preempt_if_needed(),
+            Trap::Interrupt => {
+                sched::preempt_if_needed();
+                rseq::preempted(&caller.task);
+            }
         }
         if caller.task.work.load(Ordering::Relaxed) != 0 && !rare(&mut caller) {
             break;
@@ -109,6 +116,11 @@ fn rare(caller: &mut Caller) -> bool {
         let bits = caller.task.work.load(Ordering::SeqCst);
         if bits & work::EXIT != 0 {
             return false;
+        }
+        if bits & work::RSEQ != 0 {
+            caller.task.work.fetch_and(!work::RSEQ, Ordering::SeqCst);
+            rseq::settle(caller);
+            continue;
         }
         if bits & work::STOP != 0 {
             super::stop::park(caller);

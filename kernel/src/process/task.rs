@@ -17,12 +17,13 @@ use super::Pid;
 use super::files::{Cred, FileTable, FsContext};
 use super::image::Image;
 use super::process::{Process, Usage};
+use super::rseq::Rseq;
 use super::signal::{AltStack, Pending, SigSet};
 use crate::errno::Result;
 use crate::fs::File;
 use crate::sched::{self, Thread};
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
 
@@ -34,6 +35,8 @@ pub mod work {
     pub const STOP: u32 = 2;
     /// The task must end: its process exits or another of its threads executes a new program.
     pub const EXIT: u32 = 4;
+    /// What it registered with `rseq(2)` is to be looked at: the CPU, or what it was in.
+    pub const RSEQ: u32 = 8;
 }
 
 /// Bytes of a task's name, the final zero included.
@@ -72,6 +75,8 @@ pub struct Task {
     pub clear_child_tid: AtomicU64,
     /// Head of the list of robust futexes; 0 for none.
     pub robust_list: AtomicU64,
+    /// Its restartable sequences.
+    pub rseq: Rseq,
     /// Signal that the parent's death sends (`PR_SET_PDEATHSIG`); 0 for none.
     pub death_signal: AtomicU32,
     /// Nanoseconds by which its timers may be late (`PR_SET_TIMERSLACK`).
@@ -80,6 +85,10 @@ pub struct Task {
     pub nice: AtomicI32,
     /// `SCHED_*`, as it was chosen.
     pub policy: AtomicU32,
+    /// Its children begin with the normal policy (`SCHED_RESET_ON_FORK`).
+    pub reset_on_fork: AtomicBool,
+    /// Under a real-time policy: 1 to 99.
+    pub priority: AtomicU32,
     /// The kernel thread that runs it; gone before it starts and after it ends.
     thread: Mutex<Option<Arc<Thread>>>,
 }
@@ -113,10 +122,13 @@ impl Task {
             name: Mutex::new(parts.name),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
+            rseq: Rseq::default(),
             death_signal: AtomicU32::new(0),
             timer_slack: AtomicU64::new(DEFAULT_SLACK),
             nice: AtomicI32::new(0),
             policy: AtomicU32::new(0),
+            priority: AtomicU32::new(0),
+            reset_on_fork: AtomicBool::new(false),
             thread: Mutex::new(None),
         })
     }
@@ -226,8 +238,12 @@ impl Task {
     /// Have the scheduler heed its nice value and policy.
     pub fn weigh(&self) {
         if let Some(thread) = self.thread() {
-            let idle = self.policy.load(Ordering::Relaxed) == abi::SCHED_IDLE;
-            thread.set_nice(self.nice.load(Ordering::Relaxed), idle);
+            match self.policy.load(Ordering::Relaxed) {
+                policy @ (abi::SCHED_FIFO | abi::SCHED_RR) => {
+                    thread.set_real_time(self.priority.load(Ordering::Relaxed), policy == abi::SCHED_RR)
+                }
+                policy => thread.set_nice(self.nice.load(Ordering::Relaxed), policy == abi::SCHED_IDLE),
+            }
         }
     }
 
@@ -241,8 +257,9 @@ impl Task {
 
     /// Time it has used.
     pub fn usage(&self) -> Usage {
-        let user = self.thread().map_or(0, |t| t.cpu_time());
-        Usage { user, ..Usage::default() }
+        let Some(thread) = self.thread() else { return Usage::default() };
+        let (voluntary, involuntary) = thread.switched();
+        Usage { user: thread.cpu_time(), voluntary, involuntary, ..Usage::default() }
     }
 
     /// Whether it has been told to end.
@@ -252,7 +269,7 @@ impl Task {
 
     /// Whether an interruptible call should give up: rare work is waiting.
     pub fn has_work(&self) -> bool {
-        self.work.load(Ordering::SeqCst) != 0
+        self.work.load(Ordering::SeqCst) & !work::RSEQ != 0
     }
 }
 

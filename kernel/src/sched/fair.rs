@@ -6,6 +6,10 @@
 //!
 //! Each CPU has a virtual clock of its own (that of the thread it took last, never back). A thread that slept begins at the
 //! clock less [`CREDIT`], so that it is served soon and cannot save up; one that comes from another CPU keeps its distance to the clock.
+//!
+//! Real-time threads (`SCHED_FIFO`, `SCHED_RR`) are on the same queues: their virtual time lies below everybody's, in a band for each
+//! priority, and stands still (so they run until they wait) or creeps (so those of one priority take turns). One that runs for
+//! long while others wait stands back for a moment, about once a second: the kernel's own threads are among those others.
 #![forbid(unsafe_code)]
 
 /// How long a thread runs while another waits, in nanoseconds: short enough for a human, and long against the switch.
@@ -16,6 +20,22 @@ pub const WAKE: u64 = 1_000_000;
 pub const CREDIT: u64 = SLICE;
 /// Where virtual clocks begin: far enough from 0 for any distance.
 pub const BEGIN: u64 = 1 << 50;
+
+/// Virtual times of real-time threads lie below.
+pub const REAL_TIME: u64 = 1 << 49;
+/// What a priority has of them: at the rate of `SCHED_RR`, days.
+const BAND: u64 = 1 << 36;
+/// Slices that a real-time thread has while others wait, before it stands back.
+pub const PATIENCE: u32 = 240;
+
+/// Where the virtual time of a real-time thread begins; 99 is the most urgent priority.
+pub fn band(priority: u32) -> u64 {
+    REAL_TIME - u64::from(priority) * BAND
+}
+/// The rate at which it passes.
+pub fn rate_in_band(turns: bool) -> u64 {
+    if turns { RATE >> 12 } else { 0 }
+}
 
 /// Nice 0.
 const UNIT: u64 = 1024;

@@ -30,6 +30,7 @@ mod thread;
 pub mod timer;
 mod wait;
 
+pub use run::set_moved;
 pub use thread::{Owner, Thread};
 pub use wait::{WaitQueue, WaitResult, multi_wait, wait_key, wake_key};
 

@@ -43,7 +43,8 @@ pub(super) fn enqueue(thread: Arc<Thread>) {
     if arch::cpu::count() == 1 {
         let earliest = cpu(0).clock.load(Relaxed) - fair::CREDIT;
         if thread.virtual_time.load(Relaxed) < earliest {
-            thread.virtual_time.store(earliest, Relaxed);
+            let band = thread.band.load(Relaxed);
+            thread.virtual_time.store(if band != 0 { band } else { earliest }, Relaxed);
         }
         if with(0, |run| run.add(cpu(0), true, thread)) {
             arch::cpu::need_resched().set(true);
@@ -81,6 +82,13 @@ fn put(thread: Arc<Thread>, target: usize) {
 #[inline]
 fn wake_up(thread: &Thread, target: usize) {
     let from = thread.cpu.swap(target, Relaxed);
+    if from != target {
+        super::run::tell_moved(thread);
+    }
+    let band = thread.band.load(Relaxed);
+    if band != 0 {
+        return thread.virtual_time.store(band, Relaxed);
+    }
     let mut had = thread.virtual_time.load(Relaxed);
     let clock = cpu(target).clock.load(Relaxed);
     if from != target {

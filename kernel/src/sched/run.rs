@@ -33,7 +33,7 @@ use alloc::{collections::BinaryHeap, sync::Arc, sync::Weak, vec::Vec};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Release};
 use hafez_mm::Space;
-use hafez_mm::lock::{Mutex, MutexGuard};
+use hafez_mm::lock::{Mutex, MutexGuard, Once};
 
 /// A CPU's threads.
 #[repr(align(64))]
@@ -75,6 +75,8 @@ pub(super) struct Run {
     tagged: ArrayVec<Arc<Space>, MAX_TAGS>,
     /// The tag to take next where none is free.
     next_tag: usize,
+    /// Slices that real-time threads had while others waited.
+    patience: u32,
     /// When the current thread took over.
     since: u64,
     /// When its slice is over, if another waits.
@@ -97,6 +99,7 @@ fn add_cpu(cpu: usize, idle: Arc<Thread>) {
         ready: BinaryHeap::new(),
         tagged: ArrayVec::new(),
         next_tag: 0,
+        patience: 0,
         since: arch::time::now_ns(),
         turn_end: 0,
         timer_set: u64::MAX,
@@ -206,6 +209,7 @@ impl Run {
         self.since = now;
         self.turn_end = now + fair::SLICE;
         self.current.cpu_ns.store(self.current.cpu_ns.load(Relaxed) + ran, Relaxed);
+        self.current.count_switch(stays);
         let had = self.current.virtual_time.load(Relaxed);
         let had = had + virtual_time(ran, self.current.rate.load(Relaxed));
         self.current.virtual_time.store(had, Relaxed);
@@ -226,7 +230,10 @@ impl Run {
         };
         next.set_state(State::Running);
         next.on_cpu.store(true, Relaxed);
-        next.cpu.store(here, Relaxed);
+        if next.cpu.load(Relaxed) != here {
+            next.cpu.store(here, Relaxed);
+            tell_moved(&next);
+        }
         let to = Arc::as_ptr(&next);
         arch::cpu::current().store(to.cast_mut().cast(), Relaxed);
         let from = core::mem::replace(&mut self.current, next);
@@ -259,9 +266,13 @@ impl Run {
             return false;
         }
         let now = arch::time::now_ns();
-        let had = self.virtual_now(now);
         let over = now >= self.turn_end;
-        if had > first.virtual_time + if over { 0 } else { fair::WAKE } {
+        let first_time = first.virtual_time;
+        if over && self.current.band.load(Relaxed) != 0 && self.stands_back(first_time) {
+            return false;
+        }
+        let had = self.virtual_now(now);
+        if had > first_time + if over { 0 } else { fair::WAKE } {
             return false;
         }
         if over {
@@ -269,6 +280,24 @@ impl Run {
         }
         self.arm(self.turn_end);
         true
+    }
+
+    /// Whether the current thread, a real-time one, has had so much that one of the others comes first for once.
+    #[cold]
+    fn stands_back(&mut self, first: u64) -> bool {
+        if first < fair::REAL_TIME {
+            return false;
+        }
+        self.patience += 1;
+        let back = self.patience >= fair::PATIENCE;
+        let time = if back { first + 1 } else { self.current.band.load(Relaxed) };
+        if back || self.current.virtual_time.load(Relaxed) >= fair::REAL_TIME {
+            self.current.virtual_time.store(time, Relaxed);
+        }
+        if back {
+            self.patience = 0;
+        }
+        back
     }
 
     /// Take a thread that may run on `to` off the queue, the last to come first: it would wait longest.
@@ -314,6 +343,20 @@ impl Run {
         }
         self.load_tagged(Arc::as_ptr(space));
         evicted
+    }
+}
+
+static MOVED: Once<fn(&Thread)> = Once::new();
+
+/// Tell whom to call when a thread goes on on another CPU; with the queue's lock held.
+pub fn set_moved(hook: fn(&Thread)) {
+    MOVED.call_once(|| hook);
+}
+
+#[cold]
+pub(super) fn tell_moved(thread: &Thread) {
+    if let Some(hook) = MOVED.get() {
+        hook(thread);
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Thread {
     pub(super) interruptible: AtomicBool,
     interrupted: AtomicBool,
     pub(super) cpu_ns: AtomicU64,
+    /// Times it left its CPU: to wait, and as another was to run.
+    switches: [AtomicU64; 2],
     /// A CPU runs on its stack, or has not yet left it.
     pub(super) on_cpu: AtomicBool,
     /// The CPU that it runs on, or ran on last; or whose queue it is on.
@@ -59,6 +61,8 @@ pub struct Thread {
     /// What it has had, and how fast that grows while it runs (see `fair`).
     pub(super) virtual_time: AtomicU64,
     pub(super) rate: AtomicU64,
+    /// Of a real-time thread: where its virtual time begins; else 0.
+    pub(super) band: AtomicU64,
     /// Whom this thread's CPU left for it.
     pub(super) before: AtomicPtr<Thread>,
 }
@@ -97,7 +101,10 @@ impl Thread {
         thread.affinity.store(maker.affinity.load(Relaxed), Relaxed);
         thread.rate.store(maker.rate.load(Relaxed), Relaxed);
         thread.cpu.store(maker.cpu.load(Relaxed), Relaxed);
-        thread.virtual_time.store(run::cpu(maker.cpu()).clock.load(Relaxed), Relaxed);
+        let band = maker.band.load(Relaxed);
+        thread.band.store(band, Relaxed);
+        let begin = if band != 0 { band } else { run::cpu(maker.cpu()).clock.load(Relaxed) };
+        thread.virtual_time.store(begin, Relaxed);
         Ok(Arc::new(thread))
     }
 
@@ -123,11 +130,13 @@ impl Thread {
             interruptible: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
             cpu_ns: AtomicU64::new(0),
+            switches: [const { AtomicU64::new(0) }; 2],
             on_cpu: AtomicBool::new(state as u8 == State::Running as u8),
             cpu: AtomicUsize::new(0),
             affinity: AtomicU64::new(u64::MAX),
             virtual_time: AtomicU64::new(fair::BEGIN),
             rate: AtomicU64::new(fair::RATE),
+            band: AtomicU64::new(0),
             before: AtomicPtr::new(core::ptr::null_mut()),
         }
     }
@@ -176,6 +185,22 @@ impl Thread {
     pub(super) fn clear_interrupt(&self) {
         self.interrupted.store(false, SeqCst);
     }
+    #[inline]
+    pub(super) fn count_switch(&self, wanted_on: bool) {
+        let count = &self.switches[wanted_on as usize];
+        // Only the CPU that it leaves counts.
+        count.store(count.load(Relaxed) + 1, Relaxed);
+    }
+    /// How often it has left its CPU: to wait, and though it would have gone on.
+    pub fn switched(&self) -> (u64, u64) {
+        (self.switches[0].load(Relaxed), self.switches[1].load(Relaxed))
+    }
+    /// How often it has left its CPU.
+    #[inline]
+    pub fn switches(&self) -> u64 {
+        let (waited, pushed) = self.switched();
+        waited + pushed
+    }
     /// Nanoseconds it has run, up to now.
     pub fn cpu_time(&self) -> u64 {
         run::cpu_time(self)
@@ -208,7 +233,16 @@ impl Thread {
     }
     /// Its nice level from now on; `idle`: it gets what nobody else wants.
     pub fn set_nice(&self, nice: i32, idle: bool) {
+        if self.band.swap(0, Relaxed) != 0 {
+            self.virtual_time.store(run::cpu(self.cpu()).clock.load(Relaxed), Relaxed);
+        }
         self.rate.store(fair::rate(nice, idle), Relaxed);
+    }
+    /// It comes before all that have a lower priority, or none; if it `turns`, it takes turns with those of the same.
+    pub fn set_real_time(&self, priority: u32, turns: bool) {
+        self.rate.store(fair::rate_in_band(turns), Relaxed);
+        self.virtual_time.store(fair::band(priority), Relaxed);
+        self.band.store(fair::band(priority), Relaxed);
     }
     pub(super) fn may_run_on(&self, cpu: usize) -> bool {
         self.affinity.load(Relaxed) >> cpu & 1 != 0

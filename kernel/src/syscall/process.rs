@@ -6,6 +6,7 @@ use crate::fs::caps::cap;
 use crate::process::fork::CloneArgs;
 use crate::process::pidfd::PidFile;
 use crate::process::process::Usage;
+use crate::process::rseq;
 use crate::process::run::Caller;
 use crate::process::signal::LAST;
 use crate::process::wait::{self, Selector, Status, Waited, Whom};
@@ -37,6 +38,7 @@ pub const CALLS: &Calls = &[
     (abi::__NR_set_tid_address, set_tid_address),
     (abi::__NR_set_robust_list, set_robust_list),
     (abi::__NR_get_robust_list, get_robust_list),
+    (abi::__NR_rseq, rseq),
     (abi::__NR_arch_prctl, arch_prctl),
     (abi::__NR_sched_yield, sched_yield),
     (abi::__NR_getrusage, getrusage),
@@ -388,6 +390,20 @@ fn set_robust_list(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     caller.task.robust_list.store(head, Ordering::Relaxed);
+    Ok(0)
+}
+
+/// `RSEQ_FLAG_UNREGISTER`
+const UNREGISTER: u32 = 1;
+
+fn rseq(caller: &mut Caller) -> Result<u64> {
+    let [at, len, flags, signature, ..] = caller.args();
+    let (len, signature) = (len as u32, signature as u32);
+    match flags as u32 {
+        0 => rseq::register(caller, at, len, signature)?,
+        UNREGISTER => rseq::unregister(caller, at, len, signature)?,
+        _ => return Err(Errno::EINVAL),
+    }
     Ok(0)
 }
 

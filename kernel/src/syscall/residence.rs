@@ -238,7 +238,7 @@ fn mlockall(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let limit = caller.task.process.limits.soft(abi::RLIMIT_MEMLOCK);
-    if !caller.task.cred().may(cap::SYS_ADMIN) {
+    if !caller.task.cred().may(cap::IPC_LOCK) {
         if limit == 0 {
             return Err(Errno::EPERM);
         }

@@ -80,7 +80,9 @@ fn setaffinity(caller: &mut Caller) -> Result<u64> {
 
 fn getscheduler(caller: &mut Caller) -> Result<u64> {
     let [pid, ..] = caller.args();
-    Ok(target(caller, pid)?.policy.load(Relaxed).into())
+    let task = target(caller, pid)?;
+    let reset = if task.reset_on_fork.load(Relaxed) { abi::SCHED_RESET_ON_FORK } else { 0 };
+    Ok((task.policy.load(Relaxed) | reset).into())
 }
 
 fn setscheduler(caller: &mut Caller) -> Result<u64> {
@@ -90,22 +92,36 @@ fn setscheduler(caller: &mut Caller) -> Result<u64> {
     }
     let priority = user::read_u32(parameter)?;
     let task = target(caller, pid)?;
-    set_policy(caller, &task, policy as u32 & !abi::SCHED_RESET_ON_FORK, priority)
+    let reset = policy as u32 & abi::SCHED_RESET_ON_FORK != 0;
+    set_policy(caller, &task, policy as u32 & !abi::SCHED_RESET_ON_FORK, priority, reset)
 }
 
-fn set_policy(caller: &Caller, task: &Task, policy: u32, priority: u32) -> Result<u64> {
+fn set_policy(caller: &Caller, task: &Task, policy: u32, priority: u32, reset: bool) -> Result<u64> {
     match policy {
-        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE if priority != 0 => Err(Errno::EINVAL),
-        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE if owns(caller, task) => {
-            task.policy.store(policy, Relaxed);
-            task.weigh();
-            Ok(0)
-        }
-        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE => Err(Errno::EPERM),
-        abi::SCHED_FIFO | abi::SCHED_RR if priority == 0 || priority > RT_MAX => Err(Errno::EINVAL),
-        abi::SCHED_FIFO | abi::SCHED_RR | abi::SCHED_DEADLINE => Err(Errno::EPERM),
-        _ => Err(Errno::EINVAL),
+        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE if priority != 0 => return Err(Errno::EINVAL),
+        abi::SCHED_NORMAL | abi::SCHED_BATCH | abi::SCHED_IDLE => {}
+        abi::SCHED_FIFO | abi::SCHED_RR if priority == 0 || priority > RT_MAX => return Err(Errno::EINVAL),
+        abi::SCHED_FIFO | abi::SCHED_RR if may_hurry(caller, task, policy, priority) => {}
+        abi::SCHED_FIFO | abi::SCHED_RR | abi::SCHED_DEADLINE => return Err(Errno::EPERM),
+        _ => return Err(Errno::EINVAL),
     }
+    let stays_reset = reset || !task.reset_on_fork.load(Relaxed) || caller.task.cred().may(cap::SYS_NICE);
+    if !owns(caller, task) || !stays_reset {
+        return Err(Errno::EPERM);
+    }
+    task.reset_on_fork.store(reset, Relaxed);
+    task.policy.store(policy, Relaxed);
+    task.priority.store(priority, Relaxed);
+    task.weigh();
+    Ok(0)
+}
+
+/// Whether the caller may give `task` this real-time policy and priority: with the capability, or as far as RLIMIT_RTPRIO goes.
+fn may_hurry(caller: &Caller, task: &Task, policy: u32, priority: u32) -> bool {
+    let limit = task.process.limits.soft(abi::RLIMIT_RTPRIO);
+    let same = policy == task.policy.load(Relaxed) || limit > 0;
+    let raises = priority > task.priority.load(Relaxed) && u64::from(priority) > limit;
+    caller.task.cred().may(cap::SYS_NICE) || same && !raises
 }
 
 fn getparam(caller: &mut Caller) -> Result<u64> {
@@ -113,8 +129,7 @@ fn getparam(caller: &mut Caller) -> Result<u64> {
     if to == 0 {
         return Err(Errno::EINVAL);
     }
-    target(caller, pid)?;
-    user::write_u32(to, 0)?;
+    user::write_u32(to, target(caller, pid)?.priority.load(Relaxed))?;
     Ok(0)
 }
 
@@ -125,7 +140,7 @@ fn setparam(caller: &mut Caller) -> Result<u64> {
     }
     let priority = user::read_u32(from)?;
     let task = target(caller, pid)?;
-    set_policy(caller, &task, task.policy.load(Relaxed), priority)
+    set_policy(caller, &task, task.policy.load(Relaxed), priority, task.reset_on_fork.load(Relaxed))
 }
 
 /// Bytes of the first version of `struct sched_attr`: size, policy, flags (8), nice, priority, runtime (8), deadline (8), period (8).
@@ -140,7 +155,10 @@ fn getattr(caller: &mut Caller) -> Result<u64> {
     let mut attr = words::Layout::<ATTR>::new();
     attr.set(0, &(ATTR as u32).to_ne_bytes());
     attr.set(4, &task.policy.load(Relaxed).to_ne_bytes());
+    let reset = if task.reset_on_fork.load(Relaxed) { abi::SCHED_FLAG_RESET_ON_FORK } else { 0 };
+    attr.set(8, &u64::from(reset).to_ne_bytes());
     attr.set(16, &task.nice.load(Relaxed).to_ne_bytes());
+    attr.set(20, &task.priority.load(Relaxed).to_ne_bytes());
     attr.put(to)?;
     Ok(0)
 }
@@ -185,7 +203,13 @@ fn setattr(caller: &mut Caller) -> Result<u64> {
     if sets_nice && !may_nice(caller, &task, nice) {
         return Err(Errno::EPERM);
     }
-    set_policy(caller, &task, int(&raw, 4), int(&raw, 20))?;
+    let reset = flags & u64::from(abi::SCHED_FLAG_RESET_ON_FORK) != 0;
+    let keeps = |flag: u32| flags & u64::from(flag) != 0;
+    let (policy, priority) = match () {
+        _ if keeps(abi::SCHED_FLAG_KEEP_POLICY) => (task.policy.load(Relaxed), task.priority.load(Relaxed)),
+        _ => (int(&raw, 4), int(&raw, 20)),
+    };
+    set_policy(caller, &task, policy, priority, reset)?;
     if sets_nice {
         task.nice.store(nice, Relaxed);
         task.weigh();
@@ -218,8 +242,8 @@ fn priority_bound(policy: u32, real_time: u32) -> Result<u64> {
 
 fn rr_get_interval(caller: &mut Caller) -> Result<u64> {
     let [pid, to, ..] = caller.args();
-    target(caller, pid)?;
-    words::put(to, words::timespec(crate::sched::SLICE))?;
+    let waits = target(caller, pid)?.policy.load(Relaxed) == abi::SCHED_FIFO;
+    words::put(to, words::timespec(if waits { 0 } else { crate::sched::SLICE }))?;
     Ok(0)
 }
 

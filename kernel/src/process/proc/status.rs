@@ -39,6 +39,7 @@ struct Facts {
     threads: usize,
     nice: i32,
     policy: u32,
+    priority: u32,
 }
 
 impl Facts {
@@ -70,6 +71,7 @@ impl Facts {
             threads: process.task_count(),
             nice: task.as_ref().map_or(0, |task| task.nice.load(Relaxed)),
             policy: task.as_ref().map_or(0, |task| task.policy.load(Relaxed)),
+            priority: task.as_ref().map_or(0, |task| task.priority.load(Relaxed)),
             process,
         })
     }
@@ -232,7 +234,7 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
         system / TICK,
         children.user / TICK,
         children.system / TICK,
-        20 + facts.nice,
+        if facts.priority > 0 { -1 - facts.priority as i32 } else { 20 + facts.nice },
         facts.nice,
         facts.threads,
         process.started / TICK,
@@ -244,7 +246,7 @@ pub fn stat(subject: &Subject) -> Result<Vec<u8>> {
     let _ = write!(text, " {} {} {stack} 0 0 {pending} {blocked} {ignored} {caught} 0 0 0", code.0, code.1);
     let signal = process.exit_signal();
     let cpu = subject.task()?.and_then(|task| task.thread()).map_or(0, |thread| thread.cpu());
-    let _ = write!(text, " {signal} {cpu} 0 {} 0 0 0", facts.policy);
+    let _ = write!(text, " {signal} {cpu} {} {} 0 0 0", facts.priority, facts.policy);
     match layout {
         Some(l) => {
             let _ = write!(

@@ -2,6 +2,7 @@
 
 use super::super::exit;
 use super::super::process::Process;
+use super::super::rseq;
 use super::super::run::Caller;
 use super::super::stop;
 use super::super::task::work;
@@ -21,6 +22,7 @@ pub fn deliver(caller: &mut Caller) {
     sched::clear_interrupt();
     while let Some((info, action)) = next(caller) {
         settle(caller, Some(&action));
+        rseq::before_handler(caller);
         let mask = caller.saved_mask.take().unwrap_or(caller.task.mask());
         if frame::push(caller, &info, &action, mask).is_err() {
             // No room for the frame: as if the program itself had touched its stack there.
