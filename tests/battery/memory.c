@@ -288,6 +288,13 @@ int main(void) {
     c = mmap(0, 3*PG, rw, MAP_SHARED, fd, 0);
     c[PG] = 44;
     T(madvise(c+PG, PG, MADV_REMOVE));
+    /* of a private mapping, and of one that may never be written */
+    char *own = mmap(0, PG, rw, MAP_PRIVATE, fd, 0);
+    T(madvise(own, PG, MADV_REMOVE));
+    munmap(own, PG);
+    T(mlock(c, PG));
+    T(madvise(c, PG, MADV_REMOVE));
+    T(munlock(c, PG));
     T(c[PG]);
     T(c[0]);
     T(madvise(c, 3*PG, MADV_DONTNEED));

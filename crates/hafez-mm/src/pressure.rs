@@ -11,6 +11,7 @@
 //! on [`Stop::NoFrames`] makes room and does it again.
 
 use crate::account::{AccountId, AccountStat};
+use crate::frame::BLOCK;
 use crate::frame::lists::GENERATIONS;
 use crate::memory::Memory;
 use crate::reclaim::BATCH;
@@ -167,7 +168,7 @@ impl<P: Platform> Memory<P> {
         let frames = &self.spaces.frames;
         let (_, batches) = self.reclaim.progress();
         let listed: u32 = frames.lists.lengths().iter().flatten().sum();
-        frames.free() + listed + batches * BATCH as u32 + frames.whole() * HUGE
+        frames.free() + listed + batches * BATCH as u32 + frames.whole() * BLOCK
     }
 
     /// What must stay within reach, so that programs can run at all: a 6th of RAM, at most 4 MiB.

@@ -19,6 +19,7 @@ use super::{
     mount::Mount,
 };
 use crate::errno::{Errno, Result};
+use crate::mem::TryPush;
 use alloc::{sync::Arc, vec::Vec};
 use hafez_mm::lock::Mutex;
 
@@ -96,13 +97,17 @@ impl Location {
         while !at.same(root) {
             match at.dentry.parent() {
                 Some(dentry) => {
-                    names.push(at.dentry.name());
+                    names.try_push(at.dentry.name()).ok()?;
+                    if !crate::mem::headroom(1024) {
+                        return None;
+                    }
                     at.dentry = dentry;
                 }
                 None => at = at.mount.on().cloned()?,
             }
         }
         let mut path = Vec::new();
+        path.try_reserve(names.iter().map(|name| name.len() + 1).sum::<usize>().max(1)).ok()?;
         for name in names.iter().rev() {
             path.push(b'/');
             path.extend_from_slice(name);

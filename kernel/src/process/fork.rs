@@ -59,7 +59,7 @@ const UNSUPPORTED: u64 = (abi::CLONE_NEWNS
 /// Heap that one more task takes: its structures, its kernel stack, its share of tables.
 const TASK_COST: usize = 32 << 10;
 /// Frames of it that should be free: its stack, and the first of its page tables.
-const TASK_FRAMES: u32 = 12;
+const TASK_FRAMES: u32 = 8;
 
 /// Tasks that there can be: what the kernel holds for them is out of reclaim's reach, so all together may have half of the RAM.
 pub fn max_tasks() -> &'static u64 {

@@ -106,6 +106,9 @@ fn getcwd(caller: &mut Caller) -> Result<u64> {
     if cwd.dentry.is_removed() {
         return Err(Errno::ENOENT);
     }
+    if !crate::mem::headroom(2 * abi::PATH_MAX as usize) {
+        return Err(Errno::ENOMEM);
+    }
     let mut path = match cwd.path_from(&fs.root()) {
         Some(path) => path,
         None => [b"(unreachable)", cwd.display().as_slice()].concat(),

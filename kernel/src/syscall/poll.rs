@@ -5,6 +5,7 @@ use crate::clock::{self, SECOND};
 use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::poll::{Events, Watchers};
+use crate::mem::{TryPush, zeroed};
 use crate::process::run::Caller;
 use crate::process::signal::SigSet;
 use crate::sched::WaitResult;
@@ -205,8 +206,8 @@ fn select_until(
         }
         if !wanted.is_empty() {
             let file = Some(files.get(fd as u32)?);
-            entries.push(Entry { file, wanted, fixed: Events::empty() });
-            numbers.push(fd);
+            entries.try_push(Entry { file, wanted, fixed: Events::empty() })?;
+            numbers.try_push(fd)?;
         }
     }
     // HUP and ERR alone make a descriptor ready only for a set that it is in.
@@ -215,9 +216,9 @@ fn select_until(
             SETS.iter().filter(|(w, _)| e.wanted.intersects(*w)).fold(Events::empty(), |c, s| c | s.1);
         Entry { file: e.file.clone(), wanted: counts, fixed: Events::empty() }
     };
-    let entries: Vec<Entry> = entries.iter().map(narrow).collect();
+    entries.iter_mut().for_each(|entry| *entry = narrow(entry));
     let result = wait(&entries, deadline)?;
-    let mut out = sets.each_ref().map(|s| alloc::vec![0u8; s.len()]);
+    let mut out = [zeroed(sets[0].len())?, zeroed(sets[1].len())?, zeroed(sets[2].len())?];
     let mut ready = 0;
     for (entry, fd) in entries.iter().zip(numbers) {
         let now = entry.now();

@@ -10,6 +10,7 @@ use super::memory::{aligned, may_wire, pages, user_range};
 use crate::arch::{self, user};
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
+use crate::mem::TryPush;
 use crate::mem::memory;
 use crate::process::image::flags::{LOCK_FUTURE, LOCK_ON_FAULT, MEMBARRIER};
 use crate::process::limits::INFINITY;
@@ -252,7 +253,7 @@ fn mlockall(caller: &mut Caller) -> Result<u64> {
         caller.image.flags.fetch_or(LOCK_FUTURE | if on_fault { LOCK_ON_FAULT } else { 0 }, Relaxed);
     }
     if flags & abi::MCL_CURRENT != 0 {
-        for range in regions(caller) {
+        for range in regions(caller)? {
             // Linux too leaves out what cannot be brought in (past a file's end, no rights).
             let _ = wire(caller, range, on_fault);
         }
@@ -262,16 +263,17 @@ fn mlockall(caller: &mut Caller) -> Result<u64> {
 
 fn munlockall(caller: &mut Caller) -> Result<u64> {
     caller.image.flags.fetch_and(!(LOCK_FUTURE | LOCK_ON_FAULT), Relaxed);
-    for range in regions(caller) {
+    for range in regions(caller)? {
         memory().wire(caller.space(), range, false)?;
     }
     Ok(0)
 }
 
-fn regions(caller: &Caller) -> alloc::vec::Vec<PageRange> {
+fn regions(caller: &Caller) -> Result<alloc::vec::Vec<PageRange>> {
     let mut ranges = alloc::vec::Vec::new();
-    caller.space().for_each_region(&mut |region| ranges.push(region.range));
-    ranges
+    let mut room = true;
+    caller.space().for_each_region(&mut |region| room &= ranges.try_push(region.range).is_ok());
+    if room { Ok(ranges) } else { Err(Errno::ENOMEM) }
 }
 
 /// A context switch is a full barrier for who leaves a CPU; those that run pass through one by an interrupt. With one CPU

@@ -113,6 +113,10 @@ fn set_policy(caller: &Caller, task: &Task, policy: u32, priority: u32, reset: b
     task.policy.store(policy, Relaxed);
     task.priority.store(priority, Relaxed);
     task.weigh();
+    if core::ptr::eq(task, &*caller.task) {
+        // Others may come first now.
+        crate::sched::yield_now();
+    }
     Ok(0)
 }
 

@@ -62,7 +62,7 @@ pub(super) fn send(caller: &Caller, target: &Arc<Process>, info: SigInfo) -> Res
 
 /// The kernel itself: it has no handlers, so what root may send changes nothing, as with Linux's `init`.
 fn to_init(caller: &Caller) -> Result<u64> {
-    if caller.task.cred().euid == 0 { Ok(0) } else { Err(Errno::EPERM) }
+    if caller.task.cred().may(cap::KILL) { Ok(0) } else { Err(Errno::EPERM) }
 }
 
 fn kill(caller: &mut Caller) -> Result<u64> {

@@ -127,13 +127,17 @@ fn shmdt(caller: &mut Caller) -> Result<u64> {
     let label = first.and_then(|r| r.label).ok_or(Errno::EINVAL)?;
     let pages = shm::pages(&label).ok_or(Errno::EINVAL)?;
     let mut parts: Vec<PageRange> = Vec::new();
+    let mut room = true;
     caller.space().for_each_region(&mut |region| {
         let begin = region.range.start.addr().0;
         let of_it = region.label.as_ref().is_some_and(|l| Arc::ptr_eq(l, &label));
         if of_it && begin.wrapping_sub(region.offset) == at && region.offset / (PAGE_SIZE as u64) < pages {
-            parts.push(region.range);
+            room &= parts.try_reserve(1).map(|()| parts.push(region.range)).is_ok();
         }
     });
+    if !room {
+        return Err(Errno::ENOMEM);
+    }
     for part in parts {
         memory().unmap(caller.space(), part)?;
     }

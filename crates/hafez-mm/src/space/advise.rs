@@ -1,11 +1,11 @@
 //! madvise, mincore, mlock: what a program says of its pages, and asks of them.
 
 use super::{Backing, MmError, RegionFlags, Space, Spaces, Stop};
-use crate::Platform;
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::lists::Arrival;
 use crate::frame::meta::Flags;
 use crate::paging::Entry;
+use crate::{Platform, Rights};
 
 /// What can be said of a range of pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,13 +72,19 @@ impl<P: Platform> Spaces<P> {
                         };
                         let first = region.index(part.start);
                         let what = (object.clone(), first, first + part.len());
-                        if advice == Advice::WillNeed {
-                            ahead.push(what);
-                        } else if region.is_shared() && !object.is_file() {
-                            punched.push(what);
+                        let list = if advice == Advice::WillNeed {
+                            &mut ahead
+                        } else if wired {
+                            return Err(MmError::Invalid.into());
+                        } else if !region.is_shared() || !region.max_rights.contains(Rights::WRITE) {
+                            return Err(MmError::Denied.into());
+                        } else if !object.is_file() {
+                            &mut punched
                         } else {
                             return Err(MmError::Invalid.into());
-                        }
+                        };
+                        list.try_reserve(1).map_err(|_| MmError::NoMemory)?;
+                        list.push(what);
                     }
                     _ => {}
                 }

@@ -323,6 +323,7 @@ impl<P: Platform> Spaces<P> {
                 if let Backing::Object { object, .. } = &region.backing
                     && !objects.iter().any(|o| o.id == object.id)
                 {
+                    objects.try_reserve(1).map_err(|_| MmError::NoMemory)?;
                     objects.push(object.clone());
                 }
             }

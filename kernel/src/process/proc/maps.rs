@@ -5,8 +5,8 @@
 use super::super::Image;
 use super::kib;
 use super::pid::Subject;
-use crate::errno::Result;
-use crate::mem::memory;
+use crate::errno::{Errno, Result};
+use crate::mem::{self, memory};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -52,6 +52,9 @@ fn is_heap(image: &Image, region: &RegionInfo) -> bool {
     start != end && region.range.start.addr().0 < end.0 && region.range.end.addr().0 > start.0
 }
 
+/// More than what is told of a region takes, but for `smaps`, and that is less than two.
+const STEP: usize = 1024;
+
 /// All regions, in order; none of a process that is ending.
 fn regions(subject: &Subject, each: &mut dyn FnMut(&Image, &RegionInfo)) -> Result<()> {
     if let Some(image) = subject.image()? {
@@ -62,11 +65,19 @@ fn regions(subject: &Subject, each: &mut dyn FnMut(&Image, &RegionInfo)) -> Resu
 
 pub fn maps(subject: &Subject) -> Result<Vec<u8>> {
     let mut text = Vec::new();
+    let mut room = true;
     regions(subject, &mut |image, region| {
-        text.extend_from_slice(&line(image, region));
-        text.push(b'\n');
+        room &= mem::headroom(STEP);
+        if room {
+            let line = line(image, region);
+            room = text.try_reserve(line.len() + 1).is_ok();
+            if room {
+                text.extend_from_slice(&line);
+                text.push(b'\n');
+            }
+        }
     })?;
-    Ok(text)
+    if room { Ok(text) } else { Err(Errno::ENOMEM) }
 }
 
 /// What is known of a region's pages.
@@ -159,23 +170,31 @@ struct Found {
 fn collect(subject: &Subject) -> Result<Option<(Arc<Image>, Vec<Found>)>> {
     let Some(image) = subject.image()? else { return Ok(None) };
     let mut found = Vec::new();
+    let mut room = true;
     image.space().for_each_region(&mut |region| {
-        found.push(Found {
-            line: line(&image, region),
-            flags: flags(region),
-            range: region.range,
-            wired: region.wired,
-            file: is_file(region),
-            huge: region.huge == Some(true) && region.object.is_none() && !region.shared,
-        });
+        room &= mem::headroom(STEP) && found.try_reserve(1).is_ok();
+        if room {
+            found.push(Found {
+                line: line(&image, region),
+                flags: flags(region),
+                range: region.range,
+                wired: region.wired,
+                file: is_file(region),
+                huge: region.huge == Some(true) && region.object.is_none() && !region.shared,
+            });
+        }
     });
-    Ok(Some((image, found)))
+    if room { Ok(Some((image, found))) } else { Err(Errno::ENOMEM) }
 }
 
 pub fn smaps(subject: &Subject) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let Some((image, all)) = collect(subject)? else { return Ok(text) };
     for region in &all {
+        if !mem::headroom(STEP) {
+            return Err(Errno::ENOMEM);
+        }
+        text.try_reserve(2 * STEP)?;
         let pages = Pages::of(&image, region);
         let (size, fixed) = (kib(pages.size), "KernelPageSize:        4 kB\nMMUPageSize:           4 kB\n");
         text.extend_from_slice(&region.line);
@@ -262,7 +281,8 @@ pub fn shape(image: &Image) -> Shape {
             *(if own { &mut shape.code } else { &mut shape.library }) += pages;
         }
         if region.object.is_some() {
-            backed.push((region.range, is_file(region)));
+            // Where there is no room for all, the rest counts as not resident.
+            let _ = backed.try_reserve(1).map(|()| backed.push((region.range, is_file(region))));
         }
     });
     for (range, file) in backed {
