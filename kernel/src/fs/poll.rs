@@ -155,7 +155,10 @@ impl Watchers {
         Watchers::default()
     }
     pub fn add(&mut self, signal: &Arc<Signal>) {
-        self.short |= self.signals.try_push(signal.clone()).is_err();
+        // The same file many times over is one thing to wait for.
+        if self.signals.last().is_none_or(|last| !Arc::ptr_eq(last, signal)) {
+            self.short |= self.signals.try_push(signal.clone()).is_err();
+        }
     }
     /// A driver's queue.
     pub fn add_fixed(&mut self, queue: &'static WaitQueue) {

@@ -64,7 +64,7 @@ pub fn register(caller: &Caller, at: u64, len: u32, signature: u32) -> Result<()
             _ => Errno::EBUSY,
         });
     }
-    if u64::from(len) < SIZE || at % SIZE != 0 {
+    if u64::from(len) < SIZE || !at.is_multiple_of(SIZE) {
         return Err(Errno::EINVAL);
     }
     if !user::in_user_half(at, len as usize) {

@@ -1,4 +1,4 @@
-//! Capabilities: `capget`, `capset`, and what `prctl` does to them. The rules are [`Caps`](crate::fs::caps::Caps)'s.
+//! Capabilities: `capget`, `capset`, and what `prctl` does to them. The rules are [`Caps`]'s.
 #![forbid(unsafe_code)]
 
 use super::{Calls, identity, user};

@@ -303,7 +303,7 @@ impl<P: Platform> Spaces<P> {
         let tables = Tables::new(&self.frames, self.cpu(), account, &self.kernel)?;
         let mut members = family.members.lock();
         let room = members.try_reserve(1).is_ok();
-        let make = |id, tables| Space {
+        let make = |id, tables: Tables| Space {
             id: SpaceId(id),
             account,
             family: family.clone(),
