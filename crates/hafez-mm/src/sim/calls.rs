@@ -360,7 +360,8 @@ pub fn advise_range(world: &Rc<World>, number: u64, range: PageRange, advice: Ad
     let mut state = world.state.borrow_mut();
     let super::world::State { processes, oracle, objects, .. } = &mut *state;
     let Some(process) = processes.get_mut(&number) else { return };
-    let minds_locks = matches!(advice, Advice::DontNeed | Advice::Free | Advice::Cold | Advice::PageOut);
+    let minds_locks =
+        matches!(advice, Advice::DontNeed | Advice::Free | Advice::Cold | Advice::PageOut | Advice::Remove);
     if minds_locks && before != Some(locked(process)) {
         // Another thread locked or unlocked some of it meanwhile: whether the call came before or after, nobody can say.
         process.cells.range_mut(range.start.0..range.end.0).for_each(|(_, cell)| cell.vague = true);
@@ -380,11 +381,14 @@ pub fn advise_range(world: &Rc<World>, number: u64, range: PageRange, advice: Ad
             Advice::DontNeed | Advice::Cold | Advice::PageOut => cell.wired,
             Advice::Free => cell.wired || cell.shared || cell.backing.is_some(),
             Advice::WipeOnFork => cell.shared || cell.backing.is_some(),
-            Advice::Remove => !cell.shared || is_file || cell.backing.is_none(),
+            Advice::Remove => cell.wired || !cell.shared || is_file || cell.backing.is_none(),
             _ => false,
         };
         if refused {
-            assert_eq!(result, Err(MmError::Invalid), "{advice:?} at {page:?}");
+            // To remove what only a private mapping shows is not allowed; all else makes no sense.
+            let private = advice == Advice::Remove && !cell.shared && !cell.wired && cell.backing.is_some();
+            let error = if private { MmError::Denied } else { MmError::Invalid };
+            assert_eq!(result, Err(error), "{advice:?} at {page:?}");
             return;
         }
         match advice {
