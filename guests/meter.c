@@ -26,6 +26,7 @@
 #include <sys/swap.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
@@ -204,14 +205,23 @@ static void protect_pair(void) {
 }
 
 // 2 MiB of fresh memory, touched page by page, where the program says that it would like a huge page: one fault, or 512.
-static void huge(void) {
+static void huge_after(long rest) {
+    struct timespec pause = {0, rest};
     for (int i = 0; i < 64; i++) {
         char *at = raw_map(2 * HUGE);
         char *aligned = (char *)(((uintptr_t)at + HUGE - 1) & ~(uintptr_t)(HUGE - 1));
         madvise(aligned, HUGE, MADV_HUGEPAGE);
+        if (rest) nanosleep(&pause, 0);
         EACH(touch(aligned, HUGE));
         munmap(at, 2 * HUGE);
     }
+}
+static void huge(void) {
+    huge_after(0);
+}
+// The same when the machine has had a moment to itself.
+static void huge_rested(void) {
+    huge_after(2000000);
 }
 
 static void fork_return(int times) {
@@ -431,6 +441,7 @@ static const struct {
     {"protect-pair", protect_pair, 0},
     {"unmap-page", unmap_page, 0},
     {"huge", huge, 0},
+    {"huge-rested", huge_rested, 0},
     {"fork-return", small_return, 0},
     {"fork-wait", small_wait, 0},
     {"vfork-exec", vfork_exec, 0},

@@ -178,6 +178,12 @@ impl<P: Platform> Memory<P> {
         self.kernel_headroom() >= frames
     }
 
+    /// For a CPU without work: make something of the time. False where there is nothing to be made of it; true also where `stop`
+    /// said that work has come.
+    pub fn use_idle_time(&self, stop: &dyn Fn() -> bool) -> bool {
+        self.spaces.frames.zero_ahead(stop)
+    }
+
     // ---- spaces ----
 
     pub fn new_space(&self, account: AccountId) -> Result<Arc<Space>, MmError> {

@@ -563,8 +563,15 @@ pub(super) fn idle() -> ! {
     let here = arch::cpu::id();
     loop {
         switch();
-        if with(here, |run| run.ready.is_empty()) && !place::find_work(here) {
-            arch::cpu::halt_with_interrupts();
+        let idle = || with(here, |run| run.ready.is_empty());
+        if idle() && !place::find_work(here) {
+            let work_has_come = || {
+                arch::cpu::interrupt_window();
+                !idle()
+            };
+            if !mem::memory().use_idle_time(&work_has_come) {
+                arch::cpu::halt_with_interrupts();
+            }
         }
     }
 }

@@ -63,6 +63,7 @@ pub const ROWS: &[Row] = &[
         .pages(512)
         .goal(275_000)
         .linux(311_000, 562_000),
+    row("huge-rested", "the same after a rest of 2 ms").goal(10_000),
     row("fork-return", "fork returns, small process").goal(20_000).linux(50_700, 88_000),
     row("fork-return-big", "fork returns, 128 MiB touched").goal(30_000).linux(4_150_000, 5_590_000),
     row("fork-wait", "fork, exit, wait, small process").goal(45_000).tuned(131_000),

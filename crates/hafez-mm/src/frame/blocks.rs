@@ -3,7 +3,11 @@
 //! A block is taken only while frames are plentiful: when an eighth of RAM would stay free behind it. So a huge page never
 //! makes the machine reclaim; and where reclaim begins none the less, it opens huge pages before it evicts anything, and finds
 //! them here by block.
+//!
+//! While a CPU has nothing to do it zeroes free blocks ahead, so that a fault finds one ready. They stay free RAM, and serve as any
+//! other where that is wanted. Only what is there anyhow is zeroed: nothing is merged for it, nor RAM opened that nobody has used.
 
+use super::buddy::Buddy;
 use super::lists::Arrival;
 use super::meta::{State, Word};
 use super::{BLOCK, Frames};
@@ -52,15 +56,39 @@ impl Frames {
         self.free() > self.marks.high + BLOCK + self.usable / 8
     }
 
-    /// A block, if that leaves plenty. Its frames' bytes and records say nothing yet.
-    pub fn take_block(&self) -> Option<Pfn> {
+    /// A block, if that leaves plenty, and whether it holds zeroes. Its frames' records say nothing yet.
+    pub fn take_block(&self) -> Option<(Pfn, bool)> {
         if !self.has_blocks() {
             return None;
         }
+        self.with_buddy(|buddy| match buddy.take_zeroed(self.table) {
+            Some(block) => Some((block, true)),
+            None => Some((buddy.take_block(self.table, ORDER)?, false)),
+        })
+    }
+
+    /// Zero one free block ahead, page by page until it is done or `stop` says so. False where there was nothing to do.
+    pub fn zero_ahead(&self, stop: &dyn Fn() -> bool) -> bool {
+        if !self.has_blocks() {
+            return false;
+        }
+        let Some(block) = self.with_buddy(|buddy| buddy.take_unzeroed(self.table)) else { return false };
+        for n in 0..BLOCK {
+            if stop() {
+                self.with_buddy(|buddy| buddy.give(self.table, block, ORDER));
+                return true;
+            }
+            self.phys.zero(block.add(n));
+        }
+        self.with_buddy(|buddy| buddy.give_zeroed(self.table, block));
+        true
+    }
+
+    fn with_buddy<T>(&self, f: impl FnOnce(&mut Buddy) -> T) -> T {
         let mut buddy = self.buddy.lock();
-        let block = buddy.take_block(self.table, ORDER);
+        let result = f(&mut buddy);
         self.free.store(buddy.free_frames(), Relaxed);
-        block
+        result
     }
 
     /// Give back a block that nothing holds and nobody is charged for.
@@ -68,9 +96,7 @@ impl Frames {
         for n in 0..BLOCK {
             self.meta(first.add(n)).set_word(Word::new(State::Inner, AccountId::KERNEL, 0));
         }
-        let mut buddy = self.buddy.lock();
-        buddy.give(self.table, first, ORDER);
-        self.free.store(buddy.free_frames(), Relaxed);
+        self.with_buddy(|buddy| buddy.give(self.table, first, ORDER));
     }
 
     /// End the lives of a block's frames, if they are as they began: each as `word` says, and all in a row on one list.

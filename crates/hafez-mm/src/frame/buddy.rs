@@ -6,6 +6,9 @@
 //! Single frames come and go far more often than blocks are wanted, so they are not merged as they come back: that is made up
 //! for, all at once, when a larger block is wanted and there is none.
 //!
+//! Blocks that were zeroed while there was nothing else to do are in a list of their own, and apart from that as free as
+//! any: they are split when nothing else is left.
+//!
 //! RAM begins *fresh*: in no list, its records never written. A largest block's worth is opened when the lists have
 //! nothing left, and its records are cleared then. So starting costs the same with 16 MiB as with 16 GiB, and the host need
 //! not back RAM, nor records of it, that nobody has used. As blocks of the largest order are never merged, nobody looks
@@ -20,11 +23,20 @@ use alloc::vec::Vec;
 /// Blocks of 2^0 to 2^10 frames: 4 KiB to 4 MiB.
 pub const ORDERS: usize = 11;
 
+/// The list of blocks that hold zeroes already, beside those of each order; and the order of all of them.
+const ZEROED: usize = ORDERS;
+const ZEROED_ORDER: usize = super::BLOCK.ilog2() as usize;
+
+/// So many of them are enough: 64 MiB.
+const AHEAD: u32 = 32;
+
 /// Frames of the largest block: what is opened at a time.
 const CHUNK: u32 = 1 << (ORDERS - 1);
 
 pub struct Buddy {
-    heads: [u32; ORDERS],
+    heads: [u32; ORDERS + 1],
+    /// Blocks that hold zeroes.
+    zeroed: u32,
     /// Frames in all the lists, and fresh.
     free: u32,
     /// RAM whose records have not been written yet, ascending; it is opened from the end.
@@ -41,7 +53,14 @@ impl Buddy {
         let chunks = table.len().div_ceil(CHUNK as usize);
         let fresh: Vec<PfnRange> = ranges.filter(|r| !r.is_empty()).collect();
         let free = fresh.iter().map(PfnRange::len).sum();
-        Buddy { heads: [NONE; ORDERS], free, fresh, open: vec![0; chunks.div_ceil(64)], unmerged: 0 }
+        Buddy {
+            heads: [NONE; ORDERS + 1],
+            zeroed: 0,
+            free,
+            fresh,
+            open: vec![0; chunks.div_ceil(64)],
+            unmerged: 0,
+        }
     }
 
     pub fn free_frames(&self) -> u32 {
@@ -87,6 +106,7 @@ impl Buddy {
         let found = loop {
             match (order..ORDERS).find(|&o| self.heads[o] != NONE) {
                 Some(found) => break found,
+                None if self.forget_zeroed(table) => {}
                 None if order > 0 && self.merge(table) => {}
                 None if self.open_chunk(table) => {}
                 None => return None,
@@ -113,6 +133,41 @@ impl Buddy {
             return self.take(table, order);
         }
         None
+    }
+
+    /// A block that holds zeroes.
+    pub fn take_zeroed(&mut self, table: &[FrameMeta]) -> Option<Pfn> {
+        let block = self.heads[ZEROED];
+        if block == NONE {
+            return None;
+        }
+        self.remove(table, block, ZEROED);
+        self.zeroed -= 1;
+        self.free -= 1 << ZEROED_ORDER;
+        Some(Pfn(block))
+    }
+
+    /// A block to be zeroed, if there is one as large without more ado, and not enough are.
+    pub fn take_unzeroed(&mut self, table: &[FrameMeta]) -> Option<Pfn> {
+        let there = self.heads[ZEROED_ORDER..ORDERS].iter().any(|&head| head != NONE);
+        if there && self.zeroed < AHEAD { self.take(table, ZEROED_ORDER as u8) } else { None }
+    }
+
+    /// Give a block back that holds zeroes now. It is not merged.
+    pub fn give_zeroed(&mut self, table: &[FrameMeta], block: Pfn) {
+        self.free += 1 << ZEROED_ORDER;
+        self.push(table, block.0, ZEROED);
+        self.zeroed += 1;
+    }
+
+    /// Have one of the blocks that hold zeroes serve as any other; false if there is none.
+    #[cold]
+    fn forget_zeroed(&mut self, table: &[FrameMeta]) -> bool {
+        let block = self.take_zeroed(table);
+        block.is_some_and(|block| {
+            self.give(table, block, ZEROED_ORDER as u8);
+            true
+        })
     }
 
     /// Up to `count` single frames, those that are single already before a block is split for more.

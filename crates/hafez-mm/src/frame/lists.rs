@@ -143,19 +143,19 @@ impl Lists {
         let kind = Kind::Swapped as u8;
         let word = word.on_list(kind * GENERATIONS + generation);
         let row = &table[first.0 as usize..][..count as usize];
-        let mut at = first.0;
-        for meta in row {
-            let before = FrameMeta::link_of(cpu, at.wrapping_sub(1) & NONE);
-            meta.begin_listed(word, owner, index + (at - first.0) as u64, (before, at + 1));
-            at += 1;
+        let (mut link, mut next) = (FrameMeta::link_of(cpu, first.0 - 1), first.0 + 1);
+        for (meta, index) in row.iter().zip(index..) {
+            meta.begin_listed(word, owner, index, (link, next));
+            (link, next) = (link + 1, next + 1);
         }
+        let last = first.0 + count - 1;
         let mut lists = self.shelves[cpu].0.lock();
         let list = &mut lists[kind as usize][generation as usize];
         row[0].set_link(FrameMeta::link_of(cpu, NONE));
         row[count as usize - 1].set_next(list.head);
         match list.head {
-            NONE => list.tail = at - 1,
-            head => table[head as usize].set_link(FrameMeta::link_of(cpu, at - 1)),
+            NONE => list.tail = last,
+            head => table[head as usize].set_link(FrameMeta::link_of(cpu, last)),
         }
         list.head = first.0;
         list.len += count;

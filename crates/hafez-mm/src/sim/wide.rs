@@ -12,7 +12,7 @@ use crate::{Advice, Where};
 use std::rc::Rc;
 
 pub fn random(world: &Rc<World>, process: u64) {
-    match world.random.below(16) {
+    match world.random.below(18) {
         0..4 => map(world, process),
         4..8 => fill(world, process),
         8..10 => touch(world, process),
@@ -24,7 +24,9 @@ pub fn random(world: &Rc<World>, process: u64) {
             let range = part(world);
             calls::remap_up_to(world, process, range.start.0, part(world).start.addr(), range.len());
         }
-        _ => _ = world.memory().reclaim_some(),
+        15 => _ = world.memory().reclaim_some(),
+        // Work comes at some page, or not before all is done.
+        _ => _ = world.memory().use_idle_time(&|| world.random.one_in(700)),
     }
 }
 

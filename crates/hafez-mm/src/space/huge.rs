@@ -47,11 +47,16 @@ impl<P: Platform> Spaces<P> {
         if !access.write || !self.may_be_huge(space, region, page) || !wants_huge(region, page, &cursor) {
             return Some(cursor);
         }
-        let Some(block) = self.frames.take_block() else { return Some(cursor) };
-        // Others may use the tables meanwhile. The region stays as it is.
-        drop(cursor);
-        self.zero_block(block);
-        let mut cursor = self.cursor(space, around(page));
+        let Some((block, zeroed)) = self.frames.take_block() else { return Some(cursor) };
+        let mut cursor = match zeroed {
+            true => cursor,
+            false => {
+                // Others may use the tables meanwhile. The region stays as it is.
+                drop(cursor);
+                self.zero_block(block);
+                self.cursor(space, around(page))
+            }
+        };
         if cursor.is_vacant(page) && self.join(space, region, page, block, &mut cursor) {
             return None;
         }
