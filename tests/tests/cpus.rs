@@ -122,6 +122,18 @@ fn threads_on_four_processors_lose_nothing() {
 
 #[test]
 #[ignore = "long"]
+fn threads_whose_memory_lies_in_many_leaves_lose_nothing() {
+    fight("3", "48M", "90", "60");
+}
+
+#[test]
+#[ignore = "long"]
+fn threads_on_eight_processors_lose_nothing() {
+    fight("8", "24M", "44", "60");
+}
+
+#[test]
+#[ignore = "long"]
 fn threads_on_four_processors_lose_nothing_in_ten_minutes() {
     fight("4", "32M", "56", "600");
 }

@@ -17,7 +17,7 @@ use crate::object::{Ghosts, Object, Pager, PagerError, Registry, Source};
 use crate::paging::KernelHalf;
 use crate::phys::PhysMap;
 use crate::pressure::{FREED_KEY, WANTED_KEY};
-use crate::reclaim::{BATCH, PolicyKind, Reclaim};
+use crate::reclaim::{PolicyKind, Reclaim};
 use crate::space::advise::Advice;
 use crate::space::map::MapRequest;
 use crate::space::remap::RemapHow;
@@ -240,14 +240,29 @@ impl<P: Platform> Memory<P> {
                 FaultError::PastEnd | FaultError::Io => MmError::Io,
             });
         }
-        self.retry(space.account(), || self.spaces.advise(space, range, advice)).map_err(refused)?;
+        let cooled =
+            self.retry(space.account(), || self.spaces.advise(space, range, advice)).map_err(refused)?;
         if advice == Advice::PageOut {
-            // The pages are the first to go now: take about as many.
-            for _ in 0..range.len().div_ceil(BATCH as u64) + 1 {
-                self.reclaim.batch(&self.spaces);
-            }
+            self.page_out(cooled);
         }
         Ok(())
+    }
+    /// These many pages are the first to go now: take about as many.
+    fn page_out(&self, mut pages: u64) {
+        // Batches without a gain before there is none to be had: a walk may come before each of the two kinds.
+        const VAIN: u32 = 4;
+        let mut vain = 0;
+        while pages > 0 && vain < VAIN {
+            let answers = self.spaces.swap.answers();
+            match self.reclaim.batch(&self.spaces) {
+                Some(progress) if progress.freed + progress.queued > 0 => {
+                    pages = pages.saturating_sub((progress.freed + progress.queued) as u64);
+                }
+                Some(progress) if progress.blocked => self.spaces.wait_answer(answers),
+                Some(_) => vain += 1,
+                None => return,
+            }
+        }
     }
     /// msync with MS_SYNC.
     pub fn sync(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {

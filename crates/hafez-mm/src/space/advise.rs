@@ -39,11 +39,13 @@ pub enum Advice {
 }
 
 impl<P: Platform> Spaces<P> {
-    /// madvise. Holes are skipped and reported at the end, as on Linux. [`Advice::PageOut`] makes pages the first to go; the caller reclaims.
-    pub fn advise(&self, space: &Space, range: PageRange, advice: Advice) -> Result<(), Stop> {
+    /// madvise. Holes are skipped and reported at the end, as on Linux. [`Advice::PageOut`] makes pages the first to go; the
+    /// caller reclaims. How many pages became so.
+    pub fn advise(&self, space: &Space, range: PageRange, advice: Advice) -> Result<u64, Stop> {
         if let Some((set, clear)) = flags_of(advice) {
-            return self.alter_flags(space, range, advice, set, clear);
+            return self.alter_flags(space, range, advice, set, clear).map(|()| 0);
         }
+        let mut cooled = 0;
         let mut punched = alloc::vec::Vec::new();
         let mut ahead = alloc::vec::Vec::new();
         {
@@ -62,7 +64,7 @@ impl<P: Platform> Spaces<P> {
                         self.clear_range(space, part)?;
                     }
                     Advice::Cold | Advice::PageOut if wired => return Err(MmError::Invalid.into()),
-                    Advice::Cold | Advice::PageOut => self.cool(space, part),
+                    Advice::Cold | Advice::PageOut => cooled += self.cool(space, part),
                     Advice::WillNeed | Advice::Remove => {
                         let Backing::Object { object, .. } = &region.backing else {
                             match advice {
@@ -100,7 +102,7 @@ impl<P: Platform> Spaces<P> {
         for (object, first, end) in punched {
             self.punch(&object, first * page, end * page)?;
         }
-        Ok(())
+        Ok(cooled)
     }
 
     fn alter_flags(
@@ -127,8 +129,9 @@ impl<P: Platform> Spaces<P> {
         if covered { Ok(()) } else { Err(MmError::NotMapped.into()) }
     }
 
-    /// The pages become the first to be evicted.
-    fn cool(&self, space: &Space, range: PageRange) {
+    /// The pages become the first to be evicted. How many there are.
+    fn cool(&self, space: &Space, range: PageRange) -> u64 {
+        let mut cooled = 0;
         let mut gather = self.gather(space);
         let oldest = self.frames.lists.place(Arrival::Ahead);
         self.cursor(space, range).each(range, &mut |page, slot| {
@@ -140,10 +143,12 @@ impl<P: Platform> Spaces<P> {
                 if meta.word().maps() == 1 {
                     meta.clear(Flags::REFERENCED);
                     self.frames.lists.promote(self.frames.table(), frame, oldest);
+                    cooled += 1;
                 }
             }
         });
         gather.flush();
+        cooled
     }
 
     /// mincore: for each page whether it is in RAM.
