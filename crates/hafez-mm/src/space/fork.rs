@@ -59,9 +59,10 @@ impl<P: Platform> Spaces<P> {
         apart: bool,
     ) -> Result<(), Stop> {
         let all = PageRange::new(Vpn(0), USER_END);
-        let mut gather = self.gather(parent);
         let mut theirs = self.cursor(parent, all);
         let mut ours = self.cursor(child, all);
+        // It flushes before the cursors go: who finds a page by way of the child knows nothing of the parent's right to write.
+        let mut gather = self.gather(parent);
         // Whole leaves are one space's only.
         theirs.open(all);
         let mut from = Vpn(0);
