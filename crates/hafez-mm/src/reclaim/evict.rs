@@ -70,18 +70,22 @@ impl Reclaim {
         // Pages that lie side by side should come to lie side by side on the disk.
         batch.sort_unstable_by_key(|&f| (frames.meta(f).owner(), frames.meta(f).index()));
         let mut sweep = Sweep::new(spaces);
-        let mut gone: ArrayVec<Pfn, BATCH> = ArrayVec::new();
+        let mut gone: ArrayVec<(Pfn, bool), BATCH> = ArrayVec::new();
         for frame in batch {
-            if self.was_used(spaces, frame, &mut sweep) || !self.unmap(spaces, frame, &mut sweep) {
-                self.put_back(spaces, frame);
-            } else {
-                gone.push(frame);
+            let used = self.was_used(spaces, frame, &mut sweep);
+            match if used { None } else { self.unmap(spaces, frame, &mut sweep) } {
+                Some(written) => gone.push((frame, written)),
+                None => self.put_back(spaces, frame),
             }
         }
         let proof = mutant!(CopyBeforeFlush, Flushed::forged(), sweep.finish());
         let mut progress = Progress::default();
         let mut dirty: ArrayVec<Moving, CLUSTER> = ArrayVec::new();
-        for frame in gone {
+        for (frame, written) in gone {
+            if written {
+                // Once more: what was written to it before the flush may have come after a write-back that found the mark.
+                mutant!(DirtyLost, (), spaces.mark_dirty(frame));
+            }
             progress.freed += self.settle_or_queue(spaces, frame, &mut dirty, unclean, &proof) as u32;
         }
         progress.queued = dirty.len() as u32;
@@ -112,8 +116,8 @@ impl Reclaim {
         let meta = spaces.frames.meta(frame);
         let mut seen = Seen { used: meta.word().has(Flags::REFERENCED) };
         meta.clear(Flags::REFERENCED);
-        self.each_entry(spaces, frame, &mut |space, page, slot, names| {
-            if names && slot.take_accessed() {
+        self.each_entry(spaces, frame, &mut |space, page, slot| {
+            if slot.is_some_and(|slot| slot.take_accessed()) {
                 seen.used = true;
                 sweep.page(&space.target(), page);
             }
@@ -124,21 +128,27 @@ impl Reclaim {
         seen.used
     }
 
-    /// Take the page from all who map it. False, with nothing changed, where there is no slot to be had for it.
-    fn unmap<P: Platform>(&self, spaces: &Spaces<P>, frame: Pfn, sweep: &mut Sweep<'_, Spaces<P>>) -> bool {
+    /// Take the page from all who map it; whether it was written to. None, with nothing changed, where there is no slot to be had
+    /// for it.
+    fn unmap<P: Platform>(
+        &self,
+        spaces: &Spaces<P>,
+        frame: Pfn,
+        sweep: &mut Sweep<'_, Spaces<P>>,
+    ) -> Option<bool> {
         let meta = spaces.frames.meta(frame);
         let word = meta.word();
         if word.any(Flags::WIRED) || word.pins() > 0 {
-            return false;
+            return None;
         }
         if word.state() != State::File && !self.ensure_slot(spaces, frame, word) {
-            return false;
+            return None;
         }
-        self.each_entry(spaces, frame, &mut |space, page, slot, names| {
-            if !names {
-                // Unmapped just now, by way of another space that shares the leaf: this one may hold a translation too.
+        let mut written = false;
+        self.each_entry(spaces, frame, &mut |space, page, slot| {
+            let Some(slot) = slot else {
                 return mutant!(SharersNotFlushed, (), sweep.page(&space.target(), page));
-            }
+            };
             let after = match word.state() {
                 State::Anon => Entry::Swap { slot: meta.slot() },
                 _ => Entry::Absent,
@@ -148,12 +158,13 @@ impl Reclaim {
             }
             if let Entry::Present { dirty: true, .. } = slot.take(after) {
                 mutant!(DirtyLost, (), spaces.mark_dirty(frame));
+                written = true;
             }
             sweep.page(&space.target(), page);
             // The frame is isolated: dropping the last map frees nothing before the flush.
             meta.drop_map();
         });
-        true
+        Some(written)
     }
 
     /// A slot for a page of anonymous or shared memory, with the frame as its cached frame.
@@ -378,12 +389,13 @@ impl Reclaim {
         }
     }
 
-    /// Each entry that names the frame; and, told by `false`, each in a shared leaf that may just have ceased to.
+    /// Each entry that names the frame. Where one is in a shared leaf: then also, without an entry, each place where one may
+    /// have been. Whoever shares the leaf may hold a translation, also who came to share it, or ceased to, while we went round.
     fn each_entry<P: Platform>(
         &self,
         spaces: &Spaces<P>,
         frame: Pfn,
-        f: &mut dyn FnMut(&Space, Vpn, &crate::paging::Slot<'_>, bool),
+        f: &mut dyn FnMut(&Space, Vpn, Option<&crate::paging::Slot<'_>>),
     ) {
         let meta = spaces.frames.meta(frame);
         let word = meta.word();
@@ -391,33 +403,45 @@ impl Reclaim {
             return;
         }
         let index = meta.index();
-        // A leaf that was shared when the frame was found in it may be its last user's own when that one is looked at.
         let mut shared = false;
-        let mut at = |space: crate::SpaceId, page: Vpn| {
+        let mut at = |space: crate::SpaceId, page: Vpn, flush: bool| {
             let (Some(space), Some(range)) = (spaces.spaces.get(space.0), crate::space::map::user_page(page))
             else {
-                return;
+                return false;
             };
-            let mut cursor = spaces.cursor(&space, range);
-            let Some(slot) = cursor.find(page) else { return };
-            match slot.get() {
-                Entry::Present { frame: named, .. } if named == frame => {
-                    shared |= slot.is_shared();
-                    f(&space, page, &slot, true);
-                }
-                Entry::Present { .. } => {}
-                _ if shared || slot.is_shared() => f(&space, page, &slot, false),
-                _ => {}
+            if flush {
+                f(&space, page, None);
+                return false;
             }
+            let mut cursor = spaces.cursor(&space, range);
+            let Some(slot) = cursor.find(page) else { return false };
+            let named = slot.frame() == Some(frame);
+            if named {
+                f(&space, page, Some(&slot));
+            }
+            named && slot.is_shared()
         };
+        // Both rounds under one lock: nobody is forgotten in between.
         if word.state() == State::Anon {
             let Some(family) = spaces.families.get(meta.owner()) else { return };
-            for &space in family.members.lock().iter() {
-                family.each_page(Vpn(index), |page| at(space, page));
+            let members = family.members.lock();
+            for flush in [false, true] {
+                for &space in members.iter() {
+                    family.each_page(Vpn(index), |page| shared |= at(space, page, flush));
+                }
+                if !shared {
+                    return;
+                }
             }
         } else if let Some(object) = spaces.objects.get(meta.owner()) {
-            for mapping in object.mappings.lock().keys() {
-                at(mapping.space, Vpn(index.wrapping_add(mapping.delta)));
+            let mappings = object.mappings.lock();
+            for flush in [false, true] {
+                for mapping in mappings.keys() {
+                    shared |= at(mapping.space, Vpn(index.wrapping_add(mapping.delta)), flush);
+                }
+                if !shared {
+                    return;
+                }
             }
         }
     }
