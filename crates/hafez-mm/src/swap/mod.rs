@@ -19,7 +19,7 @@ pub mod slots;
 
 use crate::addr::Pfn;
 use crate::frame::Frames;
-use crate::frame::meta::{Flags, Word};
+use crate::frame::meta::{Flags, State as FrameState, Word};
 use crate::lock::{Mutex, Once};
 use crate::mutant::mutant;
 use alloc::boxed::Box;
@@ -195,13 +195,16 @@ impl Swap {
     }
 
     /// Take `frame` out of the swap cache if no entry names its slot, which frees the slot; the frame's word then. Not if
-    /// somebody has the frame in hand: who isolates one looks at its slot only after, under this lock.
+    /// somebody has the frame in hand: who isolates one looks at its slot only after, under this lock. And not if it has
+    /// become an object's page since the caller looked: then its slot is unnamed, too, but what it is cached in is the page map.
     pub fn uncache_unnamed(&self, frames: &Frames, frame: Pfn) -> Option<Word> {
         let meta = frames.meta(frame);
         let mut state = self.state.lock();
         let slot = meta.slot();
         let record = state.slots.get(frames, slot)?;
-        if record.refs > 0 || record.frame != Some(frame) || meta.word().any(Flags::IN_HAND) {
+        let word = meta.word();
+        let theirs = word.state() != FrameState::Anon || word.any(Flags::IN_HAND);
+        if record.refs > 0 || record.frame != Some(frame) || theirs {
             return None;
         }
         state.slots.put(frames, slot, Record { frame: None, ..record });
