@@ -358,6 +358,7 @@ fn fight(plan: Plan, seed: u64) {
             .collect();
         let end = Instant::now() + Duration::from_secs(plan.seconds);
         while Instant::now() < end {
+            // How long they fight between two audits; nothing is waited for.
             std::thread::sleep(Duration::from_millis(300));
             resting.store(true, Relaxed);
             barrier.wait();
