@@ -57,8 +57,9 @@ impl<P: Platform> Spaces<P> {
         }
         let mut kind = &self.counters.minor[self.cpu() % MAX_CPUS].0;
         let mut waited = false;
+        let mut brought = PageRange::new(page, page);
         loop {
-            match self.look(space, page, access, waited)? {
+            match self.look(space, page, access, brought)? {
                 Look::Done => break,
                 Look::Wait(frame) => self.wait_for(frame),
                 Look::Fill { object, index } => {
@@ -68,7 +69,7 @@ impl<P: Platform> Spaces<P> {
                 }
                 Look::Read { slot } => {
                     kind = &self.counters.major_swap;
-                    self.read_in(space, page, slot)?;
+                    brought = self.read_in(space, page, slot)?;
                 }
             }
             waited = true;
@@ -85,12 +86,13 @@ impl<P: Platform> Spaces<P> {
         self.platform.wait(frame.0 as usize, &|| !meta.word().has(Flags::READING));
     }
 
-    fn look(&self, space: &Space, page: Vpn, access: Access, waited: bool) -> Result<Look, Stop> {
+    /// `brought`: what this fault has had read from swap, which is to be mapped with the page.
+    fn look(&self, space: &Space, page: Vpn, access: Access, brought: PageRange) -> Result<Look, Stop> {
         let regions = space.regions.read();
         let Some(region) = regions.find(page) else {
             drop(regions);
             self.grow_stack(space, page)?;
-            return self.look(space, page, access, waited);
+            return self.look(space, page, access, brought);
         };
         if !allows(region, access) {
             return Err(FaultError::Denied.into());
@@ -123,7 +125,7 @@ impl<P: Platform> Spaces<P> {
                 }
             },
             Entry::Swap { slot: number } => {
-                self.map_swapped(space, region, page, number, &mut cursor, waited)
+                self.map_swapped(space, region, page, number, &mut cursor, brought)
             }
             Entry::Present { frame, rights, .. } => {
                 if access.write && !rights.contains(Rights::WRITE) {

@@ -40,7 +40,7 @@ impl<P: Platform> Spaces<P> {
         page: Vpn,
         slot: u32,
         cursor: &mut Cursor<'_>,
-        waited: bool,
+        brought: PageRange,
     ) -> Result<Look, Stop> {
         let record = self.swap.record(&self.frames, slot).ok_or(FaultError::Io)?;
         if let Some(frame) = record.frame {
@@ -48,9 +48,7 @@ impl<P: Platform> Spaces<P> {
                 return Ok(Look::Wait(frame));
             }
             self.map_cached(region, page, slot, frame, true, cursor)?;
-            if waited {
-                self.map_neighbours(space, region, page, cursor)?;
-            }
+            self.map_neighbours(region, page, brought, cursor)?;
             return Ok(Look::Done);
         }
         match record.tier {
@@ -118,16 +116,16 @@ impl<P: Platform> Spaces<P> {
         Ok(())
     }
 
-    /// Map what the cluster brought in beside `page`: not accessed yet, so that a wrong guess ages fast.
+    /// Map what was brought in beside `page`: not accessed yet, so that a wrong guess ages fast.
     fn map_neighbours(
         &self,
-        space: &Space,
         region: &Region,
         page: Vpn,
+        brought: PageRange,
         cursor: &mut Cursor<'_>,
     ) -> Result<(), Stop> {
-        let _ = space;
-        for near in neighbourhood(region, page, AHEAD_MAX).iter().filter(|&near| near != page) {
+        let still = neighbourhood(region, page, AHEAD_MAX).intersect(&brought);
+        for near in still.iter().filter(|&near| near != page) {
             let Entry::Swap { slot } = cursor.get(near) else { continue };
             let Some(frame) = self.swap.record(&self.frames, slot).and_then(|r| r.frame) else { continue };
             let word = self.frames.meta(frame).word();
@@ -138,21 +136,23 @@ impl<P: Platform> Spaces<P> {
         Ok(())
     }
 
-    /// Bring the page's bytes into the swap cache, and those around it that lie beside it on the disk.
+    /// Bring the page's bytes into the swap cache, and those around it that lie beside it on the disk: these pages. None where
+    /// it is to be looked at again.
     #[cold]
-    pub(super) fn read_in(&self, space: &Space, page: Vpn, slot: u32) -> Result<(), Stop> {
+    pub(super) fn read_in(&self, space: &Space, page: Vpn, slot: u32) -> Result<PageRange, Stop> {
+        let nothing = PageRange::new(page, page);
         let mut pages: ArrayVec<(Vpn, Moving), CLUSTER> = ArrayVec::new();
-        let first_block = {
+        let (first_block, brought) = {
             let regions = space.regions.read();
-            let Some(region) = regions.find(page) else { return Ok(()) };
+            let Some(region) = regions.find(page) else { return Ok(nothing) };
             let mut cursor = self.cursor(space, neighbourhood(region, page, AHEAD_MAX));
             if cursor.get(page) != (Entry::Swap { slot }) {
-                return Ok(());
+                return Ok(nothing);
             }
             let Some(Record { tier: Tier::Disk { block, .. }, frame: None, evicted, .. }) =
                 self.swap.record(&self.frames, slot)
             else {
-                return Ok(());
+                return Ok(nothing);
             };
             self.note_return(Kind::Swapped, self.swap.evictions.load(Relaxed).wrapping_sub(evicted));
             let run = self.run_around(space, region, page, block, &mut cursor);
@@ -176,7 +176,7 @@ impl<P: Platform> Spaces<P> {
             };
             // A relative who names the slot too may have been faster.
             if !enter(page)? {
-                return Ok(());
+                return Ok(nothing);
             }
             let (mut first, mut end) = (page, page.add(1));
             while first > run.start && enter(Vpn(first.0 - 1)) == Ok(true) {
@@ -186,11 +186,12 @@ impl<P: Platform> Spaces<P> {
                 end = end.add(1);
             }
             *space.ahead.lock() = (end, end.since(first));
-            (block as u64 - page.since(first)) as u32
+            ((block as u64 - page.since(first)) as u32, PageRange::new(first, end))
         };
         let moving: ArrayVec<Moving, CLUSTER> = pages.iter().map(|p| p.1).collect();
         let wanted = pages.iter().position(|p| p.0 == page).unwrap_or(0);
-        self.read_cluster(first_block, &moving, wanted).map_err(Stop::Fault)
+        self.read_cluster(first_block, &moving, wanted)?;
+        Ok(brought)
     }
 
     /// The pages around `page` whose slots lie beside its own on the disk, within the read-ahead window.
