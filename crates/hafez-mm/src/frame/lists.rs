@@ -118,8 +118,7 @@ impl Lists {
             self.end.fetch_max(cpu + 1, AcqRel);
         }
         let mut lists = self.shelves[cpu].0.lock();
-        let kind = kind_of(meta);
-        push(table, &mut lists[kind as usize][generation as usize], frame.0, cpu, kind, generation);
+        push(table, &mut lists, frame.0, cpu, kind_of(meta), generation);
     }
 
     #[inline]
@@ -196,15 +195,7 @@ impl Lists {
         let meta = &table[frame.0 as usize];
         let mut lists = self.home(meta);
         if !meta.word().has(Flags::WIRED) {
-            let kind = kind_of(meta);
-            push(
-                table,
-                &mut lists[kind as usize][generation as usize],
-                frame.0,
-                meta.home(),
-                kind,
-                generation,
-            );
+            push(table, &mut lists, frame.0, meta.home(), kind_of(meta), generation);
         }
         meta.release(mine)
     }
@@ -223,15 +214,7 @@ impl Lists {
         let mut lists = self.home(meta);
         let before = meta.clear(Flags::WIRED);
         if before.has(Flags::WIRED) && !before.any(Flags::IN_HAND) {
-            let kind = kind_of(meta);
-            push(
-                table,
-                &mut lists[kind as usize][generation as usize],
-                frame.0,
-                meta.home(),
-                kind,
-                generation,
-            );
+            push(table, &mut lists, frame.0, meta.home(), kind_of(meta), generation);
         }
     }
 
@@ -265,7 +248,7 @@ impl Lists {
         }
         unlink(table, &mut lists[kind as usize][from as usize], meta);
         let kind = if kind == 0 { Kind::Swapped } else { Kind::File };
-        push(table, &mut lists[kind as usize][generation as usize], frame.0, meta.home(), kind, generation);
+        push(table, &mut lists, frame.0, meta.home(), kind, generation);
     }
 
     /// Isolate up to `out`'s room of frames from the old end of a list: each is off the list and carries
@@ -276,13 +259,13 @@ impl Lists {
         let turn = self.turn.fetch_add(1, Relaxed) % shelves.len();
         for shelf in shelves[turn..].iter().chain(&shelves[..turn]) {
             let mut lists = shelf.0.lock();
-            let list = &mut lists[kind as usize][generation as usize];
-            for _ in 0..list.len {
+            for _ in 0..lists[kind as usize][generation as usize].len {
+                let list = &mut lists[kind as usize][generation as usize];
                 let frame = list.tail;
                 let meta = &table[frame as usize];
                 unlink(table, list, meta);
                 if !meta.claim(Flags::ISOLATED, Flags::IN_HAND | Flags::WIRED) {
-                    push(table, list, frame, meta.home(), kind, generation);
+                    push(table, &mut lists, frame, meta.home(), kind, generation);
                 } else if !out(Pfn(frame)) {
                     return;
                 }
@@ -319,8 +302,9 @@ fn list_of(lists: &mut Set, number: u8) -> &mut List {
 }
 
 #[inline]
-fn push(table: &[FrameMeta], list: &mut List, frame: u32, home: usize, kind: Kind, generation: u8) {
+fn push(table: &[FrameMeta], lists: &mut Set, frame: u32, home: usize, kind: Kind, generation: u8) {
     let meta = &table[frame as usize];
+    let list = &mut lists[kind as usize][generation as usize];
     debug_assert!(meta.word().list().is_none());
     meta.set_link(FrameMeta::link_of(home, NONE));
     meta.set_next(list.head);
