@@ -58,6 +58,7 @@ pub mod account;
 pub mod addr;
 pub mod audit;
 pub mod frame;
+mod keys;
 pub mod lock;
 pub mod memory;
 pub mod mutant;

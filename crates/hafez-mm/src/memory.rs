@@ -8,7 +8,6 @@
 //!             +-- make_room: one batch of eviction; or wait for a write; or, at the very end, somebody goes
 //! ```
 
-use crate::Platform;
 use crate::account::{AccountId, AccountStat};
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, PfnRange, VirtAddr, Vpn};
 use crate::frame::{Frames, Priority};
@@ -16,13 +15,13 @@ use crate::lock::Mutex;
 use crate::object::{Ghosts, Object, Pager, PagerError, Registry, Source};
 use crate::paging::KernelHalf;
 use crate::phys::PhysMap;
-use crate::pressure::{FREED_KEY, WANTED_KEY};
 use crate::reclaim::{PolicyKind, Reclaim};
 use crate::space::advise::Advice;
 use crate::space::map::MapRequest;
 use crate::space::remap::RemapHow;
 use crate::space::{Access, Balance, Counters, FaultError, MmError, Space, Spaces, Stop};
 use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
+use crate::{Platform, keys};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::*;
@@ -109,7 +108,7 @@ impl<P: Platform> Memory<P> {
         match self.spaces.swap.answered(token, result) {
             Some(SwapOp::Write) => {
                 self.reclaim.write_done(&self.spaces, token, result);
-                self.spaces.platform.wake(FREED_KEY);
+                self.spaces.platform.wake(keys::FREED);
                 self.spaces.request_answered();
             }
             Some(SwapOp::Read) => self.spaces.request_answered(),
@@ -130,7 +129,7 @@ impl<P: Platform> Memory<P> {
     pub fn close_account(&self, id: AccountId) {
         self.spaces.frames.accounts.close(id);
         self.dying.lock().retain(|&d| d != id);
-        self.spaces.platform.wake(FREED_KEY);
+        self.spaces.platform.wake(keys::FREED);
     }
     pub fn account(&self, id: AccountId) -> AccountStat {
         self.spaces.frames.accounts.stat(id)
@@ -139,7 +138,7 @@ impl<P: Platform> Memory<P> {
     pub fn alloc_wired(&self, order: u8) -> Result<Pfn, MmError> {
         let frame = self.spaces.frames.alloc_wired(order, Priority::Kernel).map_err(|_| MmError::NoMemory);
         if self.spaces.frames.wanted.load(Relaxed) {
-            self.spaces.platform.wake(WANTED_KEY);
+            self.spaces.platform.wake(keys::WANTED);
         }
         frame
     }
@@ -196,7 +195,7 @@ impl<P: Platform> Memory<P> {
     pub fn destroy_space(&self, space: &Arc<Space>) {
         self.spaces.note_peak();
         self.spaces.destroy_space(space);
-        self.spaces.platform.wake(FREED_KEY);
+        self.spaces.platform.wake(keys::FREED);
     }
     pub fn map(&self, space: &Arc<Space>, request: MapRequest) -> Result<VirtAddr, MmError> {
         self.retry(space.account(), || self.spaces.map(space, &request)).map_err(refused)

@@ -16,12 +16,9 @@ use crate::frame::lists::GENERATIONS;
 use crate::memory::Memory;
 use crate::reclaim::BATCH;
 use crate::space::{FaultError, Stop};
-use crate::{OomReport, Platform};
+use crate::{OomReport, Platform, keys};
 use core::sync::atomic::Ordering::*;
 
-/// Wait keys, apart from frames' and requests'.
-pub(crate) const FREED_KEY: usize = 1 << 41;
-pub(crate) const WANTED_KEY: usize = 1 << 42;
 /// Frames that one fault may need at the same time, besides page tables, which stay made: an object's page and its copy.
 const FAULT_FRAMES: u32 = 4;
 
@@ -73,7 +70,7 @@ impl<P: Platform> Memory<P> {
                 }
                 done => {
                     if self.spaces.frames.wanted.load(Relaxed) {
-                        self.spaces.platform.wake(WANTED_KEY);
+                        self.spaces.platform.wake(keys::WANTED);
                     }
                     return done;
                 }
@@ -144,7 +141,7 @@ impl<P: Platform> Memory<P> {
             let (now, under_way) = self.reclaim.progress();
             (now != own, under_way == 0)
         };
-        self.spaces.platform.wait(FREED_KEY, &|| news().0 || news().1);
+        self.spaces.platform.wait(keys::FREED, &|| news().0 || news().1);
         news().0
     }
 
@@ -211,7 +208,7 @@ impl<P: Platform> Memory<P> {
             let totals = self.stats();
             self.spaces.platform.kill(id, &OomReport { victim: stat, things: accounts.things(id), totals });
             // It may be one of those who wait for another to go.
-            self.spaces.platform.wake(FREED_KEY);
+            self.spaces.platform.wake(keys::FREED);
         }
         if id == who {
             return Err(FaultError::OutOfMemory.into());
@@ -219,7 +216,7 @@ impl<P: Platform> Memory<P> {
         // The victim's memory comes back as it exits.
         let dying = |id| self.dying.lock().contains(&id);
         let had = || frames.free() >= frames.marks.reserve + want;
-        self.spaces.platform.wait(FREED_KEY, &|| had() || !dying(id) || dying(who));
+        self.spaces.platform.wait(keys::FREED, &|| had() || !dying(id) || dying(who));
         Ok(())
     }
 
@@ -227,7 +224,7 @@ impl<P: Platform> Memory<P> {
     pub fn kreclaim(&self) -> ! {
         loop {
             let frames = &self.spaces.frames;
-            self.spaces.platform.wait(WANTED_KEY, &|| frames.wanted.load(Acquire));
+            self.spaces.platform.wait(keys::WANTED, &|| frames.wanted.load(Acquire));
             self.reclaim_to_high();
         }
     }
@@ -257,9 +254,9 @@ impl<P: Platform> Memory<P> {
                 Some(_) => fruitless += 1,
                 None => break,
             }
-            self.spaces.platform.wake(FREED_KEY);
+            self.spaces.platform.wake(keys::FREED);
         }
         frames.wanted.store(false, Release);
-        self.spaces.platform.wake(FREED_KEY);
+        self.spaces.platform.wake(keys::FREED);
     }
 }

@@ -13,12 +13,11 @@ pub mod age;
 pub mod evict;
 pub mod policy;
 
-use crate::Platform;
 use crate::frame::lists::{Arrival, Kind};
 use crate::lock::Mutex;
-use crate::pressure::FREED_KEY;
 use crate::space::Spaces;
 use crate::swap::IoError;
+use crate::{Platform, keys};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::*};
 pub use evict::{BATCH, Progress};
@@ -70,7 +69,7 @@ impl Reclaim {
         self.begun.fetch_add(1, SeqCst);
         let progress = self.one_batch(spaces);
         self.ended.fetch_add(1, SeqCst);
-        spaces.platform.wake(FREED_KEY);
+        spaces.platform.wake(keys::FREED);
         progress
     }
 

@@ -1,12 +1,12 @@
 //! An object's pages without mapping them: read and write calls, truncation, write-back.
 
 use super::{Backing, FaultError, MmError, Spaces, Stop};
-use crate::Platform;
 use crate::account::AccountId;
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, Vpn};
 use crate::frame::meta::Flags;
 use crate::object::{Object, PagerError, Place, Source};
 use crate::paging::Entry;
+use crate::{Platform, keys};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::ops::Bound;
@@ -15,8 +15,6 @@ use core::sync::atomic::Ordering::*;
 const PAGE: u64 = PAGE_SIZE as u64;
 /// Pages in one write to a file.
 const CLUSTER: usize = 64;
-/// Wait keys of objects' write-backs, apart from those of frames and requests.
-const WRITING_KEY: usize = 1 << 43;
 
 /// The right to write an object's pages back, or to make it shorter. One at a time: who syncs a file must not find its
 /// pages clean while another is still writing them, nor may a page be written after its file has become shorter.
@@ -28,7 +26,7 @@ pub struct Writing<'a, P: Platform> {
 impl<P: Platform> Drop for Writing<'_, P> {
     fn drop(&mut self) {
         self.object.writing.store(false, Release);
-        self.spaces.platform.wake(WRITING_KEY + self.object.id as usize);
+        self.spaces.platform.wake(keys::WRITING + self.object.id as usize);
     }
 }
 
@@ -110,7 +108,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     fn wait_writing(&self, object: &Object) {
-        self.platform.wait(WRITING_KEY + object.id as usize, &|| !object.writing.load(Acquire));
+        self.platform.wait(keys::WRITING + object.id as usize, &|| !object.writing.load(Acquire));
     }
 
     /// For reclaim: write the object back, or wait for the one who does.

@@ -11,7 +11,6 @@
 
 use super::fault::Look;
 use super::{FaultError, Region, Space, Spaces, Stop};
-use crate::Platform;
 use crate::account::Charge;
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, Vpn};
 use crate::frame::Priority;
@@ -21,14 +20,13 @@ use crate::mutant::mutant;
 use crate::object::{Object, Place};
 use crate::paging::{Cursor, Entry};
 use crate::swap::{CLUSTER, IoError, Moving, Record, Tier};
+use crate::{Platform, keys};
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::*;
 
 /// Pages in a cluster that a sequential reader gets: at the least, and at the most.
 const AHEAD_MIN: u64 = 4;
 const AHEAD_MAX: u64 = 32;
-/// Wait keys of requests, apart from those of frames.
-const REQUEST_KEY: usize = 1 << 40;
 
 impl<P: Platform> Spaces<P> {
     /// The entry names a slot: map its frame if it has one, make it if it is of one word, else it must be read.
@@ -292,21 +290,21 @@ impl<P: Platform> Spaces<P> {
                 Err(_) => self.wait_answer(self.swap.answers()),
             }
         };
-        self.platform.wait(REQUEST_KEY, &|| self.swap.answer(token).is_some());
+        self.platform.wait(keys::REQUEST, &|| self.swap.answer(token).is_some());
         let result = self.swap.answer(token).unwrap_or(Err(IoError));
         self.swap.take_back(token);
-        self.platform.wake(REQUEST_KEY);
+        self.platform.wake(keys::REQUEST);
         result
     }
 
     /// Sleep until the disk has answered a request more than `before` of them.
     pub fn wait_answer(&self, before: u32) {
-        self.platform.wait(REQUEST_KEY, &|| self.swap.answers() != before || self.swap.in_flight() == 0);
+        self.platform.wait(keys::REQUEST, &|| self.swap.answers() != before || self.swap.in_flight() == 0);
     }
 
     /// Wake those who wait for a request's answer or for a place for one.
     pub fn request_answered(&self) {
-        self.platform.wake(REQUEST_KEY);
+        self.platform.wake(keys::REQUEST);
     }
 
     /// The page's bytes are good: others may use it.
