@@ -238,7 +238,7 @@ impl Pipe {
                 }
                 Quick::Ended => return Ok(()),
                 Quick::Empty if how.nonblock => return Err(Errno::EAGAIN),
-                Quick::Empty => self.changed.sleep(|| {
+                Quick::Empty => self.changed.sleep_once(|| {
                     let s = self.state.lock();
                     s.len > 0 || s.writers == 0
                 })?,

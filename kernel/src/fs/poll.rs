@@ -125,9 +125,10 @@ impl Signal {
     pub fn count(&self) -> u64 {
         self.count.load(Relaxed)
     }
-    /// As [`wait`](Signal::wait), for one who has just looked.
-    pub fn sleep(&self, ready: impl FnMut() -> bool) -> Result<()> {
-        match self.queue.sleep_until(ready, None, true) {
+    /// For one who has just looked and will look again: sleep once, if `ready` still says no.
+    #[inline]
+    pub fn sleep_once(&self, ready: impl FnOnce() -> bool) -> Result<()> {
+        match self.queue.sleep_once(ready) {
             WaitResult::Interrupted => Err(Errno::RESTART),
             _ => Ok(()),
         }

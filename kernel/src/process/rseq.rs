@@ -133,13 +133,13 @@ pub fn moved(thread: &Thread) {
 /// A handler is about to run: it interrupts whatever the program is in.
 #[inline]
 pub fn before_handler(caller: &mut Caller) {
-    if caller.task.rseq.is_on() {
-        settle(caller);
+    let at = caller.task.rseq.at.load(Relaxed);
+    if at != 0 && leave(caller, at).is_err() {
+        refuse(caller);
     }
 }
 
-/// Before the program goes on: leave the piece that was broken, and tell the CPU. A structure that cannot be what it should
-/// be is answered with SIGSEGV.
+/// Before the program goes on: leave the piece that was broken, and tell the CPU.
 #[cold]
 pub fn settle(caller: &mut Caller) {
     caller.switches = crate::sched::current().switches();
@@ -149,9 +149,15 @@ pub fn settle(caller: &mut Caller) {
     }
     let cpu = arch::cpu::id() as u32;
     if leave(caller, at).and_then(|()| tell(at, cpu, cpu, cpu)).is_err() {
-        caller.task.rseq.clear();
-        signal::force(caller, SigInfo::kernel(abi::SIGSEGV));
+        refuse(caller);
     }
+}
+
+/// A structure that cannot be what it should be is answered with SIGSEGV.
+#[cold]
+fn refuse(caller: &mut Caller) {
+    caller.task.rseq.clear();
+    signal::force(caller, SigInfo::kernel(abi::SIGSEGV));
 }
 
 fn leave(caller: &mut Caller, at: u64) -> Result<()> {

@@ -250,7 +250,7 @@ impl Task {
     /// Ask for rare work, and get the task to look soon: an interruptible wait of its ends.
     pub fn ask(&self, bits: u32) {
         self.work.fetch_or(bits, Ordering::SeqCst);
-        if let Some(thread) = self.thread() {
+        if let Some(thread) = &*self.thread.lock() {
             thread.interrupt();
         }
     }

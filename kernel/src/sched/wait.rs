@@ -95,17 +95,32 @@ impl WaitQueue {
         if ready() {
             return WaitResult::Ready;
         }
-        self.sleep_until(ready, deadline, interruptible)
-    }
-    /// As `wait_until`, for one who has just looked: `ready` is not asked before the waiter is on the queue.
-    #[inline]
-    pub fn sleep_until(
-        &self,
-        mut ready: impl FnMut() -> bool,
-        deadline: Option<u64>,
-        interruptible: bool,
-    ) -> WaitResult {
         wait_on(&[self], NO_KEY, &mut ready, deadline, interruptible)
+    }
+    /// For one who has just looked and will look again: sleep once, if `ready` still says no when the waiter is on the queue.
+    /// `Ready` says that it is time to look; it can be interrupted.
+    #[inline]
+    pub fn sleep_once(&self, ready: impl FnOnce() -> bool) -> WaitResult {
+        let me = current();
+        me.interruptible.store(true, SeqCst);
+        me.set_state(State::Waiting);
+        let queued = self.add(me.arc(), NO_KEY).is_ok();
+        let answer = match ready() {
+            true => Some(WaitResult::Ready),
+            false => me.interrupted().then_some(WaitResult::Interrupted),
+        };
+        if answer.is_some() || !queued {
+            me.set_state(State::Running);
+        }
+        if answer.is_none() {
+            run::switch();
+        }
+        let woken = !self.remove(&me);
+        if woken && answer == Some(WaitResult::Interrupted) {
+            self.wake_one();
+        }
+        awake(&me, true);
+        answer.unwrap_or(WaitResult::Ready)
     }
     /// Wake the one that has waited longest; whether there was one.
     #[inline]
@@ -143,14 +158,18 @@ impl WaitQueue {
     fn wake_matching(&self, mut wanted: impl FnMut(&Waiter) -> bool) {
         loop {
             let Some(waiter) = self.waiters.lock().take(&mut wanted) else { return };
-            self.count.fetch_sub(1, SeqCst);
+            let last = self.count.fetch_sub(1, SeqCst) == 1;
             run::wake(waiter.thread);
+            // Who queues up now looks at the condition after.
+            if last {
+                return;
+            }
         }
     }
 
     #[inline]
-    fn add(&self, thread: &Arc<Thread>, key: usize) -> Result<(), NoMemory> {
-        let waiter = Waiter { thread: thread.clone(), key };
+    fn add(&self, thread: Arc<Thread>, key: usize) -> Result<(), NoMemory> {
+        let waiter = Waiter { thread, key };
         let mut waiters = self.waiters.lock();
         while !waiters.has_room() {
             let needed = waiters.more.len() + 1;
@@ -179,11 +198,11 @@ impl WaitQueue {
 
     /// Who woke us has taken us out; only where we gave up by ourselves are we still here, and the answer is `true`.
     #[inline]
-    fn remove(&self, thread: &Arc<Thread>) -> bool {
+    fn remove(&self, thread: &Thread) -> bool {
         if self.count.load(SeqCst) == 0 {
             return false;
         }
-        let gone = self.waiters.lock().take(|waiter| Arc::ptr_eq(&waiter.thread, thread));
+        let gone = self.waiters.lock().take(|waiter| core::ptr::eq(&*waiter.thread, thread));
         if gone.is_some() {
             self.count.fetch_sub(1, SeqCst);
         }
@@ -217,8 +236,8 @@ fn wait_on(
     deadline: Option<u64>,
     interruptible: bool,
 ) -> WaitResult {
-    let me = current().arc();
-    let timer = deadline.map(|at| timer::wake_at(at, &me));
+    let me = current();
+    let timer = deadline.map(|at| timer::wake_at(at, &me.arc()));
     let mut look = || {
         if ready() {
             Some(WaitResult::Ready)
@@ -233,7 +252,7 @@ fn wait_on(
     me.interruptible.store(interruptible, SeqCst);
     let result = loop {
         me.set_state(State::Waiting);
-        let queued = queues.iter().filter(|queue| queue.add(&me, key).is_ok()).count();
+        let queued = queues.iter().filter(|queue| queue.add(me.arc(), key).is_ok()).count();
         let mut answer = look();
         if answer.is_some() || queued < queues.len() {
             me.set_state(State::Running);
@@ -257,6 +276,13 @@ fn wait_on(
     if let Some(timer) = timer {
         timer::cancel(timer);
     }
+    awake(&me, interruptible);
+    result
+}
+
+/// A wait is over.
+#[inline]
+fn awake(me: &Thread, interruptible: bool) {
     me.interruptible.store(false, SeqCst);
     #[cfg(feature = "watermark")]
     if let Some(stack) = me.stack.lock().as_ref() {
@@ -266,7 +292,6 @@ fn wait_on(
     if interruptible && !mem::is_ready() && me.owner().is_some() {
         mem::await_reserve();
     }
-    result
 }
 
 /// Of waiters on a queue that is for one thing.

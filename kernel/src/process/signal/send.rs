@@ -36,19 +36,13 @@ pub fn to_process(process: &Arc<Process>, info: SigInfo) -> Result<()> {
     if !prepare(process, info.signo) {
         return Ok(());
     }
-    let deaf = |t: &&Arc<Task>| t.deaf_to().has(info.signo);
-    let (blocked, taker) = {
-        let tasks = process.tasks.lock();
-        let blocked = tasks.list.first().is_some_and(|t| t.mask().has(info.signo));
-        (blocked, tasks.list.iter().find(|t| !deaf(t)).cloned())
-    };
-    if !blocked && process.action(info.signo).ignores(info.signo) {
+    let blocked = || process.any_task().is_some_and(|first| first.mask().has(info.signo));
+    if process.action(info.signo).ignores(info.signo) && !blocked() {
         return Ok(());
     }
     let queued = process.pending.push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
-    // Looked at again after the push: who unblocks it meanwhile sees it queued.
-    let taker = taker.filter(|t| !deaf(&t)).or_else(|| process.tasks().find(|t| !deaf(&t)));
-    if let Some(task) = taker {
+    // Looked for after the push: who unblocks it meanwhile sees it queued.
+    if let Some(task) = process.tasks().find(|task| !task.deaf_to().has(info.signo)) {
         task.ask(work::SIGNAL);
     }
     tell_listeners(process);

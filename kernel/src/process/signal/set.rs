@@ -209,11 +209,11 @@ impl Pending {
         true
     }
     /// Take the most urgent one of those in `wanted`.
-    #[inline]
+    #[inline(always)]
     pub fn take(&self, wanted: SigSet) -> Option<SigInfo> {
-        if self.set().both(wanted).is_empty() {
-            return None;
-        }
+        if self.set().both(wanted).is_empty() { None } else { self.take_queued(wanted) }
+    }
+    fn take_queued(&self, wanted: SigSet) -> Option<SigInfo> {
         let mut queue = self.queue.lock();
         let signo = self.set().both(wanted).first()?;
         // Nearly always only one waits.
