@@ -117,6 +117,12 @@ int main(void) {
     T((long)mmap((void*)0x20000001, PG, rw, an, -1, 0) != 0x20000000);
     a = mmap(0, PG, rw, an|MAP_32BIT, -1, 0);
     T((unsigned long)a < 0x80000000UL);
+    T((long)mmap((void*)0x50000000, PG, rw, an|MAP_32BIT, -1, 0));
+    T((long)mmap((void*)0x30000000, PG, rw, an|MAP_32BIT, -1, 0));
+    a = mmap((void*)0x50000000, PG, rw, an|MAP_32BIT, -1, 0);
+    T((unsigned long)a >= 0x40000000UL && (unsigned long)a < 0x80000000UL && a != (void*)0x50000000);
+    a = mmap((void*)0x7ffff000, 2*PG, rw, an|MAP_32BIT, -1, 0);
+    T((unsigned long)a >= 0x40000000UL && (unsigned long)a < 0x7ffff000UL);
     P(mmap(0, PG, 0xff0, an, -1, 0));
 
     /* file past the end */

@@ -26,7 +26,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::{
     Backing, Label, MapRequest, MmError, Object, PAGE_SHIFT, PAGE_SIZE, PageRange, RegionInfo, RemapHow,
-    Rights, USER_END, USER_START, VirtAddr, Vpn, Where,
+    Rights, USER_END, USER_START, VirtAddr, Where,
 };
 use linux_raw_sys::general as abi;
 
@@ -114,7 +114,7 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
         .then(|| caller.task.process.limits.soft(abi::RLIMIT_STACK) >> PAGE_SHIFT);
     let populate = request.flags & (abi::MAP_POPULATE | abi::MAP_NONBLOCK) == abi::MAP_POPULATE
         || wired && (request.has(abi::MAP_LOCKED) || future & LOCK_ON_FAULT == 0);
-    let place = request.place(caller, count)?;
+    let place = request.place();
     let nameless = request.share(caller, &mut source, count)?;
     let mapped = memory().map(
         caller.space(),
@@ -318,41 +318,17 @@ impl Request {
     }
 
     #[inline(always)]
-    fn place(&self, caller: &Caller, count: u64) -> Result<Where> {
-        Ok(if self.has(abi::MAP_FIXED_NOREPLACE) {
+    fn place(&self) -> Where {
+        if self.has(abi::MAP_FIXED_NOREPLACE) {
             Where::FixedNoReplace(VirtAddr(self.at))
         } else if self.has(abi::MAP_FIXED) {
             Where::Fixed(VirtAddr(self.at))
-        } else if self.has(abi::MAP_32BIT) {
-            Where::FixedNoReplace(low_gap(caller, count).ok_or(Errno::ENOMEM)?)
         } else {
             let hint = self.at & !(PAGE_SIZE as u64 - 1);
-            Where::Anywhere { hint: (hint != 0).then(|| VirtAddr(hint.max(USER_START.addr().0))) }
-        })
+            let hint = (hint != 0).then(|| VirtAddr(hint.max(USER_START.addr().0)));
+            if self.has(abi::MAP_32BIT) { Where::Low { hint } } else { Where::Anywhere { hint } }
+        }
     }
-}
-
-/// Where `MAP_32BIT` maps: the second gigabyte.
-const LOW: PageRange = PageRange::new(Vpn(0x4000_0000 >> PAGE_SHIFT), Vpn(0x8000_0000 >> PAGE_SHIFT));
-
-/// The highest free place for `count` pages in [`LOW`].
-fn low_gap(caller: &Caller, count: u64) -> Option<VirtAddr> {
-    let mut free = LOW.start;
-    let mut best = None;
-    let mut consider = |start: Vpn, end: Vpn| {
-        if start < end && end.since(start) >= count {
-            best = Some(Vpn(end.0 - count).addr());
-        }
-    };
-    caller.space().for_each_region(&mut |region| {
-        let taken = region.range.intersect(&LOW);
-        if !taken.is_empty() {
-            consider(free, taken.start);
-            free = taken.end;
-        }
-    });
-    consider(free, LOW.end);
-    best
 }
 
 /// Whether `count` more pages fit `RLIMIT_AS`, `replaced` pages going at the same time, and, if they are private and writable,

@@ -17,8 +17,8 @@ pub(super) const REGION_COST: usize = 8 << 10;
 pub enum Where {
     /// Wherever there is room; at the hint if it is free.
     Anywhere { hint: Option<VirtAddr> },
-    /// As `Anywhere`, below 2 GiB.
-    Low,
+    /// As `Anywhere`, below 2 GiB; without the hint not below 1 GiB.
+    Low { hint: Option<VirtAddr> },
     /// Exactly there, replacing what is.
     Fixed(VirtAddr),
     /// Exactly there, if nothing is.
@@ -47,8 +47,8 @@ pub(crate) fn user_page(page: Vpn) -> Option<PageRange> {
     (page < USER_END).then(|| PageRange::new(page, page.add(1)))
 }
 
-/// MAP_32BIT: addresses of 31 bits.
-const LOW_TOP: Vpn = Vpn(1 << 19);
+/// MAP_32BIT: addresses of 31 bits, of the second gigabyte where the program does not say better.
+const LOW: PageRange = PageRange::new(Vpn(1 << 18), Vpn(1 << 19));
 
 impl<P: Platform> Spaces<P> {
     pub fn map(&self, space: &Space, request: &MapRequest) -> Result<VirtAddr, Stop> {
@@ -271,6 +271,13 @@ fn readable(rights: Rights) -> Rights {
     if rights.is_empty() { rights } else { rights | Rights::READ }
 }
 
+/// The hint, if so many pages are free there, below `top`.
+fn at_hint(regions: &Regions, hint: Option<VirtAddr>, pages: u64, top: Vpn) -> Option<Vpn> {
+    let range = PageRange::sized(hint?.page(), pages)?;
+    let fits = range.in_user_half() && range.end <= top && regions.within(range).next().is_none();
+    fits.then_some(range.start)
+}
+
 /// Where the mapping goes, and whether something there is replaced.
 #[inline]
 fn place(space: &Space, regions: &mut Regions, request: &MapRequest) -> Result<(Vpn, bool), Stop> {
@@ -290,20 +297,15 @@ fn place(space: &Space, regions: &mut Regions, request: &MapRequest) -> Result<(
             }
         }
         Where::Anywhere { hint } => {
-            let at_hint = hint
-                .and_then(|at| PageRange::sized(at.page(), request.pages))
-                .filter(|range| range.in_user_half() && regions.within(*range).next().is_none());
-            match at_hint
-                .map(|range| range.start)
-                .or_else(|| regions.find_hole(request.pages, space.map_top()))
-            {
-                Some(start) => Ok((start, false)),
-                None => Err(MmError::NoMemory.into()),
-            }
+            let at_hint = at_hint(regions, hint, request.pages, USER_END);
+            let start = at_hint.or_else(|| regions.find_hole(request.pages, space.map_top()));
+            Ok((start.ok_or(MmError::NoMemory)?, false))
         }
-        Where::Low => {
-            let start =
-                regions.find_hole(request.pages, LOW_TOP).filter(|s| s.0 + request.pages <= LOW_TOP.0);
+        Where::Low { hint } => {
+            let start = at_hint(regions, hint, request.pages, LOW.end).or_else(|| {
+                let hole = regions.find_hole(request.pages, LOW.end);
+                hole.filter(|start| start.0 >= LOW.start.0 && start.0 + request.pages <= LOW.end.0)
+            });
             Ok((start.ok_or(MmError::NoMemory)?, false))
         }
     }

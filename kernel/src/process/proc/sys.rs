@@ -40,7 +40,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/seccomp/actions_avail", ""),
         ("kernel/random/entropy_avail", "256"),
         ("kernel/random/poolsize", "256"),
-        ("kernel/yama/ptrace_scope", "1"),
         ("kernel/shmmax", "18446744073692774399"),
         ("kernel/shmall", "18446744073692774399"),
         ("kernel/shmmni", "4096"),
