@@ -56,8 +56,8 @@ const UNSUPPORTED: u64 = (abi::CLONE_NEWNS
     | abi::CLONE_NEWTIME) as u64
     | abi::CLONE_INTO_CGROUP;
 
-/// Heap that one more task takes: its structures, its kernel stack, its share of tables.
-const TASK_COST: usize = 32 << 10;
+/// Heap that one more task takes, in small blocks: its structures, its share of tables.
+const TASK_COST: usize = 8 << 10;
 /// Frames of it that should be free: its stack, and the first of its page tables.
 const TASK_FRAMES: u32 = 8;
 

@@ -168,7 +168,7 @@ impl Regions {
     /// See to it that a few more chunks need no memory; false where there is none.
     #[inline]
     pub fn make_room(&mut self) -> bool {
-        self.chunks.capacity() - self.chunks.len() >= 4 || self.chunks.try_reserve(4).is_ok()
+        self.chunks.capacity() - self.chunks.len() >= 4 || self.chunks.try_reserve(8).is_ok()
     }
 
     #[inline]
