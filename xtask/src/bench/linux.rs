@@ -177,7 +177,7 @@ fn uncompress(image: &Path, to: &Path) -> Result<()> {
 }
 
 /// A `cpio` archive in the form that Linux unpacks at its start: directories and executable files.
-fn archive(to: &Path, directories: &[&str], files: &[(&str, &Path)]) -> Result<()> {
+fn archive(to: &Path, directories: &[&str], files: &[(&str, PathBuf)]) -> Result<()> {
     let mut bytes = Vec::new();
     let mut entry = |number: usize, mode: u32, name: &str, content: &[u8]| {
         let fields =
@@ -207,42 +207,51 @@ fn archive(to: &Path, directories: &[&str], files: &[(&str, &Path)]) -> Result<(
 }
 
 impl Linux {
-    /// Its figures; `scratch` for the file system and the swap disk, `guests` has our programs.
-    pub fn measure(&self, guests: &Path, scratch: &Path, model: Model) -> Result<Figures> {
+    /// Makes what it boots with: our programs in `guests`, each kind of run with an archive of its own in `scratch`, and a swap disk.
+    pub fn prepare(&self, guests: &Path, scratch: &Path) -> Result<()> {
         let directories = ["dev", "proc", "sys", "tmp"];
-        let file = |name: &'static str| guests.join(name);
-        let (meter, tiny, first, hello) = (file("meter"), file("tiny"), file("first"), file("hello"));
-        let archives = ["all.cpio", "first.cpio", "hello.cpio"].map(|name| scratch.join(name));
-        archive(&archives[0], &directories, &[("meter", &meter), ("tiny", &tiny)])?;
-        archive(&archives[1], &directories, &[("first", &first)])?;
-        archive(&archives[2], &directories, &[("hello", &hello)])?;
-
-        let mut figures = Figures::default();
-        let arguments = |program: &str| format!("{ARGUMENTS} rdinit=/{program}");
-        let run = |mib, archive: &Path, arguments: &str, disk: Option<&Path>| {
-            let text = self.run(model, mib, archive, arguments, disk, "600")?;
-            // The kernel has things to say, too.
-            let own: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.starts_with('[')).collect();
-            anyhow::Ok(own.join("\n"))
-        };
-        figures.read(&run(ROOMY, &archives[0], &arguments("meter"), None)?)?;
-        let big = format!("{} METER={}", arguments("meter"), BIG.join(","));
-        figures.read(&run(ROOMY, &archives[0], &big, None)?)?;
+        let archives: [(&str, &[&str]); 3] =
+            [("all.cpio", &["meter", "tiny"]), ("first.cpio", &["first"]), ("hello.cpio", &["hello"])];
+        for (name, programs) in archives {
+            let files: Vec<(&str, PathBuf)> =
+                programs.iter().map(|name| (*name, guests.join(name))).collect();
+            archive(&scratch.join(name), &directories, &files)?;
+        }
         if self.swaps {
-            let (ram, touched) = SWAPPING;
             let disk = scratch.join("swap");
             File::create(&disk)?.set_len(512 << 20)?;
             sh(Command::new("/sbin/mkswap").arg("-q").arg(&disk))?;
-            let swap = format!(
-                "{} METER={} SWAP_MIB={touched} SWAP_DEVICE=/dev/vda",
-                arguments("meter"),
-                SWAP.join(",")
-            );
-            figures.read(&run(ram, &archives[0], &swap, Some(&disk))?)?;
         }
+        Ok(())
+    }
+
+    /// What the paths through the kernel cost, with what was prepared in `scratch`.
+    pub fn paths(&self, scratch: &Path, model: Model) -> Result<Figures> {
+        let mut figures = Figures::default();
+        let all = scratch.join("all.cpio");
+        let mut run = |mib, more: &str, disk: Option<&Path>| {
+            let arguments = format!("{ARGUMENTS} rdinit=/meter {more}");
+            figures.read(&self.run(model, mib, &all, arguments.trim(), disk, "600")?)
+        };
+        run(ROOMY, "", None)?;
+        run(ROOMY, &format!("METER={}", BIG.join(",")), None)?;
+        if self.swaps {
+            let (ram, touched) = SWAPPING;
+            let swap = format!("METER={} SWAP_MIB={touched} SWAP_DEVICE=/dev/vda", SWAP.join(","));
+            run(ram, &swap, Some(&scratch.join("swap")))?;
+        }
+        Ok(figures)
+    }
+
+    /// All its figures.
+    pub fn measure(&self, guests: &Path, scratch: &Path, model: Model) -> Result<Figures> {
+        self.prepare(guests, scratch)?;
+        let mut figures = self.paths(scratch, model)?;
+        let first = scratch.join("first.cpio");
         let mut ticks = Vec::new();
         for _ in 0..STARTS.min(3) {
-            figures.read(&run(ROOMY, &archives[1], &arguments("first"), None)?)?;
+            let arguments = format!("{ARGUMENTS} rdinit=/first");
+            figures.read(&self.run(model, ROOMY, &first, &arguments, None, "600")?)?;
             ticks.push(figures.get("boot").context("the first program did not tell when it began")?.median);
         }
         let samples = ticks.len() as u64;
@@ -251,7 +260,7 @@ impl Linux {
         let free = figures.get("free").context("the first program did not tell what is free")?;
         figures.set("gone", Figure::single((ROOMY << 20).saturating_sub(free.median)));
         if model == Model::Plain {
-            figures.set("smallest", Figure::single(self.smallest(&archives[2])? << 20));
+            figures.set("smallest", Figure::single(self.smallest(&scratch.join("hello.cpio"))? << 20));
         }
         Ok(figures)
     }
@@ -291,7 +300,10 @@ impl Linux {
         line.extend(
             ["-global", "virtio-mmio.force-legacy=false", "-accel", "tcg", "-cpu", cpu].map(Into::into),
         );
-        line.extend(["-icount", "shift=0,sleep=off", "-serial", "stdio"].map(Into::into));
+        if model != Model::Wall {
+            line.extend(["-icount", "shift=0,sleep=off"].map(Into::into));
+        }
+        line.extend(["-serial", "stdio"].map(Into::into));
         line.extend(["-m".into(), format!("{mib}M"), "-kernel".into(), self.kernel.display().to_string()]);
         line.extend(["-initrd".into(), archive.display().to_string()]);
         if let Some(disk) = disk {
@@ -303,6 +315,7 @@ impl Linux {
         line
     }
 
+    /// What the program prints.
     fn run(
         &self,
         model: Model,
@@ -319,6 +332,9 @@ impl Linux {
         if !output.status.success() {
             bail!("Linux with {arguments:?} at {mib} MiB: {}", output.status);
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        // The kernel has things to say, too.
+        let text = String::from_utf8_lossy(&output.stdout);
+        let own: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.starts_with('[')).collect();
+        Ok(own.join("\n"))
     }
 }

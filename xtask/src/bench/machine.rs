@@ -1,4 +1,4 @@
-//! Hafez under counted time, and what its figures are read from.
+//! Hafez's machine, and what its figures are read from.
 
 use super::figures::{Figure, Figures};
 use anyhow::{Context, Result, bail};
@@ -6,13 +6,15 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The emulated processor.
+/// The emulated processor, and its clock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Model {
-    /// QEMU's plain, old one: `qemu64`.
+    /// QEMU's plain, old one, `qemu64`; its clock counts instructions.
     Plain,
-    /// All that QEMU can emulate.
+    /// All that QEMU can emulate; counted, too.
     Max,
+    /// The plain one, as fast as this computer can, with this computer's clock.
+    Wall,
 }
 
 pub struct Hafez<'a> {
@@ -38,12 +40,7 @@ const SMALL: u64 = 16;
 
 impl Hafez<'_> {
     pub fn measure(&self, model: Model) -> Result<Figures> {
-        let mut figures = Figures::default();
-        figures.read(&self.run(model, 64, &[], "meter", &[])?)?;
-        figures.read(&self.run(model, ROOMY, &[], "meter", &BIG)?)?;
-        let (ram, touched) = SWAPPING;
-        let swap = ["--swap".to_owned(), "512M".into(), "-e".into(), format!("SWAP_MIB={touched}")];
-        figures.read(&self.run(model, ram, &swap, "meter", &SWAP)?)?;
+        let mut figures = self.paths(model)?;
         self.starts(model, &mut figures)?;
         let free = figures.get("free").context("the first program did not tell what is free")?;
         figures.set("gone", Figure::single((ROOMY << 20).saturating_sub(free.median)));
@@ -53,14 +50,27 @@ impl Hafez<'_> {
         Ok(figures)
     }
 
+    /// What the paths through the kernel cost.
+    pub fn paths(&self, model: Model) -> Result<Figures> {
+        let mut figures = Figures::default();
+        figures.read(&self.run(model, 64, &[], "meter", &[])?)?;
+        figures.read(&self.run(model, ROOMY, &[], "meter", &BIG)?)?;
+        let (ram, touched) = SWAPPING;
+        let swap = ["--swap".to_owned(), "512M".into(), "-e".into(), format!("SWAP_MIB={touched}")];
+        figures.read(&self.run(model, ram, &swap, "meter", &SWAP)?)?;
+        Ok(figures)
+    }
+
     /// The command line for one run, as one would type it.
     pub fn line(&self, model: Model, mib: u64, more: &[String], program: &str, rows: &[&str]) -> Vec<String> {
-        let mut line: Vec<String> =
-            ["run", "-q", "--icount", "--clean-env", "-w", "/", "-m"].map(Into::into).into();
+        let mut line: Vec<String> = ["run", "-q", "--clean-env", "-w", "/", "-m"].map(Into::into).into();
         line.push(format!("{mib}M"));
-        if model == Model::Max {
-            line.extend(["--qemu-arg=-cpu".into(), "--qemu-arg=max".into()]);
-        }
+        let how: &[&str] = match model {
+            Model::Plain => &["--icount"],
+            Model::Max => &["--icount", "--qemu-arg=-cpu", "--qemu-arg=max"],
+            Model::Wall => &["--accel", "tcg", "--qemu-arg=-cpu", "--qemu-arg=qemu64"],
+        };
+        line.extend(how.iter().map(|word| (*word).to_owned()));
         line.extend(more.iter().cloned());
         line.push("--".into());
         line.push(self.guests.join(program).to_string_lossy().into_owned());

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `--quick` runs Hafez alone, on the plain processor model, and fails where a row is more than a tenth worse than the figure
-//! that is kept. `bench scale` measures cost against size alone. `--keep` keeps the new ones: do so in the commit that changes them, with the reason.
+//! that is kept. `bench scale` measures cost against size alone, `bench wall` wall time beside the tuned Linux's. `--keep` keeps the new ones: do so in the commit that changes them, with the reason.
 
 mod figures;
 mod kept;
@@ -15,6 +15,7 @@ mod machine;
 mod rows;
 mod scale;
 mod table;
+mod wall;
 
 use crate::shell::step;
 use crate::{Options, build};
@@ -41,6 +42,11 @@ pub fn run(options: &Options) -> Result<()> {
     if options.rest == ["scale"] {
         return scale::run(&machine);
     }
+    let work = scratch.file("linux");
+    std::fs::create_dir(&work)?;
+    if options.rest == ["wall"] {
+        return wall::run(&machine, &linux::tuned(options.setup)?, &work);
+    }
     step("measuring Hafez");
     let plain = machine.measure(Model::Plain)?;
     if options.quick {
@@ -49,8 +55,6 @@ pub fn run(options: &Options) -> Result<()> {
     }
     step("measuring Hafez on the processor model with everything");
     let max = machine.measure(Model::Max)?;
-    let work = scratch.file("linux");
-    std::fs::create_dir(&work)?;
     let tuned = opponent("the tuned Linux", linux::tuned(options.setup), |kernel| {
         Ok(vec![
             kernel.measure(scratch.path(), &work, Model::Plain)?,
@@ -65,6 +69,9 @@ pub fn run(options: &Options) -> Result<()> {
     print!("{text}");
     table::write(&text)?;
     scale::run(&machine)?;
+    if let Some(Opponent { kernel, .. }) = &tuned {
+        wall::run(&machine, kernel, &work)?;
+    }
     finish(options, &plain)
 }
 

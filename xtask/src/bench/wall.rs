@@ -1,0 +1,72 @@
+//! Wall time: whether fewer instructions are less time, too. The same rows in the same emulation, but with this computer's clock.
+//!
+//! Hafez and the tuned Linux take turns, so that what else the computer does comes upon both. A row's answer is the ratio
+//! of the medians of both sides' runs, and how far the ratios of single pairs of runs lie apart: bare times would say more about the computer.
+
+use super::figures::Figures;
+use super::linux::Linux;
+use super::machine::{Hafez, Model};
+use super::rows::{ROWS, Unit};
+use crate::shell::step;
+use anyhow::Result;
+use std::fmt::Write;
+use std::path::Path;
+
+/// Runs of each side.
+const PAIRS: usize = 5;
+const START: &str = "<!-- what follows was written by `cargo xtask bench`: wall time -->\n";
+const END: &str = "<!-- up to here: wall time -->\n";
+
+/// Measures both, with scratch room in `work`, and writes the table.
+pub fn run(machine: &Hafez<'_>, linux: &Linux, work: &Path) -> Result<()> {
+    linux.prepare(machine.guests, work)?;
+    let mut pairs = Vec::new();
+    for n in 1..=PAIRS {
+        step(&format!("measuring wall time, {n} of {PAIRS}"));
+        pairs.push((machine.paths(Model::Wall)?, linux.paths(work, Model::Wall)?));
+    }
+    let text = table(&pairs)?;
+    print!("{text}");
+    super::table::write_between(START, END, &text)
+}
+
+fn table(pairs: &[(Figures, Figures)]) -> Result<String> {
+    let mut text = String::from("| | Hafez : Linux, tuned | pairs of runs |\n|---|---|---|\n");
+    for row in ROWS.iter().filter(|row| row.unit == Unit::Instructions) {
+        let both = |(ours, theirs): &(Figures, Figures)| {
+            Some((ours.get(row.name)?.median as f64, theirs.get(row.name)?.median as f64))
+        };
+        let Some(medians) = pairs.iter().map(both).collect::<Option<Vec<_>>>() else { continue };
+        let (ours, theirs) = (median(medians.iter().map(|m| m.0)), median(medians.iter().map(|m| m.1)));
+        let ratios = || medians.iter().map(|m| m.0 / m.1);
+        let (least, most) = (ratios().fold(f64::MAX, f64::min), ratios().fold(0.0, f64::max));
+        writeln!(text, "| {} | {:.2} | {least:.2} to {most:.2} |", row.title, ours / theirs)?;
+    }
+    writeln!(text, "\nMedians of {} runs each, by turns; below 1 Hafez takes less time.", pairs.len())?;
+    Ok(text)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_the_ratio_of_medians() {
+        let figures = |null: u64| {
+            let mut figures = Figures::default();
+            figures.read(&format!("null {null} {null} 9\n")).expect("figures");
+            figures
+        };
+        let pairs = [(100, 200), (110, 1000), (90, 190)].map(|(a, b)| (figures(a), figures(b)));
+        let text = table(&pairs).expect("a table");
+        // 100 of 200; of the pairs the second lies lowest.
+        assert!(text.contains("| null system call | 0.50 | 0.11 to 0.50 |"), "{text}");
+        assert!(!text.contains("fork"), "a row that one side lacks is left out");
+    }
+}
