@@ -259,3 +259,15 @@ fn counted_time_repeats_exactly() {
     assert!(first.starts_with("null "), "{first}");
     assert_eq!(first, second);
 }
+
+/// The machine's clock can be set, and all that waits for a moment of it obeys; the host's is untouched.
+#[test]
+fn the_clock_is_set() {
+    let program = guest("settime");
+    let before = std::time::SystemTime::now();
+    let words = [program.as_os_str(), std::ffi::OsStr::new("the-machine-is-mine")];
+    let text = Hafez::memory("64M").run(&words).good().text();
+    assert_eq!(text, "all as it should be\n");
+    let passed = std::time::SystemTime::now().duration_since(before);
+    assert!(passed.is_ok_and(|passed| passed.as_secs() < 1_000_000), "the host's clock was set");
+}

@@ -248,7 +248,7 @@ impl Block {
                 self.polling.store(false, Relaxed);
                 self.poll();
             };
-            if sched::timer::at(0, Box::new(later)).is_err() {
+            if sched::timer::at(sched::timer::Deadline::Monotonic(0), Box::new(later)).is_err() {
                 self.polling.store(false, Relaxed);
             }
         }

@@ -26,6 +26,7 @@
 
 use crate::arch::user;
 use crate::errno::{Errno, Result};
+use crate::sched::timer::Deadline;
 use crate::sched::{WaitQueue, WaitResult};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -168,8 +169,8 @@ pub struct Word {
 }
 
 /// Sleep until a wake-up of one of `words`, and say which. EAGAIN if a word differs from what is expected; ETIMEDOUT
-/// from `deadline` (monotonic ns) on; EINTR for a signal; EFAULT for a word that cannot be read.
-pub fn wait(space: &Space, words: &[Word], deadline: Option<u64>) -> Result<usize> {
+/// from `deadline` on; EINTR for a signal; EFAULT for a word that cannot be read.
+pub fn wait(space: &Space, words: &[Word], deadline: Option<Deadline>) -> Result<usize> {
     let sleeper = Arc::new(Sleeper { queue: WaitQueue::new(), by: AtomicUsize::new(NOBODY) });
     let mut waiters = Vec::with_capacity(words.len());
     for (index, word) in words.iter().enumerate() {
@@ -179,7 +180,7 @@ pub fn wait(space: &Space, words: &[Word], deadline: Option<u64>) -> Result<usiz
             Err(error) => return leave(&waiters, &sleeper).ok_or(error),
         }
     }
-    let end = sleeper.queue.wait_until(|| sleeper.fired().is_some(), deadline, true);
+    let end = sleeper.queue.wait_till(|| sleeper.fired().is_some(), deadline, true);
     let woken = leave(&waiters, &sleeper);
     match end {
         _ if woken.is_some() => woken.ok_or(Errno::EINTR),

@@ -36,6 +36,7 @@ pub mod proc;
 pub mod process;
 pub mod rseq;
 pub mod run;
+pub mod settime;
 pub mod signal;
 pub mod signalfd;
 mod stack;

@@ -100,7 +100,9 @@ fn not_started(failure: Failure) -> Ending {
 #[inline(never)]
 fn run(start: Start, inbox: Inbox) -> Ending {
     syscall::LOG_ABI.store(start.log_abi, Ordering::Relaxed);
-    clock::set_realtime(start.wall_ns);
+    if !clock::set_realtime(start.wall_ns) {
+        log::warn!("the host's clock is before 1970");
+    }
     if oom::start_keeper().is_err() {
         return not_started(failed(String::from("no memory to begin with")));
     }

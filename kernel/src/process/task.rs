@@ -259,7 +259,8 @@ impl Task {
     pub fn usage(&self) -> Usage {
         let Some(thread) = self.thread() else { return Usage::default() };
         let (voluntary, involuntary) = thread.switched();
-        Usage { user: thread.cpu_time(), voluntary, involuntary, ..Usage::default() }
+        let (user, system) = thread.cpu_times();
+        Usage { user, system, voluntary, involuntary, ..Usage::default() }
     }
 
     /// Whether it has been told to end.

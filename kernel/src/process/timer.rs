@@ -1,10 +1,10 @@
 //! A timer: something to do at a time, and again and again if it has an interval.
 //!
-//! All of Linux's timers are this one: `setitimer`, `timer_create`, `timerfd`, `RLIMIT_CPU`. It runs on the monotonic clock
-//! (realtime differs from that by a constant), or on the CPU time of a process or a thread:
+//! All of Linux's timers are this one: `setitimer`, `timer_create`, `timerfd`, `RLIMIT_CPU`. It runs on the monotonic clock, or
+//! on the realtime clock where it was set to a moment of that, or on the CPU time of a process or a thread:
 //!
 //! ```text
-//!   monotonic   the scheduler's timer is set to the deadline itself
+//!   the clocks  the scheduler's timer is set to the deadline itself
 //!   CPU time    set to the earliest moment when the CPU time can get there, that is when it runs all the while;
 //!               if it has not, look again after what is then left, but not more often than each LOOK
 //! ```
@@ -22,7 +22,7 @@ use super::process::Process;
 use super::task::Task;
 use crate::clock;
 use crate::errno::{Errno, Result};
-use crate::sched::timer::{self as alarm, TimerId};
+use crate::sched::timer::{self as alarm, Deadline, TimerId};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use hafez_mm::lock::Mutex;
@@ -37,16 +37,24 @@ pub enum Source {
     Monotonic,
     /// CPU time of all threads of a process.
     Process(Weak<Process>),
+    /// What of it they spent in the program, not in the kernel.
+    User(Weak<Process>),
     /// CPU time of one thread.
     Task(Weak<Task>),
 }
 
 impl Source {
     /// What it shows; `None` when whose time it counts is gone.
-    pub fn now(&self) -> Option<u64> {
+    fn now(&self, real: bool) -> Option<u64> {
+        if real { Some(clock::realtime()) } else { self.shows() }
+    }
+
+    /// The same, where realtime is no question.
+    pub fn shows(&self) -> Option<u64> {
         match self {
             Source::Monotonic => Some(clock::monotonic()),
             Source::Process(process) => Some(process_time(&*process.upgrade()?)),
+            Source::User(process) => Some(user_time(&*process.upgrade()?)),
             Source::Task(task) => Some(task_time(&*task.upgrade()?)),
         }
     }
@@ -56,6 +64,13 @@ impl Source {
 pub fn process_time(process: &Process) -> u64 {
     let dead = process.times.lock().dead_tasks;
     process.tasks().map(|task| task_time(&task)).sum::<u64>() + dead.user + dead.system
+}
+
+/// What of it they spent in the program.
+pub fn user_time(process: &Process) -> u64 {
+    let dead = process.times.lock().dead_tasks;
+    process.tasks().map(|task| task.thread().map_or(0, |thread| thread.cpu_times().0)).sum::<u64>()
+        + dead.user
 }
 
 /// Nanoseconds that a thread has run.
@@ -74,6 +89,8 @@ pub struct Setting {
     pub deadline: Option<u64>,
     /// 0: only once.
     pub interval: u64,
+    /// The deadline is a moment of the realtime clock, whatever that is set to meanwhile.
+    pub real: bool,
 }
 
 #[derive(Default)]
@@ -100,16 +117,25 @@ impl Timer {
 
     /// What its clock shows; 0 if whose time it counts is gone.
     pub fn now(&self) -> u64 {
-        self.source.now().unwrap_or(0)
+        self.source.shows().unwrap_or(0)
+    }
+
+    /// What is left until the next expiry, if there is to be one, and the interval.
+    pub fn left(&self) -> (Option<u64>, u64) {
+        let Setting { deadline, interval, real } = self.get();
+        let now = self.source.now(real).unwrap_or(0);
+        (deadline.map(|deadline| deadline.saturating_sub(now)), interval)
     }
 
     /// The setting as it stands.
-    pub fn get(&self) -> Setting {
-        let Setting { deadline, interval } = self.state.lock().setting;
+    fn get(&self) -> Setting {
+        let Setting { deadline, interval, real } = self.state.lock().setting;
         // What has passed unheard has passed all the same.
-        let missed = |d: u64| self.now().checked_sub(d).map_or(0, |late| 1 + late / interval);
-        let next = |d: u64| if interval == 0 { d } else { d.saturating_add(missed(d) * interval) };
-        Setting { deadline: deadline.map(next), interval }
+        let now = self.source.now(real).unwrap_or(0);
+        let missed = |d: u64| now.checked_sub(d).map_or(0, |late| 1 + late / interval);
+        let next =
+            |d: u64| if interval == 0 { d } else { d.saturating_add(missed(d).saturating_mul(interval)) };
+        Setting { deadline: deadline.map(next), interval, real }
     }
 
     /// Set it anew, and tell how it was set.
@@ -126,14 +152,18 @@ impl Timer {
     }
 
     fn arm(self: &Arc<Self>, state: &mut State) -> Result<()> {
-        let (Some(deadline), Some(now)) = (state.setting.deadline, self.source.now()) else {
+        let real = state.setting.real;
+        let (Some(deadline), Some(now)) = (state.setting.deadline, self.source.now(real)) else {
             return Ok(());
         };
+        let patient =
+            if state.patience == 0 { deadline } else { deadline.max(now.saturating_add(state.patience)) };
         let at = match self.source {
-            Source::Monotonic if state.patience == 0 => deadline,
-            Source::Monotonic => deadline.max(now.saturating_add(state.patience)),
+            _ if real => Deadline::Realtime(patient),
+            Source::Monotonic => Deadline::Monotonic(patient),
             _ => {
-                clock::monotonic().saturating_add(deadline.saturating_sub(now).max(LOOK.max(state.patience)))
+                let wait = deadline.saturating_sub(now).max(LOOK.max(state.patience));
+                Deadline::Monotonic(clock::monotonic().saturating_add(wait))
             }
         };
         let (timer, generation) = (Arc::downgrade(self), state.generation);
@@ -175,7 +205,8 @@ impl Timer {
 
     /// How many times it has expired, and when it does next.
     fn advance(&self, state: &mut State) -> u64 {
-        let (Some(deadline), Some(now)) = (state.setting.deadline, self.source.now()) else { return 0 };
+        let now = self.source.now(state.setting.real);
+        let (Some(deadline), Some(now)) = (state.setting.deadline, now) else { return 0 };
         let Some(late) = now.checked_sub(deadline) else { return 0 };
         let expired = 1 + late.checked_div(state.setting.interval).unwrap_or(0);
         let step = state.setting.interval.saturating_mul(expired);

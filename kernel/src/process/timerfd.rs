@@ -3,16 +3,18 @@
 //! The count is added to in interrupt context and taken by readers: an atomic. Setting the timer anew begins a new count.
 #![forbid(unsafe_code)]
 
+use super::settime;
 use super::timer::{Setting, Source, Timer};
 use crate::clock;
 use crate::errno::{Errno, Result};
 use crate::fs::file::{FileOps, How};
 use crate::fs::iobuf::Sink;
 use crate::fs::poll::{Events, Signal, Watchers};
+use crate::sched::WaitResult;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::any::Any;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What an open timer file does.
 pub struct TimerFile {
@@ -20,6 +22,10 @@ pub struct TimerFile {
     expired: Arc<Expired>,
     /// Whether absolute times are of the realtime clock.
     realtime: bool,
+    /// A moment of that clock is meant, and who reads wants to know if it was set (TFD_TIMER_CANCEL_ON_SET).
+    cancels: AtomicBool,
+    /// How often it had been set when that was last told.
+    seen: AtomicU64,
 }
 
 struct Expired {
@@ -39,7 +45,26 @@ impl TimerFile {
                 unread == 0
             }),
         );
-        TimerFile { timer, expired, realtime }
+        let seen = AtomicU64::new(clock::times_set());
+        TimerFile { timer, expired, realtime, cancels: AtomicBool::new(false), seen }
+    }
+
+    /// Whether the clock was set since that was last told, and somebody wants to know.
+    fn is_cancelled(&self) -> bool {
+        self.cancels.load(Ordering::Acquire) && self.seen.load(Ordering::Acquire) != clock::times_set()
+    }
+
+    /// ECANCELED, once, if the clock was set.
+    fn tell(&self) -> Result<()> {
+        if !self.is_cancelled() {
+            return Ok(());
+        }
+        self.seen.store(clock::times_set(), Ordering::Release);
+        Err(Errno::ECANCELED)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.expired.count.load(Ordering::Acquire) != 0 || self.is_cancelled()
     }
 
     /// The timer; to ask how it is set.
@@ -47,18 +72,20 @@ impl TimerFile {
         &self.timer
     }
 
-    /// Set it: `value` nanoseconds from now, or, if `absolute`, on its clock; 0 stops it.
-    pub fn set(&self, value: u64, interval: u64, absolute: bool) -> Result<()> {
-        let deadline = match (value, absolute, self.realtime) {
-            (0, ..) => None,
-            (_, false, _) => Some(clock::monotonic().saturating_add(value)),
-            (_, true, false) => Some(value),
-            (_, true, true) => Some(value.saturating_sub(clock::at_reset())),
+    /// Set it: `value` nanoseconds from now, or, if `absolute`, on its clock; 0 stops it. If the realtime clock is set before the
+    /// moment comes, that `cancels` it: the reader hears of it. ECANCELED: it was, since that was last told.
+    pub fn set(&self, value: u64, interval: u64, absolute: bool, cancels: bool) -> Result<()> {
+        let real = absolute && self.realtime;
+        let deadline = match value {
+            0 => None,
+            _ if absolute => Some(value),
+            _ => Some(clock::monotonic().saturating_add(value)),
         };
         self.timer.set(Setting::default())?;
         self.expired.count.store(0, Ordering::Release);
-        self.timer.set(Setting { deadline, interval })?;
-        Ok(())
+        self.cancels.store(real && cancels, Ordering::Release);
+        self.timer.set(Setting { deadline, interval, real })?;
+        if value == 0 { Ok(()) } else { self.tell() }
     }
 
     fn take(&self) -> Option<u64> {
@@ -77,12 +104,18 @@ impl FileOps for TimerFile {
             return Err(Errno::EINVAL);
         }
         let mut count = self.take();
+        self.tell()?;
         if count.is_none() && how.nonblock {
             return Err(Errno::EAGAIN);
         }
         while count.is_none() {
-            self.expired.changed.wait(|| self.expired.count.load(Ordering::Acquire) != 0)?;
+            let mut watchers = Watchers::new();
+            self.watch(&mut watchers);
+            if watchers.wait(|| self.is_ready(), None)? == WaitResult::Interrupted {
+                return Err(Errno::RESTART);
+            }
             count = self.take();
+            self.tell()?;
         }
         to.put(&count.unwrap_or(0).to_ne_bytes());
         Ok(())
@@ -92,10 +125,13 @@ impl FileOps for TimerFile {
         Ok(0)
     }
     fn poll(&self) -> Events {
-        if self.expired.count.load(Ordering::Acquire) != 0 { Events::READABLE } else { Events::empty() }
+        if self.is_ready() { Events::READABLE } else { Events::empty() }
     }
 
     fn watch(&self, watchers: &mut Watchers) {
         watchers.add(&self.expired.changed);
+        if self.realtime {
+            watchers.add(settime::signal());
+        }
     }
 }

@@ -6,13 +6,13 @@
 //! A POSIX timer has at most one signal waiting. An expiry that finds the last one's still undelivered adds to that
 //! one's overrun count instead, in the queue itself, so whoever takes the signal sees all that came before it was taken.
 //!
-//! All time of a process counts as user time here, so `ITIMER_VIRTUAL` and `ITIMER_PROF` go by the same clock.
+//! `ITIMER_PROF` goes by all time of the process, `ITIMER_VIRTUAL` by what of it was not the kernel's.
 #![forbid(unsafe_code)]
 
 use super::process::Process;
 use super::signal::{self, SigInfo};
 use super::task::Task;
-use super::timer::{Setting, Source, Timer, process_time};
+use super::timer::{Setting, Source, Timer, process_time, user_time};
 use crate::clock::SECOND;
 use crate::errno::{Errno, Result};
 use alloc::boxed::Box;
@@ -68,6 +68,15 @@ impl Timers {
     /// The interval timer `ITIMER_*`, if it was ever set.
     pub fn interval(&self, which: u32) -> Option<Arc<Timer>> {
         self.interval[which as usize].lock().clone()
+    }
+
+    /// What the clock of `ITIMER_*` shows.
+    pub fn interval_now(process: &Process, which: u32) -> u64 {
+        match which {
+            abi::ITIMER_REAL => crate::clock::monotonic(),
+            abi::ITIMER_VIRTUAL => user_time(process),
+            _ => process_time(process),
+        }
     }
 
     /// Set the interval timer `ITIMER_*` of `process`, whose timers these are.
@@ -183,7 +192,7 @@ impl Timers {
         drop(slot);
         // A limit of 0 is one second, as in Linux.
         let deadline = (soft != super::limits::INFINITY).then(|| soft.max(1).saturating_mul(SECOND));
-        timer.set(Setting { deadline, interval: SECOND })?;
+        timer.set(Setting { deadline, interval: SECOND, ..Setting::default() })?;
         Ok(())
     }
 }
@@ -192,7 +201,7 @@ fn interval_timer(process: &Arc<Process>, which: u32) -> Arc<Timer> {
     let process = Arc::downgrade(process);
     let (source, signo) = match which {
         abi::ITIMER_REAL => (Source::Monotonic, abi::SIGALRM),
-        abi::ITIMER_VIRTUAL => (Source::Process(process.clone()), abi::SIGVTALRM),
+        abi::ITIMER_VIRTUAL => (Source::User(process.clone()), abi::SIGVTALRM),
         _ => (Source::Process(process.clone()), abi::SIGPROF),
     };
     Timer::new(

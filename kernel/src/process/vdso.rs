@@ -9,7 +9,9 @@ use crate::{arch, clock};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use hafez_mm::lock::Once;
-use hafez_mm::{AccountId, Backing, Label, Object, PAGE_SIZE, Rights, Space, Where};
+use hafez_mm::{AccountId, Backing, FramePin, Label, Object, PAGE_SIZE, Rights, Space, Where};
+
+type Pin = FramePin<'static, crate::mem::KernelPlatform>;
 
 /// The object, and its name in `/proc/PID/maps`.
 static PAGE: Once<(Arc<Object>, Arc<Label>)> = Once::new();
@@ -22,6 +24,22 @@ pub fn init() -> Result<()> {
     let label = Label { path: Box::from(&b"[vdso]"[..]), dev: 0, ino: 0 };
     PAGE.call_once(|| (object, Arc::new(label)));
     Ok(())
+}
+
+/// The page itself, to write to.
+pub(super) fn page() -> Result<Pin> {
+    let (object, _) = PAGE.get().ok_or(Errno::ENODEV)?;
+    memory().object_page(object, 0, true).map_err(|_| Errno::ENOMEM)
+}
+
+/// What time it was at reset, by the clock as it is set now.
+pub(super) fn tell_time(page: &Pin, at_reset: u64) {
+    page.write(arch::vdso::at_reset_offset(), &at_reset.to_le_bytes());
+}
+
+/// What `gettimeofday` says of the time zone.
+pub(super) fn tell_zone(page: &Pin, zone: u64) {
+    page.write(arch::vdso::zone_offset(), &zone.to_le_bytes());
 }
 
 /// Map it into a new space; where it is.

@@ -20,11 +20,13 @@
 //! | `run.rs` | the CPUs' queues, and the switch |
 //! | `fair.rs` | how much a thread has had, and what its nice level is worth |
 //! | `place.rs` | on which CPU a thread goes on |
+//! | `split.rs` | how much of its time a thread spent in its program, and how much in the kernel |
 //! | `wait.rs`, `timer.rs` | waiting for something, or for a time |
 
 mod fair;
 mod place;
 mod run;
+mod split;
 mod stack;
 mod thread;
 pub mod timer;
@@ -135,6 +137,10 @@ pub fn clear_interrupt() {
 /// Time the CPU had nothing to run, in nanoseconds.
 pub fn idle_time(cpu: usize) -> u64 {
     run::idle_time(cpu)
+}
+/// How a CPU has spent its time up to now, in nanoseconds: in programs, in the kernel, with nothing to run.
+pub fn cpu_times(cpu: usize) -> [u64; 3] {
+    run::cpu_times(cpu)
 }
 /// The same, of all CPUs together.
 pub fn idle_times() -> u64 {

@@ -1,8 +1,8 @@
 //! Who runs: the run queue of each CPU, switching, and time slices.
 //!
 //! A CPU takes the thread of its queue that has had the least ([`fair`]), and lets it run until it waits, or until its slice
-//! is over and another has had less. The timer is set only while there is something to take turns with, or a timer pending: an
-//! idle CPU, and one with a single busy program, take no clock interrupts.
+//! is over and another has had less. The timer is set only while there is something to take turns with, a timer pending, or time to
+//! be told apart ([`split`]): an idle CPU takes no clock interrupts, one with a single busy program a hundred a second.
 //!
 //! # Who changes a thread's state
 //!
@@ -25,7 +25,7 @@
 //! A thread cannot free its own stack: who runs next does it, first thing (`after_switch`).
 
 use super::fair::{self, virtual_time};
-use super::{place, thread::State, thread::Thread, timer};
+use super::{place, split, thread::State, thread::Thread, timer};
 use crate::arch::cpu::MAX_CPUS;
 use crate::arch::paging::{self, MAX_TAGS};
 use crate::{arch, arch::context, mem};
@@ -83,6 +83,9 @@ pub(super) struct Run {
     turn_end: u64,
     /// For what time the timer's interrupt is set; `u64::MAX` for none.
     timer_set: u64,
+    /// When to look next what the CPU does, and what was found so far.
+    sample_at: u64,
+    split: split::Split,
 }
 
 static CPUS: [Cpu; MAX_CPUS] =
@@ -103,6 +106,8 @@ fn add_cpu(cpu: usize, idle: Arc<Thread>) {
         since: arch::time::now_ns(),
         turn_end: 0,
         timer_set: u64::MAX,
+        sample_at: 0,
+        split: split::Split::new(),
     });
 }
 
@@ -186,6 +191,16 @@ impl Run {
         first
     }
 
+    /// Note what the CPU does, if a thread has it.
+    #[cold]
+    fn sample(&mut self, now: u64, in_kernel: bool) {
+        self.sample_at = now + split::EVERY;
+        if !self.is_idle() {
+            self.split.sample(in_kernel);
+            self.current.split.sample(in_kernel);
+        }
+    }
+
     /// The current thread's virtual time.
     #[inline]
     fn virtual_now(&self, now: u64) -> u64 {
@@ -205,6 +220,9 @@ impl Run {
         arch::cpu::need_resched().set(false);
         let cpu = &CPUS[here];
         let now = arch::time::now_ns();
+        if now >= self.sample_at {
+            self.sample(now, true);
+        }
         let ran = now.saturating_sub(self.since);
         self.since = now;
         self.turn_end = now + fair::SLICE;
@@ -220,6 +238,7 @@ impl Run {
                 }
                 if self.is_idle() {
                     place::is_busy(here);
+                    self.arm(self.sample_at);
                 }
                 entry.thread
             }
@@ -523,10 +542,18 @@ pub(super) fn preempt() {
 fn on_timer() {
     let here = arch::cpu::id();
     let now = arch::time::now_ns();
-    with(here, |run| run.timer_set = u64::MAX);
+    with(here, |run| {
+        run.timer_set = u64::MAX;
+        if now + split::EARLY >= run.sample_at {
+            run.sample(now, arch::user::interrupted_on_entry());
+        }
+    });
     let next = timer::expire(now);
     let crowded = with(here, |run| {
-        let at = next.unwrap_or(u64::MAX);
+        let mut at = next.unwrap_or(u64::MAX);
+        if !run.is_idle() {
+            at = at.min(run.sample_at);
+        }
         let crowded = !run.ready.is_empty() && !run.is_idle();
         if crowded {
             // The look that follows sets the timer for the rest of the slice.
@@ -574,6 +601,14 @@ pub(super) fn idle() -> ! {
             }
         }
     }
+}
+
+/// Nanoseconds that a CPU spent in programs, in the kernel, with nothing to run.
+pub(super) fn cpu_times(cpu: usize) -> [u64; 3] {
+    let idle = idle_time(cpu);
+    let busy = arch::time::now_ns().saturating_sub(idle);
+    let (user, system) = with(cpu, |run| run.split.divide(busy));
+    [user, system, idle]
 }
 
 /// Nanoseconds that a CPU had nothing to run.

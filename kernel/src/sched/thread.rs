@@ -1,6 +1,6 @@
 //! A thread of the kernel: a stack, a place in it, and the space whose lower half it sees.
 
-use super::{NoMemory, fair, place, run, stack::Stack};
+use super::{NoMemory, fair, place, run, split::Split, stack::Stack};
 use crate::{arch::context::Context, mem};
 use alloc::{boxed::Box, sync::Arc};
 use core::any::Any;
@@ -50,6 +50,7 @@ pub struct Thread {
     pub(super) interruptible: AtomicBool,
     interrupted: AtomicBool,
     pub(super) cpu_ns: AtomicU64,
+    pub(super) split: Split,
     /// Times it left its CPU: to wait, and as another was to run.
     switches: [AtomicU64; 2],
     /// A CPU runs on its stack, or has not yet left it.
@@ -130,6 +131,7 @@ impl Thread {
             interruptible: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
             cpu_ns: AtomicU64::new(0),
+            split: Split::new(),
             switches: [const { AtomicU64::new(0) }; 2],
             on_cpu: AtomicBool::new(state as u8 == State::Running as u8),
             cpu: AtomicUsize::new(0),
@@ -204,6 +206,10 @@ impl Thread {
     /// Nanoseconds it has run, up to now.
     pub fn cpu_time(&self) -> u64 {
         run::cpu_time(self)
+    }
+    /// The same in two: in the program, and in the kernel for it.
+    pub fn cpu_times(&self) -> (u64, u64) {
+        self.split.divide(run::cpu_time(self))
     }
 
     /// Whether it runs, or would if it had the CPU.

@@ -1,20 +1,49 @@
-//! Things to do at a time.
+//! Things to do at a time: of the monotonic clock, or of the realtime clock, wherever that is set to meanwhile.
 //!
-//! A binary heap by time. Room for one entry a thread is reserved when the thread is made, so that a wait with a
-//! deadline never lacks memory.
+//! A heap for each clock, by time. A heap holds numbers of *slots*, and a slot knows its place in the heap, so a timer that is called off
+//! is taken out in as many steps as the heap is deep. Room for one entry a thread is reserved when the thread is made, so that a
+//! wait with a deadline never lacks memory.
+//!
+//! Who sets the realtime clock says so ([`clock_was_set`]), for what was due in an hour may be due now.
 
 #![forbid(unsafe_code)]
 
 use super::{NoMemory, run, thread::Thread};
-use alloc::{boxed::Box, collections::BinaryHeap, sync::Arc};
-use core::cmp::Reverse;
+use crate::clock;
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use hafez_mm::lock::Mutex;
 
+/// A moment, in nanoseconds of a clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    Monotonic(u64),
+    Realtime(u64),
+}
+
+impl Deadline {
+    /// When that is on the monotonic clock, as the clocks stand now.
+    #[inline]
+    pub fn monotonic(self) -> u64 {
+        match self {
+            Deadline::Monotonic(at) => at,
+            Deadline::Realtime(at) => at.saturating_sub(clock::at_reset()),
+        }
+    }
+    #[inline]
+    fn parts(self) -> (usize, u64) {
+        match self {
+            Deadline::Monotonic(at) => (0, at),
+            Deadline::Realtime(at) => (1, at),
+        }
+    }
+}
+
 /// Names a pending timer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId {
-    at: u64,
+    heap: usize,
+    slot: u32,
     serial: u64,
 }
 
@@ -23,84 +52,169 @@ enum Action {
     Call(Box<dyn FnOnce() + Send>),
 }
 
-struct Entry {
-    id: TimerId,
-    action: Action,
+struct Slot {
+    /// When it is due; those due at once come in the order of their making.
+    at: u64,
+    serial: u64,
+    /// Its place in the heap; of a free slot, the next free one.
+    place: u32,
+    action: Option<Action>,
 }
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
+
+struct Heap {
+    /// Numbers of slots: each is due no earlier than the one at half its index.
+    order: Vec<u32>,
+    slots: Vec<Slot>,
+    free: u32,
+}
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+impl Heap {
+    const fn new() -> Heap {
+        Heap { order: Vec::new(), slots: Vec::new(), free: NONE }
     }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
-        Some(self.cmp(other))
+
+    /// Room for `more` entries beyond those that are there.
+    fn reserve(&mut self, more: usize) -> Result<(), NoMemory> {
+        self.order.try_reserve(more).map_err(|_| NoMemory)?;
+        // Free slots count as room.
+        let wanted = self.order.len() + more;
+        self.slots.try_reserve(wanted.saturating_sub(self.slots.len())).map_err(|_| NoMemory)
     }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
-        self.id.cmp(&other.id)
+
+    fn key(&self, place: usize) -> (u64, u64) {
+        let slot = &self.slots[self.order[place] as usize];
+        (slot.at, slot.serial)
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.order.swap(a, b);
+        for place in [a, b] {
+            self.slots[self.order[place] as usize].place = place as u32;
+        }
+    }
+
+    fn rise(&mut self, mut place: usize) {
+        while place > 0 && self.key(place) < self.key((place - 1) / 2) {
+            self.swap(place, (place - 1) / 2);
+            place = (place - 1) / 2;
+        }
+    }
+
+    fn sink(&mut self, mut place: usize) {
+        loop {
+            let children = 2 * place + 1..(2 * place + 3).min(self.order.len());
+            let Some(least) = children.min_by_key(|&child| self.key(child)) else { return };
+            if self.key(place) <= self.key(least) {
+                return;
+            }
+            self.swap(place, least);
+            place = least;
+        }
+    }
+
+    fn add(&mut self, at: u64, serial: u64, action: Action) -> u32 {
+        let place = self.order.len() as u32;
+        let entry = Slot { at, serial, place, action: Some(action) };
+        let slot = self.free;
+        let slot = match self.slots.get_mut(slot as usize) {
+            Some(free) => {
+                self.free = core::mem::replace(free, entry).place;
+                slot
+            }
+            None => {
+                self.slots.push(entry);
+                self.slots.len() as u32 - 1
+            }
+        };
+        self.order.push(slot);
+        self.rise(place as usize);
+        slot
+    }
+
+    fn remove(&mut self, place: usize) -> Option<Action> {
+        let last = self.order.len() - 1;
+        self.swap(place, last);
+        let slot = self.order.pop()?;
+        if place < last {
+            self.sink(place);
+            self.rise(place);
+        }
+        let entry = &mut self.slots[slot as usize];
+        (entry.serial, entry.place) = (u64::MAX, core::mem::replace(&mut self.free, slot));
+        entry.action.take()
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.order.first().map(|&slot| self.slots[slot as usize].at)
     }
 }
 
 struct Timers {
-    pending: BinaryHeap<Reverse<Entry>>,
+    /// Of the monotonic clock, and of the realtime clock.
+    heaps: [Heap; 2],
     /// Entries that threads may need.
     reserved: usize,
 }
 
-static TIMERS: Mutex<Timers> = Mutex::new(Timers { pending: BinaryHeap::new(), reserved: 0 });
+static TIMERS: Mutex<Timers> = Mutex::new(Timers { heaps: [Heap::new(), Heap::new()], reserved: 0 });
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 
-/// Call `callback` at `ns` of the monotonic clock, from interrupt context: it must not block.
-pub fn at(ns: u64, callback: Box<dyn FnOnce() + Send>) -> Result<TimerId, NoMemory> {
+/// Call `callback` then, from interrupt context: it must not block.
+pub fn at(when: Deadline, callback: Box<dyn FnOnce() + Send>) -> Result<TimerId, NoMemory> {
     {
         let mut timers = TIMERS.lock();
         let more = timers.reserved + 1;
-        timers.pending.try_reserve(more).map_err(|_| NoMemory)?;
+        timers.heaps[when.parts().0].reserve(more)?;
     }
-    Ok(add(ns, Action::Call(callback)))
+    Ok(add(when, Action::Call(callback)))
 }
 
-/// Wake the thread at `ns`.
-pub(super) fn wake_at(ns: u64, thread: &Arc<Thread>) -> TimerId {
-    add(ns, Action::Wake(thread.clone()))
+/// Wake the thread then.
+pub(super) fn wake_at(when: Deadline, thread: &Arc<Thread>) -> TimerId {
+    add(when, Action::Wake(thread.clone()))
 }
 
-fn add(ns: u64, action: Action) -> TimerId {
-    let id = TimerId { at: ns, serial: SERIAL.fetch_add(1, Relaxed) };
-    TIMERS.lock().pending.push(Reverse(Entry { id, action }));
-    run::arm(ns);
-    id
+fn add(when: Deadline, action: Action) -> TimerId {
+    let (heap, at) = when.parts();
+    let serial = SERIAL.fetch_add(1, Relaxed);
+    let slot = TIMERS.lock().heaps[heap].add(at, serial, action);
+    run::arm(when.monotonic());
+    TimerId { heap, slot, serial }
 }
 
 /// Whether it was still pending.
 pub fn cancel(timer: TimerId) -> bool {
     let mut timers = TIMERS.lock();
-    let before = timers.pending.len();
-    let mut gone = None;
-    let old = core::mem::take(&mut timers.pending).into_vec();
-    let mut kept = old;
-    if let Some(at) = kept.iter().position(|entry| entry.0.id == timer) {
-        gone = Some(kept.swap_remove(at));
-    }
-    timers.pending = kept.into();
-    let found = timers.pending.len() < before;
+    let heap = &mut timers.heaps[timer.heap];
+    let pending = heap.slots.get(timer.slot as usize).filter(|slot| slot.serial == timer.serial);
+    let Some(place) = pending.map(|slot| slot.place) else { return false };
+    let gone = heap.remove(place as usize);
     drop(timers);
     // Outside the lock: a callback's captures may be anything.
     drop(gone);
-    found
+    true
 }
 
 /// Room for `threads` waits with a deadline.
 pub(super) fn reserve(threads: usize) -> bool {
     let mut timers = TIMERS.lock();
-    if timers.pending.try_reserve(threads).is_err() {
-        return false;
+    // What stands in a heap already counts: it may be called off, but not before somebody needs the room.
+    let roomy = timers.heaps.iter_mut().all(|heap| heap.reserve(threads).is_ok());
+    if roomy {
+        timers.reserved = threads;
     }
-    timers.reserved = threads;
-    true
+    roomy
+}
+
+/// The realtime clock was set: what is due by it now, and when the rest is, is another matter.
+pub fn clock_was_set() {
+    let first = TIMERS.lock().heaps[1].first();
+    if let Some(at) = first {
+        run::arm(Deadline::Realtime(at).monotonic());
+    }
 }
 
 /// Do what is due; when the next is.
@@ -108,17 +222,22 @@ pub(super) fn expire(now: u64) -> Option<u64> {
     loop {
         let due = {
             let mut timers = TIMERS.lock();
-            match timers.pending.peek() {
-                Some(Reverse(entry)) if entry.id.at <= now => timers.pending.pop(),
-                other => return other.map(|entry| entry.0.id.at),
+            let [monotonic, realtime] = &timers.heaps;
+            let first =
+                |heap: &Heap, deadline: fn(u64) -> Deadline| heap.first().map(|at| deadline(at).monotonic());
+            let due = [first(monotonic, Deadline::Monotonic), first(realtime, Deadline::Realtime)];
+            match due {
+                [Some(at), _] if at <= now => timers.heaps[0].remove(0),
+                [_, Some(at)] if at <= now => timers.heaps[1].remove(0),
+                _ => return due.into_iter().flatten().min(),
             }
         };
         match due {
-            Some(Reverse(Entry { action: Action::Wake(thread), .. })) => {
+            Some(Action::Wake(thread)) => {
                 run::wake(thread);
             }
-            Some(Reverse(Entry { action: Action::Call(callback), .. })) => callback(),
-            None => return None,
+            Some(Action::Call(callback)) => callback(),
+            None => {}
         }
     }
 }

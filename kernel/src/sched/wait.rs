@@ -9,7 +9,8 @@
 
 #![forbid(unsafe_code)]
 
-use super::{NoMemory, current, run, thread::State, thread::Thread, timer};
+use super::timer::{self, Deadline};
+use super::{NoMemory, current, run, thread::State, thread::Thread};
 use crate::{arch, mem};
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -90,6 +91,18 @@ impl WaitQueue {
         &self,
         mut ready: impl FnMut() -> bool,
         deadline: Option<u64>,
+        interruptible: bool,
+    ) -> WaitResult {
+        if ready() {
+            return WaitResult::Ready;
+        }
+        wait_on(&[self], NO_KEY, &mut ready, deadline.map(Deadline::Monotonic), interruptible)
+    }
+    /// As `wait_until`, with a deadline on either clock.
+    pub fn wait_till(
+        &self,
+        mut ready: impl FnMut() -> bool,
+        deadline: Option<Deadline>,
         interruptible: bool,
     ) -> WaitResult {
         if ready() {
@@ -226,14 +239,14 @@ pub fn multi_wait(
     if ready() {
         return Ok(WaitResult::Ready);
     }
-    Ok(wait_on(queues, NO_KEY, &mut ready, deadline, interruptible))
+    Ok(wait_on(queues, NO_KEY, &mut ready, deadline.map(Deadline::Monotonic), interruptible))
 }
 
 fn wait_on(
     queues: &[&WaitQueue],
     key: usize,
     ready: &mut dyn FnMut() -> bool,
-    deadline: Option<u64>,
+    deadline: Option<Deadline>,
     interruptible: bool,
 ) -> WaitResult {
     let me = current();
@@ -243,7 +256,7 @@ fn wait_on(
             Some(WaitResult::Ready)
         } else if interruptible && me.interrupted() {
             Some(WaitResult::Interrupted)
-        } else if deadline.is_some_and(|at| arch::time::now_ns() >= at) {
+        } else if deadline.is_some_and(|at| arch::time::now_ns() >= at.monotonic()) {
             Some(WaitResult::TimedOut)
         } else {
             None

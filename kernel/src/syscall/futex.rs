@@ -8,6 +8,7 @@ use crate::clock;
 use crate::errno::{Errno, Result};
 use crate::process::futex::{self, Key, Word};
 use crate::process::run::Caller;
+use crate::sched::timer::Deadline;
 use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 
@@ -67,16 +68,16 @@ fn futex(caller: &mut Caller) -> Result<u64> {
     }
 }
 
-fn deadline(ns: u64, absolute: bool, realtime: bool) -> u64 {
+fn deadline(ns: u64, absolute: bool, realtime: bool) -> Deadline {
     match (absolute, realtime) {
-        (false, _) => clock::monotonic().saturating_add(ns),
-        (true, false) => ns,
-        (true, true) => ns.saturating_sub(clock::at_reset()),
+        (false, _) => Deadline::Monotonic(clock::monotonic().saturating_add(ns)),
+        (true, false) => Deadline::Monotonic(ns),
+        (true, true) => Deadline::Realtime(ns),
     }
 }
 
 /// Interrupted with no deadline, the call may start again; with one, it goes on to the same deadline, unless a handler ran.
-fn wait(caller: &mut Caller, word: Word, deadline: Option<u64>) -> Result<u64> {
+fn wait(caller: &mut Caller, word: Word, deadline: Option<Deadline>) -> Result<u64> {
     match futex::wait(caller.space(), &[word], deadline) {
         Ok(_) => Ok(0),
         Err(Errno::EINTR) if deadline.is_none() => Err(Errno::RESTART),

@@ -15,6 +15,7 @@ use alloc::format;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hafez_link::Level;
 
+mod adjust;
 mod at;
 mod capability;
 mod dir;
@@ -74,6 +75,7 @@ static TABLE: [Handler; NUMBERS] = {
         foreign::CALLS,
         futex::CALLS,
         time::CALLS,
+        adjust::CALLS,
         timers::CALLS,
         limits::CALLS,
         sched::CALLS,

@@ -32,8 +32,6 @@ pub const CALLS: &Calls = &[
     (abi::__NR_reboot, root_only),
     (abi::__NR_swapon, root_only),
     (abi::__NR_swapoff, root_only),
-    (abi::__NR_adjtimex, adjtimex),
-    (abi::__NR_clock_adjtime, clock_adjtime),
 ];
 
 /// Bytes of each of the six names of `struct new_utsname`.
@@ -108,35 +106,4 @@ fn vhangup(caller: &mut Caller) -> Result<u64> {
 /// Not for programs: the machine, and what is mounted in it, are the `hafez` command's.
 fn root_only(_: &mut Caller) -> Result<u64> {
     Err(Errno::EPERM)
-}
-
-/// `struct timex`: 208 bytes, `modes` first.
-const TIMEX: usize = 208;
-/// `STA_UNSYNC`, and what the call returns with it, `TIME_ERROR`.
-const UNSYNCHRONISED: (u32, u64) = (0x40, 5);
-
-/// The clock cannot be tuned, and says that nobody does.
-fn tune(at: u64) -> Result<u64> {
-    if user::read_u32(at)? != 0 {
-        return Err(Errno::EPERM);
-    }
-    let mut timex = words::Layout::<TIMEX>::new();
-    let [sec, usec] = words::timeval(crate::clock::realtime());
-    timex.set(40, &UNSYNCHRONISED.0.to_ne_bytes());
-    timex.set(72, &sec.to_ne_bytes()).set(80, &usec.to_ne_bytes()).set(88, &10_000u64.to_ne_bytes());
-    timex.put(at)?;
-    Ok(UNSYNCHRONISED.1)
-}
-
-fn adjtimex(caller: &mut Caller) -> Result<u64> {
-    let [at, ..] = caller.args();
-    tune(at)
-}
-
-fn clock_adjtime(caller: &mut Caller) -> Result<u64> {
-    let [clock, at, ..] = caller.args();
-    match clock as u32 {
-        abi::CLOCK_REALTIME => tune(at),
-        _ => Err(Errno::EOPNOTSUPP),
-    }
 }

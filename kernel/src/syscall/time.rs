@@ -2,7 +2,7 @@
 //!
 //! | clock | here |
 //! |---|---|
-//! | `REALTIME`, `_COARSE`; `TAI` | monotonic plus a constant (no leap seconds are known, so TAI is the same) |
+//! | `REALTIME`, `_COARSE`; `TAI` | monotonic plus what it was at reset, by the clock as it is set (no leap seconds are known, so TAI is the same) |
 //! | `MONOTONIC`, `_RAW`, `_COARSE`; `BOOTTIME` | nanoseconds since the machine's reset |
 //! | `PROCESS_CPUTIME_ID`, `THREAD_CPUTIME_ID`, and those of other processes and threads | time their threads have run |
 //!
@@ -15,9 +15,11 @@
 use super::{Calls, words};
 use crate::clock;
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::process::run::Caller;
-use crate::process::table;
 use crate::process::timer::{self, Source};
+use crate::process::{settime, table};
+use crate::sched::timer::Deadline;
 use crate::sched::{WaitQueue, WaitResult};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -79,7 +81,7 @@ impl Clock {
         match self {
             Clock::Realtime => Ok(clock::realtime()),
             Clock::Monotonic => Ok(clock::monotonic()),
-            Clock::Cpu(source) => source.now().ok_or(Errno::EINVAL),
+            Clock::Cpu(source) => source.shows().ok_or(Errno::EINVAL),
         }
     }
 }
@@ -113,11 +115,30 @@ fn clock_getres(caller: &mut Caller) -> Result<u64> {
 fn clock_settime(caller: &mut Caller) -> Result<u64> {
     let [id, from, ..] = caller.args();
     let clock = clock_of(caller, id as i32)?;
-    words::nanoseconds(words::get(from)?)?;
     match clock {
-        Clock::Realtime if id as u32 == abi::CLOCK_REALTIME => Err(Errno::EPERM),
+        Clock::Realtime if id as u32 == abi::CLOCK_REALTIME => {
+            let time = may_set(caller, words::nanoseconds(words::get(from)?)?)?;
+            settime::set(time)?;
+            Ok(0)
+        }
+        // Of a process or thread by its number.
+        Clock::Cpu(_) if (id as i32) < 0 => {
+            words::get::<2>(from)?;
+            Err(Errno::EPERM)
+        }
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// EINVAL for a time that the clock cannot show, EPERM for one who may not set it.
+fn may_set(caller: &Caller, time: u64) -> Result<u64> {
+    if !settime::is_valid(time) {
+        return Err(Errno::EINVAL);
+    }
+    if !caller.task.cred().may(cap::SYS_TIME) {
+        return Err(Errno::EPERM);
+    }
+    Ok(time)
 }
 
 fn gettimeofday(caller: &mut Caller) -> Result<u64> {
@@ -126,21 +147,27 @@ fn gettimeofday(caller: &mut Caller) -> Result<u64> {
         words::put(to, words::timeval(clock::realtime()))?;
     }
     if zone != 0 {
-        // struct timezone: minutes west of Greenwich, kind of summer time: both 0, always.
-        words::put(zone, [0])?;
+        words::put(zone, [settime::zone()])?;
     }
     Ok(0)
 }
 
 fn settimeofday(caller: &mut Caller) -> Result<u64> {
     let [from, zone, ..] = caller.args();
-    if from != 0 {
-        words::from_timeval(words::get(from)?)?;
+    let time = if from == 0 { None } else { Some(words::from_timeval(words::get(from)?)?) };
+    let zone = if zone == 0 { None } else { Some(words::get::<1>(zone)?[0]) };
+    may_set(caller, time.unwrap_or(0))?;
+    if let Some(zone) = zone {
+        let west = zone as i32;
+        if west.unsigned_abs() > 15 * 60 {
+            return Err(Errno::EINVAL);
+        }
+        settime::set_zone(zone)?;
     }
-    if zone != 0 {
-        words::get::<1>(zone)?;
+    if let Some(time) = time {
+        settime::set(time)?;
     }
-    Err(Errno::EPERM)
+    Ok(0)
 }
 
 fn time(caller: &mut Caller) -> Result<u64> {
@@ -176,14 +203,14 @@ fn clock_nanosleep(caller: &mut Caller) -> Result<u64> {
     match clock {
         Clock::Cpu(source) => sleep_by_cpu(source, ns, absolute),
         _ if !absolute => sleep(caller, clock::monotonic().saturating_add(ns), left),
-        Clock::Monotonic => sleep_until(ns),
-        Clock::Realtime => sleep_until(ns.saturating_sub(clock::at_reset())),
+        Clock::Monotonic => sleep_until(Deadline::Monotonic(ns)),
+        Clock::Realtime => sleep_until(Deadline::Realtime(ns)),
     }
 }
 
 /// Sleep; what is left goes to `left`, unless that is 0.
 fn sleep(caller: &mut Caller, deadline: u64, left: u64) -> Result<u64> {
-    if nap(deadline) {
+    if nap(Deadline::Monotonic(deadline)) {
         return Ok(0);
     }
     if left != 0 {
@@ -193,20 +220,20 @@ fn sleep(caller: &mut Caller, deadline: u64, left: u64) -> Result<u64> {
     Err(Errno::RESTART_BLOCK)
 }
 
-fn sleep_until(deadline: u64) -> Result<u64> {
+fn sleep_until(deadline: Deadline) -> Result<u64> {
     if nap(deadline) { Ok(0) } else { Err(Errno::RESTART_NOHAND) }
 }
 
 /// Sleep until the deadline; false for a signal.
-fn nap(deadline: u64) -> bool {
-    WaitQueue::new().wait_until(|| false, Some(deadline), true) != WaitResult::Interrupted
+fn nap(deadline: Deadline) -> bool {
+    WaitQueue::new().wait_till(|| false, Some(deadline), true) != WaitResult::Interrupted
 }
 
 /// Sleep until others have used so much CPU time.
 fn sleep_by_cpu(source: Source, ns: u64, absolute: bool) -> Result<u64> {
     let queue = Arc::new((WaitQueue::new(), core::sync::atomic::AtomicBool::new(false)));
     let ring = queue.clone();
-    let now = source.now().ok_or(Errno::EINVAL)?;
+    let now = source.shows().ok_or(Errno::EINVAL)?;
     let timer = timer::Timer::new(
         source,
         Box::new(move |_| {
@@ -216,7 +243,7 @@ fn sleep_by_cpu(source: Source, ns: u64, absolute: bool) -> Result<u64> {
         }),
     );
     let deadline = if absolute { ns } else { now.saturating_add(ns) };
-    timer.set(timer::Setting { deadline: Some(deadline), interval: 0 })?;
+    timer.set(timer::Setting { deadline: Some(deadline), ..Default::default() })?;
     match queue.0.wait_until(|| queue.1.load(core::sync::atomic::Ordering::Acquire), None, true) {
         WaitResult::Interrupted => Err(if absolute { Errno::RESTART_NOHAND } else { Errno::EINTR }),
         _ => Ok(0),

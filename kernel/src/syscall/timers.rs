@@ -4,7 +4,7 @@
 use super::time::{Clock, clock_of};
 use super::{Calls, words};
 use crate::arch::user;
-use crate::clock::{self, SECOND};
+use crate::clock::SECOND;
 use crate::errno::{Errno, Result};
 use crate::fs::anon;
 use crate::fs::file::File;
@@ -13,7 +13,7 @@ use crate::process::signal::LAST;
 use crate::process::table;
 use crate::process::timer::{Setting, Source, Timer};
 use crate::process::timerfd::TimerFile;
-use crate::process::timers::Notify;
+use crate::process::timers::{Notify, Timers};
 use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
@@ -34,9 +34,8 @@ pub const CALLS: &Calls = &[
 
 /// What is left until the next expiry, and the interval. A timer that is set never says that nothing is left.
 fn left(timer: &Timer) -> (u64, u64) {
-    let setting = timer.get();
-    let left = setting.deadline.map_or(0, |deadline| deadline.saturating_sub(timer.now()).max(1));
-    (left, setting.interval)
+    let (left, interval) = timer.left();
+    (left.map_or(0, |left| left.max(1)), interval)
 }
 
 /// As [`left`], in whole microseconds, rounded up for the same reason.
@@ -56,12 +55,8 @@ fn alarm(caller: &mut Caller) -> Result<u64> {
 
 fn set_interval(caller: &Caller, which: u32, value: u64, interval: u64) -> Result<()> {
     let process = &caller.task.process;
-    let now = match which {
-        abi::ITIMER_REAL => clock::monotonic(),
-        _ => crate::process::timer::process_time(process),
-    };
-    let deadline = (value != 0).then(|| now.saturating_add(value));
-    process.timers.set_interval(process, which, Setting { deadline, interval })
+    let deadline = (value != 0).then(|| Timers::interval_now(process, which).saturating_add(value));
+    process.timers.set_interval(process, which, Setting { deadline, interval, real: false })
 }
 
 fn getitimer(caller: &mut Caller) -> Result<u64> {
@@ -162,15 +157,15 @@ fn timer_settime(caller: &mut Caller) -> Result<u64> {
     let (value, interval) = (words::nanoseconds([c, d])?, words::nanoseconds([a, b])?);
     let posix = caller.task.process.timers.posix(number as i32)?;
     let old = left(&posix.timer);
+    let absolute = flags as u32 & abi::TIMER_ABSTIME != 0;
+    // So long from now is so long, whatever the clock is set to; a moment is one of the clock.
+    let real = absolute && matches!(clock_of(caller, posix.clock), Ok(Clock::Realtime));
     let deadline = match value {
         0 => None,
-        _ if flags as u32 & abi::TIMER_ABSTIME == 0 => Some(posix.timer.now().saturating_add(value)),
-        _ => match clock_of(caller, posix.clock) {
-            Ok(Clock::Realtime) => Some(value.saturating_sub(clock::at_reset())),
-            _ => Some(value),
-        },
+        _ if absolute => Some(value),
+        _ => Some(posix.timer.now().saturating_add(value)),
     };
-    posix.timer.set(Setting { deadline, interval })?;
+    posix.timer.set(Setting { deadline, interval, real })?;
     if to != 0 {
         put_timer(to, old)?;
     }
@@ -235,8 +230,13 @@ fn timerfd_settime(caller: &mut Caller) -> Result<u64> {
     let file = timer_file(caller, fd)?;
     let timer = file.ops_as::<TimerFile>().ok_or(Errno::EINVAL)?;
     let old = left(timer.timer());
-    // CANCEL_ON_SET is about the realtime clock being set, which it never is.
-    timer.set(value, interval, flags as u32 & abi::TFD_TIMER_ABSTIME != 0)?;
+    let told = timer.set(
+        value,
+        interval,
+        flags as u32 & abi::TFD_TIMER_ABSTIME != 0,
+        flags as u32 & abi::TFD_TIMER_CANCEL_ON_SET != 0,
+    );
+    told?;
     if to != 0 {
         put_timer(to, old)?;
     }

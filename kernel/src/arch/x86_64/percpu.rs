@@ -40,6 +40,8 @@ pub struct PerCpu {
     /// The same, if it is newer than its copy in memory and may go on at once; else null.
     pub armed: Cell<*mut super::user::State>,
     pub id: Cell<u32>,
+    /// Where the program took a page fault, if no interrupt has come since (see `user::interrupted_on_entry`).
+    pub faulted: Cell<u64>,
     /// For `sched`: the current thread.
     pub current: AtomicPtr<()>,
     /// For `sched`: another thread should run soon.
@@ -71,6 +73,7 @@ impl PerCpu {
             live_user: Cell::new(core::ptr::null_mut()),
             armed: Cell::new(core::ptr::null_mut()),
             id: Cell::new(0),
+            faulted: Cell::new(0),
             current: AtomicPtr::new(core::ptr::null_mut()),
             need_resched: Cell::new(false),
             deadline: Cell::new(u64::MAX),

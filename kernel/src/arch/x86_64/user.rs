@@ -290,7 +290,7 @@ pub fn run(context: &mut UserContext) -> Trap {
         enter_user(state);
         match (*state).frame.vector {
             trap::SYSCALL => Trap::Syscall,
-            vector => other_trap(vector, (*state).frame.error),
+            vector => other_trap(vector, &(*state).frame),
         }
     }
 }
@@ -319,8 +319,10 @@ unsafe fn arm(state: *mut State) -> bool {
 }
 
 #[cold]
-fn other_trap(vector: u64, error: u64) -> Trap {
+fn other_trap(vector: u64, frame: &Frame) -> Trap {
+    let error = frame.error;
     if vector == trap::PAGE_FAULT {
+        percpu::this().faulted.set(frame.rip);
         Trap::PageFault {
             addr: regs::cr2(),
             write: error & trap::FAULT_WRITE != 0,
@@ -331,8 +333,22 @@ fn other_trap(vector: u64, error: u64) -> Trap {
         Trap::Exception { vector: vector as u8, code: error }
     } else {
         super::irq::dispatch(vector as u8);
+        percpu::this().faulted.set(0);
         Trap::Interrupt
     }
+}
+
+/// Whether the program that an interrupt has just stopped had not run one instruction since it was entered: then the interrupt
+/// came while the kernel worked for it. (`sysret` leaves `rcx` where it goes to; after a fault it is where that was.)
+pub fn interrupted_on_entry() -> bool {
+    let area = percpu::this();
+    let state = area.armed.get();
+    if state.is_null() {
+        return true;
+    }
+    // SAFETY: an armed state is alive: its drop disarms it.
+    let frame = unsafe { &(*state).frame };
+    frame.rip == frame.registers.rcx || frame.rip == area.faulted.get()
 }
 
 /// Put a program's FPU state and segment bases into the processor.

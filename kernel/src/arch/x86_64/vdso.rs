@@ -2,7 +2,8 @@
 //!
 //! It is a whole shared object in one page, put together by hand: ELF header, dynamic section, symbols with the version that
 //! C libraries ask for, and the functions. What they need to know stands in the same page, filled in when it is made: how long a
-//! tick of the time-stamp counter takes, and what time it was at reset. Neither ever changes, so nothing has to be read twice.
+//! tick of the time-stamp counter takes, and what time it was at reset. That is one word, so it is there whole, whenever
+//! the clock is set, and nothing has to be read twice.
 //!
 //! The clocks count as the kernel's own do, to the instruction: the same counter times the same factor. The number of the
 //! CPU is the limit of a segment, which each CPU's table has for this (see `descriptors`): a program can load that
@@ -103,6 +104,8 @@ vdso_factor:
     .quad 0                                 // nanoseconds a tick, times 2^32
 vdso_at_reset:
     .quad 0                                 // nanoseconds since 1970
+vdso_zone:
+    .quad 0                                 // struct timezone
 
     // rcx = nanoseconds since reset; rax and rdx are lost.
     .macro MONOTONIC
@@ -162,7 +165,8 @@ vdso_gettimeofday:                          // (timeval, timezone)
     mov [rdi + 8], rcx
 1:  test rsi, rsi
     jz 2f
-    mov qword ptr [rsi], 0
+    mov rax, [rip + vdso_zone]
+    mov [rsi], rax
 2:  xor eax, eax
     ret
 vdso_gettimeofday_end:
@@ -205,6 +209,18 @@ unsafe extern "C" {
     static vdso_end: u8;
     static vdso_factor: u8;
     static vdso_at_reset: u8;
+    static vdso_zone: u8;
+}
+
+/// Where in the page stands what time it was at reset.
+pub fn at_reset_offset() -> usize {
+    // Only distances are taken.
+    (&raw const vdso_at_reset) as usize - (&raw const vdso) as usize
+}
+
+/// And where what `gettimeofday` says of the time zone.
+pub fn zone_offset() -> usize {
+    (&raw const vdso_zone) as usize - (&raw const vdso) as usize
 }
 
 /// The page, for a machine that was reset at `at_reset` (nanoseconds since 1970).

@@ -193,14 +193,14 @@ fn vmstat() -> String {
 
 fn stat() -> String {
     let tick = SECOND / 100;
-    let line = |idle: u64, cpus: u64| {
-        let busy = (clock::monotonic() * cpus).saturating_sub(idle);
-        format!("{} 0 0 {} 0 0 0 0 0 0\n", busy / tick, idle / tick)
+    let line = |[user, system, idle]: [u64; 3]| {
+        format!("{} 0 {} {} 0 0 0 0 0 0\n", user / tick, system / tick, idle / tick)
     };
-    let idle: Vec<u64> = (0..arch::cpu::count()).map(sched::idle_time).collect();
-    let mut text = format!("cpu  {}", line(idle.iter().sum(), idle.len() as u64));
-    for (cpu, idle) in idle.into_iter().enumerate() {
-        let _ = write!(text, "cpu{cpu} {}", line(idle, 1));
+    let times: Vec<[u64; 3]> = (0..arch::cpu::count()).map(sched::cpu_times).collect();
+    let sum = |which: usize| times.iter().map(|times| times[which]).sum();
+    let mut text = format!("cpu  {}", line([sum(0), sum(1), sum(2)]));
+    for (cpu, times) in times.iter().enumerate() {
+        let _ = write!(text, "cpu{cpu} {}", line(*times));
     }
     let (active, _) = sched::counts();
     let _ = write!(text, "intr 0\nctxt {}\nbtime {}\n", 0, clock::at_reset() / SECOND);
