@@ -102,6 +102,9 @@ impl From<hafez_mm::MmError> for Errno {
             M::Invalid => Errno::EINVAL,
             M::Exists => Errno::EEXIST,
             M::Denied => Errno::EACCES,
+            M::Sealed => Errno::EPERM,
+            M::HasFile => Errno::EBADF,
+            M::Unsupported => Errno::EOPNOTSUPP,
             M::Busy => Errno::EBUSY,
             M::Io => Errno::EIO,
         }

@@ -84,8 +84,8 @@ pub use reclaim::PolicyKind;
 pub use space::advise::Advice;
 pub use space::map::{MapRequest, Where};
 pub use space::remap::RemapHow;
-pub use space::{Access, Backing, FaultError, Label, MmError, RegionInfo, Space, SpaceId};
-pub use stats::{RegionStat, Stats};
+pub use space::{Access, Backing, FaultError, Label, MmError, RegionFlags, RegionInfo, Space, SpaceId};
+pub use stats::{CacheStat, RegionStat, Stats};
 pub use swap::{IoError, QueueFull, SwapDevice, SwapOp};
 
 bitflags::bitflags! {

@@ -13,10 +13,11 @@ use crate::addr::{PAGE_SIZE, PageRange, Pfn, PfnRange, VirtAddr, Vpn};
 use crate::frame::{Frames, Priority};
 use crate::lock::Mutex;
 use crate::object::{Ghosts, Object, Pager, PagerError, Registry, Source};
+use crate::paging::Entry;
 use crate::paging::KernelHalf;
 use crate::phys::PhysMap;
 use crate::reclaim::{PolicyKind, Reclaim};
-use crate::space::advise::Advice;
+use crate::space::advise::{Advice, Naming};
 use crate::space::map::MapRequest;
 use crate::space::remap::RemapHow;
 use crate::space::{Access, Balance, Counters, FaultError, MmError, Space, Spaces, Stop};
@@ -296,6 +297,58 @@ impl<P: Platform> Memory<P> {
     /// Lock the pages of the range that are in RAM, and the others as they come.
     pub fn wire_as_they_come(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
         self.spaces.wire(space, range, true).map_err(refused)
+    }
+    /// mseal.
+    pub fn seal(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
+        self.spaces.seal(space, range).map_err(refused)
+    }
+    /// Name memory that is no file's; `None` takes the name away.
+    pub fn set_name(
+        &self,
+        space: &Arc<Space>,
+        range: PageRange,
+        name: Option<&Naming<'_>>,
+    ) -> Result<(), MmError> {
+        self.spaces.set_name(space, range, name).map_err(refused)
+    }
+    /// Note what the program says about memory nodes: `next` makes of what was noted before what is from now on. With
+    /// `strict`, a hole is an error before anything is changed.
+    pub fn set_nodes(
+        &self,
+        space: &Arc<Space>,
+        range: PageRange,
+        strict: bool,
+        next: &mut dyn FnMut(u64) -> Result<u64, MmError>,
+    ) -> Result<(), MmError> {
+        self.spaces.set_nodes(space, range, strict, next).map_err(refused)
+    }
+    /// remap_file_pages.
+    pub fn turn_pages(&self, space: &Arc<Space>, range: PageRange, first: u64) -> Result<(), MmError> {
+        self.retry(space.account(), || self.spaces.turn_pages(space, range, first)).map_err(refused)
+    }
+    /// Give back the pages that nobody but this space has: nobody will look at it any more.
+    pub fn release_private(&self, space: &Arc<Space>) {
+        let mut at = Vpn(0);
+        loop {
+            let next = space.regions.read().first_from(at).map(|region| (region.range, region.is_shared()));
+            let Some((range, shared)) = next else { return };
+            at = range.end;
+            if !shared {
+                let _ = self.retry(space.account(), || self.spaces.clear_range(space, range));
+            }
+        }
+    }
+    /// Whether the page is in RAM under this address. `None`: nothing is mapped there, or only the page of zeroes.
+    pub fn is_resident(&self, space: &Space, at: VirtAddr) -> Option<bool> {
+        let page = at.page();
+        let regions = space.regions.read();
+        regions.find(page)?;
+        let range = crate::space::map::user_page(page)?;
+        match self.spaces.cursor(space, range).get(page) {
+            Entry::Present { frame, .. } if frame == self.spaces.frames.zero => None,
+            Entry::Present { .. } => Some(true),
+            _ => Some(false),
+        }
     }
     pub fn set_heap(&self, space: &Arc<Space>, start: VirtAddr) {
         self.spaces.set_heap(space, start);

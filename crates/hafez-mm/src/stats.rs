@@ -4,6 +4,7 @@ use crate::Platform;
 use crate::addr::PageRange;
 use crate::frame::meta::{Flags, State};
 use crate::memory::Memory;
+use crate::object::{Object, Place};
 use crate::paging::Entry;
 use crate::paging::huge::around;
 use crate::space::{Space, Spaces};
@@ -73,6 +74,19 @@ pub struct RegionStat {
     pub huge: u64,
     /// Sum over resident pages of 4096 / maps: the proportional set size, in bytes.
     pub proportional: u64,
+}
+
+/// Pages of an object, by where they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CacheStat {
+    pub cached: u64,
+    pub dirty: u64,
+    /// On their way out.
+    pub writing: u64,
+    /// Put out, and as far as is known still wanted: in swap, or of a file those that left a ghost.
+    pub evicted: u64,
+    /// Of those: so lately that with the right others gone they would still be here.
+    pub recent: u64,
 }
 
 impl<P: Platform> Spaces<P> {
@@ -147,6 +161,38 @@ impl<P: Platform> Memory<P> {
         }
         stats.minor = counters.minor.iter().map(|line| line.0.load(Relaxed)).sum();
         stats
+    }
+
+    /// Where the pages `first..=last` of an object are.
+    pub fn cache_stat(&self, object: &Object, first: u64, last: u64) -> CacheStat {
+        let spaces = &self.spaces;
+        let (clock, reach) =
+            (spaces.swap.evictions.load(Relaxed), spaces.frames.usable - spaces.frames.free());
+        let mut stat = CacheStat::default();
+        let mut from = first;
+        // A node at a time: the map may be long, and others want it.
+        while let Some((index, place)) = object.pages.lock().next(from).filter(|&(index, _)| index <= last) {
+            from = index + 1;
+            match place {
+                Place::Frame(frame) => {
+                    let word = spaces.frames.meta(frame).word();
+                    stat.cached += 1;
+                    // What has no file behind it is never clean, nor can it be made so.
+                    stat.dirty += (word.has(Flags::DIRTY) && object.is_file()) as u64;
+                    stat.writing += word.has(Flags::WRITING) as u64;
+                }
+                Place::Swap(_) => (stat.evicted, stat.recent) = (stat.evicted + 1, stat.recent + 1),
+                Place::Nowhere => {}
+            }
+        }
+        if object.is_file() {
+            for index in first..object.end().min(last.saturating_add(1)) {
+                let Some(distance) = spaces.ghosts.find(object.id, index, clock) else { continue };
+                stat.evicted += 1;
+                stat.recent += (distance < reach) as u64;
+            }
+        }
+        stat
     }
 
     /// Where the pages of a range are.

@@ -83,6 +83,7 @@ impl Bench {
             grows_down: None,
             noreserve: false,
             wired: false,
+            opaque: false,
         };
         self.memory().map(space, request).unwrap();
     }

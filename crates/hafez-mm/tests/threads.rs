@@ -286,6 +286,7 @@ fn anonymous(at: Where, pages: u64, rights: Rights) -> MapRequest {
         grows_down: None,
         noreserve: false,
         wired: false,
+        opaque: false,
     }
 }
 

@@ -318,6 +318,7 @@ pub(super) fn request(
         grows_down: None,
         noreserve: false,
         wired: false,
+        opaque: false,
     }
 }
 

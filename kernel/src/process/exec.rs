@@ -423,6 +423,9 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     let process = &task.process;
     process.leave_image(&caller.image);
     loaded.image.space().set_no_huge(process.no_huge_pages.load(Ordering::Relaxed));
+    if process.no_new_code.load(Ordering::Relaxed) & linux_raw_sys::prctl::PR_MDWE_NO_INHERIT != 0 {
+        process.no_new_code.store(0, Ordering::Relaxed);
+    }
     let old = core::mem::replace(&mut caller.image, loaded.image.clone());
     drop(task.replace_image(Some(loaded.image)));
     exit::release_parent(process);

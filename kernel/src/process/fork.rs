@@ -120,6 +120,7 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         mask: task.mask(),
     };
     let child = Task::new(tid, child_process.clone(), parts);
+    child.nodes.store(task.nodes.load(Ordering::Relaxed), Ordering::Relaxed);
     let nice = task.nice.load(Ordering::Relaxed);
     if task.reset_on_fork.load(Ordering::Relaxed) {
         child.nice.store(nice.max(0), Ordering::Relaxed);
@@ -208,6 +209,10 @@ fn new_process(pid: Pid, parent: &Arc<Process>, args: &CloneArgs) -> Arc<Process
     process.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_new_privileges.store(parent.no_new_privileges.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_huge_pages.store(parent.no_huge_pages.load(Ordering::Relaxed), Ordering::Relaxed);
+    let no_new_code = parent.no_new_code.load(Ordering::Relaxed);
+    if no_new_code & linux_raw_sys::prctl::PR_MDWE_NO_INHERIT == 0 {
+        process.no_new_code.store(no_new_code, Ordering::Relaxed);
+    }
     process.personality.store(parent.personality.load(Ordering::Relaxed), Ordering::Relaxed);
     process.detached.store(parent.detached.load(Ordering::Relaxed), Ordering::Relaxed);
     process.oom_adjust.store(parent.oom_adjust.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -68,6 +68,8 @@ pub struct Process {
     pub no_new_privileges: AtomicBool,
     /// `PR_SET_THP_DISABLE`.
     pub no_huge_pages: AtomicBool,
+    /// `PR_MDWE_*`: no memory becomes executable that is, or was, written to.
+    pub no_new_code: AtomicU32,
     /// `personality`: bits that `exec` looks at.
     pub personality: AtomicU32,
     /// It has given up its session's terminal (TIOCNOTTY).
@@ -177,6 +179,7 @@ impl Process {
             dumpable: AtomicBool::new(true),
             no_new_privileges: AtomicBool::new(false),
             no_huge_pages: AtomicBool::new(false),
+            no_new_code: AtomicU32::new(0),
             personality: AtomicU32::new(0),
             detached: AtomicBool::new(false),
             uid: AtomicU32::new(0),

@@ -81,6 +81,8 @@ pub struct Task {
     pub death_signal: AtomicU32,
     /// Nanoseconds by which its timers may be late (`PR_SET_TIMERSLACK`).
     pub timer_slack: AtomicU64,
+    /// What it said about memory nodes (`set_mempolicy`).
+    pub nodes: AtomicU64,
     /// Nice value, -20 to 19.
     pub nice: AtomicI32,
     /// `SCHED_*`, as it was chosen.
@@ -125,6 +127,7 @@ impl Task {
             rseq: Rseq::default(),
             death_signal: AtomicU32::new(0),
             timer_slack: AtomicU64::new(DEFAULT_SLACK),
+            nodes: AtomicU64::new(0),
             nice: AtomicI32::new(0),
             policy: AtomicU32::new(0),
             priority: AtomicU32::new(0),

@@ -2,6 +2,7 @@
 
 use super::user;
 use crate::errno::{Errno, Result};
+use crate::fs::cred::want;
 use crate::fs::{File, Location, Walker};
 use crate::process::files::FileTable;
 use crate::process::run::Caller;
@@ -58,6 +59,19 @@ impl Paths {
         }
         self.walker.resolve(&base, path, follow)
     }
+}
+
+/// Whether the caller may be told which of a file's pages are in RAM: who may write to it, or owns it. Others could learn from
+/// that what somebody else reads.
+pub fn may_know_pages(caller: &Caller, file: &File) -> bool {
+    if file.mode().write {
+        return true;
+    }
+    let cred = caller.task.cred();
+    cred.passes()
+        || file
+            .stat()
+            .is_ok_and(|stat| cred.check_owner(&stat).is_ok() || cred.check(&stat, want::WRITE).is_ok())
 }
 
 /// `EINVAL` for flags that are not among `known`.

@@ -20,7 +20,7 @@ pub const CALLS: &Calls =
 const PIECE: usize = 1024;
 
 /// An address and what is left of its length.
-type Part = (u64, u64);
+pub(super) type Part = (u64, u64);
 
 fn process_vm_readv(caller: &mut Caller) -> Result<u64> {
     transfer(caller, |image, local, remote, piece| {
@@ -37,11 +37,12 @@ fn process_vm_writev(caller: &mut Caller) -> Result<u64> {
 }
 
 /// The parts of an `iovec` list. EINVAL for more than there may be, or a sum that is no size.
-fn parts(at: u64, count: u64) -> Result<Vec<Part>> {
+pub(super) fn parts(at: u64, count: u64) -> Result<Vec<Part>> {
     if count > u64::from(abi::UIO_MAXIOV) {
         return Err(Errno::EINVAL);
     }
-    let mut parts = Vec::with_capacity(count as usize);
+    let mut parts = Vec::new();
+    parts.try_reserve_exact(count as usize)?;
     let mut sum = 0u64;
     for i in 0..count {
         let [base, len] = words::get(at.wrapping_add(16 * i))?;

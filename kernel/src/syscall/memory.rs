@@ -13,7 +13,7 @@
 //! file opened for reading can never be written.
 #![forbid(unsafe_code)]
 
-use super::Calls;
+use super::{Calls, at};
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
 use crate::fs::file::{File, Mapping};
@@ -25,8 +25,8 @@ use crate::process::run::Caller;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::{
-    Backing, Label, MapRequest, MmError, Object, PAGE_SHIFT, PAGE_SIZE, PageRange, RegionInfo, RemapHow,
-    Rights, USER_END, USER_START, VirtAddr, Where,
+    Backing, Label, MapRequest, MmError, Object, PAGE_SHIFT, PAGE_SIZE, PageRange, RegionFlags, RegionInfo,
+    RemapHow, Rights, USER_END, USER_START, VirtAddr, Where,
 };
 use linux_raw_sys::general as abi;
 
@@ -39,6 +39,7 @@ pub const CALLS: &Calls = &[
     (abi::__NR_pkey_alloc, pkey_alloc),
     (abi::__NR_pkey_free, pkey_free),
     (abi::__NR_mremap, mremap),
+    (abi::__NR_remap_file_pages, remap_file_pages),
     (abi::__NR_brk, brk),
 ];
 
@@ -101,8 +102,9 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
     let file = source;
     let mut source = match &file {
         None => request.anonymous()?,
-        Some(file) => request.file(file)?,
+        Some(file) => request.file(caller, file)?,
     };
+    request.check_code(caller)?;
     let future = caller.image.flags.load(Relaxed);
     let wired = request.has(abi::MAP_LOCKED) || future & LOCK_FUTURE != 0;
     if wired && !may_wire(caller, count) {
@@ -129,6 +131,7 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
             grows_down,
             noreserve: request.has(abi::MAP_NORESERVE),
             wired,
+            opaque: source.opaque,
         },
     );
     if let Some(object) = nameless {
@@ -174,6 +177,8 @@ struct Source {
     backing: Backing,
     max_rights: Rights,
     label: Option<Arc<Label>>,
+    /// Which of its pages are in RAM is not for the caller to know.
+    opaque: bool,
 }
 
 /// Flags that every kernel has known: `MAP_SHARED_VALIDATE` refuses all others.
@@ -240,17 +245,24 @@ impl Request {
         }
     }
 
+    /// EACCES for what could be written and executed, where the process has renounced that.
+    fn check_code(&self, caller: &Caller) -> Result<()> {
+        let both = Rights::WRITE | Rights::EXEC;
+        let refused = self.rights.contains(both) && caller.task.process.no_new_code.load(Relaxed) != 0;
+        if refused { Err(Errno::EACCES) } else { Ok(()) }
+    }
+
     fn anonymous(&self) -> Result<Source> {
         match self.kind() {
             abi::MAP_SHARED if self.has(abi::MAP_GROWSDOWN) => Err(Errno::EINVAL),
             abi::MAP_SHARED | abi::MAP_PRIVATE => {
-                Ok(Source { backing: Backing::Anonymous, max_rights: ALL, label: None })
+                Ok(Source { backing: Backing::Anonymous, max_rights: ALL, label: None, opaque: false })
             }
             _ => Err(Errno::EINVAL),
         }
     }
 
-    fn file(&self, file: &File) -> Result<Source> {
+    fn file(&self, caller: &Caller, file: &File) -> Result<Source> {
         let mut max_rights = ALL;
         // A byte of a file has a number of 63 bits.
         if self.first + pages(self.len).unwrap_or(0) > i64::MAX as u64 >> PAGE_SHIFT {
@@ -287,7 +299,8 @@ impl Request {
             Mapping::Object(object) => Backing::Object { object, first: self.first },
             Mapping::Zero => Backing::Anonymous,
         };
-        Ok(Source { backing, max_rights, label: Some(label) })
+        let opaque = !at::may_know_pages(caller, file);
+        Ok(Source { backing, max_rights, label: Some(label), opaque })
     }
 
     /// Anonymous memory that is shared has an object, which belongs to nobody but its mappings: here it is, to be retired as
@@ -403,7 +416,17 @@ fn mprotect(caller: &mut Caller) -> Result<u64> {
         }
         range.start = region.range.start;
     }
-    memory().protect(caller.space(), range, rights(implied(caller, prot)))?;
+    let rights = rights(implied(caller, prot));
+    if rights.contains(Rights::EXEC) && caller.task.process.no_new_code.load(Relaxed) != 0 {
+        let mut gains = rights.contains(Rights::WRITE);
+        caller.space().for_each_region(&mut |region| {
+            gains |= !region.rights.contains(Rights::EXEC) && !region.range.intersect(&range).is_empty();
+        });
+        if gains {
+            return Err(Errno::EACCES);
+        }
+    }
+    memory().protect(caller.space(), range, rights)?;
     Ok(0)
 }
 
@@ -425,6 +448,25 @@ fn pkey_free(_: &mut Caller) -> Result<u64> {
     Err(Errno::EINVAL)
 }
 
+/// Old, and not worth a way of its own: other pages of the same file are mapped over those that are there.
+fn remap_file_pages(caller: &mut Caller) -> Result<u64> {
+    let [at, len, prot, first, ..] = caller.args();
+    let mask = !(PAGE_SIZE as u64 - 1);
+    let (at, len) = (at & mask, len & mask);
+    let end = at.checked_add(len).filter(|&end| end > at).ok_or(Errno::EINVAL)?;
+    let past = first.checked_add(len >> PAGE_SHIFT).ok_or(Errno::EINVAL)?;
+    if prot != 0 || end > TOP {
+        return Err(Errno::EINVAL);
+    }
+    if past > i64::MAX as u64 >> PAGE_SHIFT {
+        return Err(Errno::EOVERFLOW);
+    }
+    let range = PageRange::new(VirtAddr(at).page(), VirtAddr(end).page());
+    memory().turn_pages(caller.space(), range, first)?;
+    let _ = memory().populate(caller.space(), range, false);
+    Ok(0)
+}
+
 fn mremap(caller: &mut Caller) -> Result<u64> {
     let [at, old_len, new_len, flags, to, _] = caller.args();
     const MAY_MOVE: u64 = abi::MREMAP_MAYMOVE as u64;
@@ -442,6 +484,9 @@ fn mremap(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     };
     let region = caller.space().region_at(VirtAddr(at)).ok_or(Errno::EFAULT)?;
+    if region.flags.contains(RegionFlags::SEALED) {
+        return Err(Errno::EPERM);
+    }
     let how = if flags & FIXED != 0 {
         check_target(at, old, to, new)?;
         if flags & DONT_UNMAP != 0 {
@@ -464,7 +509,8 @@ fn mremap(caller: &mut Caller) -> Result<u64> {
     if old == 0 && (!region.shared || how == RemapHow::InPlace) {
         return Err(Errno::EINVAL);
     }
-    if region.range.end.since(VirtAddr(at).page()) < old {
+    let smaller = matches!(how, RemapHow::InPlace | RemapHow::MayMove) && new <= old;
+    if region.range.end.since(VirtAddr(at).page()) < old && !smaller {
         return Err(Errno::EFAULT);
     }
     let added = if flags & DONT_UNMAP != 0 { new } else { new.saturating_sub(old) };

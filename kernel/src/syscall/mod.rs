@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hafez_link::Level;
 
 mod adjust;
+mod advise;
 mod at;
 mod capability;
 mod dir;
@@ -29,6 +30,7 @@ mod inotify;
 mod io;
 mod limits;
 mod memory;
+mod nodes;
 mod pidfd;
 mod pipe;
 mod poll;
@@ -72,6 +74,8 @@ static TABLE: [Handler; NUMBERS] = {
         capability::CALLS,
         memory::CALLS,
         residence::CALLS,
+        advise::CALLS,
+        nodes::CALLS,
         foreign::CALLS,
         futex::CALLS,
         time::CALLS,

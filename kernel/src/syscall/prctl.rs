@@ -4,7 +4,7 @@
 //! tells so, and switching it off succeeds, as it is off.
 #![forbid(unsafe_code)]
 
-use super::{Calls, capability, user};
+use super::{Calls, advise, capability, user};
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
@@ -67,6 +67,23 @@ fn prctl(caller: &mut Caller) -> Result<u64> {
         prctl::PR_GET_THP_DISABLE => {
             no_more(&[a, b, c, d])?;
             return Ok(process.no_huge_pages.load(Ordering::Relaxed) as u64);
+        }
+        prctl::PR_SET_VMA if a == prctl::PR_SET_VMA_ANON_NAME as u64 => advise::set_name(caller, b, c, d)?,
+        prctl::PR_SET_MDWE => {
+            no_more(&[b, c, d])?;
+            const NO_INHERIT: u64 = prctl::PR_MDWE_NO_INHERIT as u64;
+            if a & !(prctl::PR_MDWE_REFUSE_EXEC_GAIN as u64 | NO_INHERIT) != 0 || a == NO_INHERIT {
+                return Err(Errno::EINVAL);
+            }
+            let now = process.no_new_code.load(Ordering::Relaxed);
+            if now != 0 && now as u64 != a {
+                return Err(Errno::EPERM);
+            }
+            process.no_new_code.store(a as u32, Ordering::Relaxed);
+        }
+        prctl::PR_GET_MDWE => {
+            no_more(&[a, b, c, d])?;
+            return Ok(process.no_new_code.load(Ordering::Relaxed) as u64);
         }
         what => {
             let known = capability::request(caller, what, [a, b, c, d]);

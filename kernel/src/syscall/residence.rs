@@ -1,29 +1,28 @@
-//! What stays in RAM: `madvise`, `msync`, `mincore`, `mlock` and its kin; and `membarrier`.
+//! What stays in RAM: `msync`, `mincore`, `cachestat`, `mlock` and its kin; and `membarrier`.
 //!
 //! Wiring (`mlock`) takes frames from everyone else for good, so it is bounded by `RLIMIT_MEMLOCK`; root is not bound by that,
 //! but by the memory core, which keeps what the machine needs. `MLOCK_ONFAULT` wires what is there, and the rest as
 //! it comes.
 #![forbid(unsafe_code)]
 
-use super::Calls;
 use super::memory::{aligned, may_wire, pages, user_range};
+use super::{Calls, at, words};
 use crate::arch::{self, user};
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
+use crate::fs::file::Mapping;
 use crate::mem::TryPush;
 use crate::mem::memory;
 use crate::process::image::flags::{LOCK_FUTURE, LOCK_ON_FAULT, MEMBARRIER};
 use crate::process::limits::INFINITY;
 use crate::process::run::Caller;
 use core::sync::atomic::Ordering::Relaxed;
-use hafez_mm::{
-    Advice, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, USER_END, USER_START, VirtAddr, Vpn,
-};
+use hafez_mm::{CacheStat, MmError, PAGE_SHIFT, PAGE_SIZE, PageRange, USER_END, USER_START, VirtAddr, Vpn};
 use linux_raw_sys::general as abi;
 
 /// The calls of this family.
 pub const CALLS: &Calls = &[
-    (abi::__NR_madvise, madvise),
+    (abi::__NR_cachestat, cachestat),
     (abi::__NR_msync, msync),
     (abi::__NR_mincore, mincore),
     (abi::__NR_mlock, mlock),
@@ -36,7 +35,7 @@ pub const CALLS: &Calls = &[
 
 /// The pages of `[at, at + len)`, `at` aligned; `wrap` if the end is not an address. As in Linux, a length that cannot be
 /// rounded up to pages is 0. What lies outside the user half has no regions: calls find that out by themselves.
-fn range(at: u64, len: u64, wrap: Errno) -> Result<PageRange> {
+pub(super) fn range(at: u64, len: u64, wrap: Errno) -> Result<PageRange> {
     if !aligned(at) {
         return Err(Errno::EINVAL);
     }
@@ -46,62 +45,9 @@ fn range(at: u64, len: u64, wrap: Errno) -> Result<PageRange> {
 }
 
 /// The part of a range that can hold regions, and whether that is all of it.
-fn in_user_half(range: PageRange) -> (PageRange, bool) {
+pub(super) fn in_user_half(range: PageRange) -> (PageRange, bool) {
     let part = range.intersect(&PageRange::new(USER_START, USER_END));
     (part, part == range)
-}
-
-fn madvise(caller: &mut Caller) -> Result<u64> {
-    let [at, len, advice, ..] = caller.args();
-    let advice = match advice as u32 {
-        abi::MADV_NORMAL => Advice::Normal,
-        abi::MADV_RANDOM => Advice::Random,
-        abi::MADV_SEQUENTIAL => Advice::Sequential,
-        abi::MADV_WILLNEED => Advice::WillNeed,
-        abi::MADV_DONTNEED | abi::MADV_DONTNEED_LOCKED => Advice::DontNeed,
-        abi::MADV_FREE => Advice::Free,
-        abi::MADV_REMOVE => Advice::Remove,
-        abi::MADV_DONTFORK => Advice::DontFork,
-        abi::MADV_DOFORK => Advice::DoFork,
-        abi::MADV_WIPEONFORK => Advice::WipeOnFork,
-        abi::MADV_KEEPONFORK => Advice::KeepOnFork,
-        abi::MADV_DONTDUMP => Advice::DontDump,
-        abi::MADV_DODUMP => Advice::DoDump,
-        abi::MADV_HUGEPAGE => Advice::HugePage,
-        abi::MADV_NOHUGEPAGE => Advice::NoHugePage,
-        abi::MADV_COLD => Advice::Cold,
-        abi::MADV_PAGEOUT => Advice::PageOut,
-        abi::MADV_POPULATE_READ => Advice::PopulateRead,
-        abi::MADV_POPULATE_WRITE => Advice::PopulateWrite,
-        _ => return Err(Errno::EINVAL),
-    };
-    let range = range(at, len, Errno::EINVAL)?;
-    if range.is_empty() {
-        return if len == 0 { Ok(0) } else { Err(Errno::EINVAL) };
-    }
-    let (part, whole) = in_user_half(range);
-    let outside = if whole { Ok(0) } else { Err(Errno::ENOMEM) };
-    if part.is_empty() {
-        return outside;
-    }
-    if advice == Advice::PopulateWrite && lacks_write(caller, part) {
-        return Err(Errno::EINVAL);
-    }
-    match memory().advise(caller.space(), part, advice) {
-        Ok(()) => outside,
-        Err(MmError::Io) if matches!(advice, Advice::PopulateRead | Advice::PopulateWrite) => {
-            Err(Errno::EFAULT)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn lacks_write(caller: &Caller, range: PageRange) -> bool {
-    let mut lacks = false;
-    caller.space().for_each_region(&mut |region| {
-        lacks |= !region.rights.contains(Rights::WRITE) && !region.range.intersect(&range).is_empty();
-    });
-    lacks
 }
 
 fn msync(caller: &mut Caller) -> Result<u64> {
@@ -154,6 +100,26 @@ fn mincore(caller: &mut Caller) -> Result<u64> {
         user::copy_to(to + start.since(range.start), &answer[..part.len() as usize])?;
         start = part.end;
     }
+    Ok(0)
+}
+
+/// What is cached of a file: pages that are in RAM, that are dirty, that are being written, that were put out, and were so lately.
+fn cachestat(caller: &mut Caller) -> Result<u64> {
+    let [fd, range, to, flags, ..] = caller.args();
+    let file = at::file(caller, fd)?;
+    let [offset, len] = words::get(range)?;
+    if !at::may_know_pages(caller, &file) {
+        return Err(Errno::EPERM);
+    }
+    if flags as u32 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let last = if len == 0 { u64::MAX } else { offset.wrapping_add(len - 1) };
+    let stat = match file.ops().mapping(false) {
+        Ok(Mapping::Object(object)) => memory().cache_stat(&object, offset >> PAGE_SHIFT, last >> PAGE_SHIFT),
+        _ => CacheStat::default(),
+    };
+    words::put(to, [stat.cached, stat.dirty, stat.writing, stat.evicted, stat.recent])?;
     Ok(0)
 }
 

@@ -111,6 +111,7 @@ fn shmat(caller: &mut Caller) -> Result<u64> {
             grows_down: None,
             noreserve: false,
             wired: false,
+            opaque: false,
         },
     );
     match mapped.map_err(Errno::from) {

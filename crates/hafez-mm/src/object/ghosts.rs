@@ -46,6 +46,13 @@ impl Ghosts {
         }
     }
 
+    /// How many have gone since the page did.
+    pub fn find(&self, object: u32, index: u64, clock: u32) -> Option<u32> {
+        let (word, tag) = self.place(self.words.get()?, object, index)?;
+        let seen = word.load(Relaxed);
+        (seen & !CLOCK == tag).then(|| clock.wrapping_sub(seen) & CLOCK)
+    }
+
     /// The page is wanted again: how many have gone since it did. Its ghost is gone then.
     pub fn take(&self, object: u32, index: u64, clock: u32) -> Option<u32> {
         let (word, tag) = self.place(self.words.get()?, object, index)?;

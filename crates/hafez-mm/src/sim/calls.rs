@@ -45,6 +45,7 @@ pub(super) fn request(at: Where, pages: u64, rights: Rights, backing: Backing, s
         grows_down: None,
         noreserve: false,
         wired: false,
+        opaque: false,
     }
 }
 
@@ -267,6 +268,26 @@ pub fn remap_up_to(world: &Rc<World>, number: u64, at: u64, to: VirtAddr, most: 
     }
 }
 
+/// Show other pages of the same object where some are shared.
+pub fn turn(world: &Rc<World>, number: u64) {
+    let Some(space) = space_of(world, number) else { return };
+    let at = any_page(world, number);
+    let Some((first, run)) = run_of(&world.state.borrow(), number, at) else { return };
+    let (Some((object, _)), true) = (first.backing, first.shared) else { return };
+    let (pages, index) = (world.random.range(1, run.min(8) + 1), world.random.below(12));
+    let result = world.memory().turn_pages(&space, PageRange::new(Vpn(at), Vpn(at + pages)), index);
+    world.say(|| format!("{number}: turn {at:#x} {pages} to {index} -> {result:?}"));
+    let mut state = world.state.borrow_mut();
+    let Some(process) = state.processes.get_mut(&number) else { return };
+    // Another thread may have changed what was there meanwhile.
+    if result.is_ok() {
+        for n in 0..pages {
+            let Some(cell) = process.cells.get_mut(&(at + n)) else { panic!("turned what is not there") };
+            cell.backing = Some((object, index + n));
+        }
+    }
+}
+
 pub fn brk(world: &Rc<World>, number: u64) {
     let Some(space) = space_of(world, number) else { return };
     if space.heap().0 == VirtAddr(0) {
@@ -387,7 +408,12 @@ pub fn advise_range(world: &Rc<World>, number: u64, range: PageRange, advice: Ad
         if refused {
             // To remove what only a private mapping shows is not allowed; all else makes no sense.
             let private = advice == Advice::Remove && !cell.shared && !cell.wired && cell.backing.is_some();
-            let error = if private { MmError::Denied } else { MmError::Invalid };
+            let of_file = advice == Advice::Remove && cell.shared && !cell.wired && is_file;
+            let error = match (private, of_file) {
+                (true, _) => MmError::Denied,
+                (_, true) => MmError::Unsupported,
+                _ => MmError::Invalid,
+            };
             assert_eq!(result, Err(error), "{advice:?} at {page:?}");
             return;
         }

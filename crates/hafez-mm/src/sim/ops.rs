@@ -41,6 +41,7 @@ const MIX: &[(u32, Operation)] = &[
     (10, calls::unmap),
     (14, calls::protect),
     (12, calls::remap),
+    (4, calls::turn),
     (16, calls::advise),
     (6, calls::brk),
     (4, calls::wire),

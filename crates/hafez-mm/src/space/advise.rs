@@ -1,11 +1,14 @@
 //! madvise, mincore, mlock: what a program says of its pages, and asks of them.
 
-use super::{Backing, MmError, RegionFlags, Space, Spaces, Stop};
+use super::{Backing, Label, MmError, Region, RegionFlags, Space, Spaces, Stop};
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::lists::Arrival;
 use crate::frame::meta::Flags;
 use crate::paging::Entry;
 use crate::{Platform, Rights};
+use Advice::*;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// What can be said of a range of pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +20,8 @@ pub enum Advice {
     WillNeed,
     /// Its contents are not needed: private pages read as new again.
     DontNeed,
+    /// The same where they are locked, too.
+    DontNeedLocked,
     /// As `DontNeed`, but at leisure; here, at once for clean pages, by ageing for the rest.
     Free,
     /// Not needed soon: first to be evicted.
@@ -38,12 +43,49 @@ pub enum Advice {
     PopulateWrite,
 }
 
+/// A name for memory without a file, as it is shown: with the brackets of private and of shared memory.
+pub struct Naming<'a> {
+    pub private: Arc<Label>,
+    pub shared: &'a [u8],
+}
+
+/// How shared memory without a file is shown that has no name.
+pub const NAMELESS: &[u8] = b"/dev/zero (deleted)";
+/// How names begin.
+pub const PRIVATE_NAME: &[u8] = b"[anon:";
+pub const SHARED_NAME: &[u8] = b"[anon_shmem:";
+
+/// The contents of what is sealed, and may not be written, may not go in other ways either.
+fn check_discard(region: &Region) -> Result<(), MmError> {
+    let private = !region.is_shared() && matches!(region.backing, Backing::Anonymous);
+    let kept = region.flags.contains(RegionFlags::SEALED)
+        && private
+        && region.label.as_ref().is_none_or(|label| !label.is_of_file())
+        && !region.rights.contains(Rights::WRITE);
+    if kept { Err(MmError::Sealed) } else { Ok(()) }
+}
+
 impl<P: Platform> Spaces<P> {
-    /// madvise. Holes are skipped and reported at the end, as on Linux. [`Advice::PageOut`] makes pages the first to go; the
+    /// madvise. Holes are skipped and reported at the end, as on Linux. [`PageOut`] makes pages the first to go; the
     /// caller reclaims. How many pages became so.
     pub fn advise(&self, space: &Space, range: PageRange, advice: Advice) -> Result<u64, Stop> {
         if let Some((set, clear)) = flags_of(advice) {
-            return self.alter_flags(space, range, advice, set, clear).map(|()| 0);
+            return self
+                .alter_each(space, range, |region| {
+                    let private = !region.is_shared() && matches!(region.backing, Backing::Anonymous);
+                    let refused = advice == WipeOnFork
+                        && (!private || region.label.as_ref().is_some_and(|label| label.is_of_file()));
+                    if refused {
+                        return Err(MmError::Invalid);
+                    }
+                    let discards = matches!(advice, DontFork | WipeOnFork);
+                    if discards {
+                        check_discard(region)?;
+                    }
+                    region.flags = (region.flags - clear) | set;
+                    Ok(())
+                })
+                .map(|()| 0);
         }
         let mut cooled = 0;
         let mut punched = alloc::vec::Vec::new();
@@ -53,28 +95,29 @@ impl<P: Platform> Spaces<P> {
             for region in regions.within(range) {
                 let part = region.range.intersect(&range);
                 let wired = region.flags.contains(RegionFlags::WIRED);
+                if matches!(advice, DontNeed | DontNeedLocked | Free | Remove) {
+                    check_discard(region)?;
+                }
                 match advice {
-                    Advice::DontNeed | Advice::Free if wired => return Err(MmError::Invalid.into()),
-                    Advice::Free
-                        if region.is_shared() || matches!(region.backing, Backing::Object { .. }) =>
-                    {
+                    DontNeed | Free if wired => return Err(MmError::Invalid.into()),
+                    Free if region.is_shared() || matches!(region.backing, Backing::Object { .. }) => {
                         return Err(MmError::Invalid.into());
                     }
-                    Advice::DontNeed | Advice::Free => {
+                    DontNeed | DontNeedLocked | Free => {
                         self.clear_range(space, part)?;
                     }
-                    Advice::Cold | Advice::PageOut if wired => return Err(MmError::Invalid.into()),
-                    Advice::Cold | Advice::PageOut => cooled += self.cool(space, part),
-                    Advice::WillNeed | Advice::Remove => {
+                    Cold | PageOut if wired => return Err(MmError::Invalid.into()),
+                    Cold | PageOut => cooled += self.cool(space, part),
+                    WillNeed | Remove => {
                         let Backing::Object { object, .. } = &region.backing else {
                             match advice {
-                                Advice::Remove => return Err(MmError::Invalid.into()),
+                                Remove => return Err(MmError::Invalid.into()),
                                 _ => continue,
                             }
                         };
                         let first = region.index(part.start);
                         let what = (object.clone(), first, first + part.len());
-                        let list = if advice == Advice::WillNeed {
+                        let list = if advice == WillNeed {
                             &mut ahead
                         } else if wired {
                             return Err(MmError::Invalid.into());
@@ -83,7 +126,7 @@ impl<P: Platform> Spaces<P> {
                         } else if !object.is_file() {
                             &mut punched
                         } else {
-                            return Err(MmError::Invalid.into());
+                            return Err(MmError::Unsupported.into());
                         };
                         list.try_reserve(1).map_err(|_| MmError::NoMemory)?;
                         list.push(what);
@@ -105,13 +148,13 @@ impl<P: Platform> Spaces<P> {
         Ok(cooled)
     }
 
-    fn alter_flags(
+    /// Say something else of every part of a region that lies in the range, from below, up to the first refusal. Holes are
+    /// skipped and reported at the end.
+    fn alter_each(
         &self,
         space: &Space,
         range: PageRange,
-        advice: Advice,
-        set: RegionFlags,
-        clear: RegionFlags,
+        mut change: impl FnMut(&mut Region) -> Result<(), MmError>,
     ) -> Result<(), Stop> {
         let mut regions = space.regions.write();
         let covered = regions.cover(range);
@@ -119,14 +162,69 @@ impl<P: Platform> Spaces<P> {
         while let Some(region) = regions.first_from(at).filter(|r| r.range.start.max(at) < range.end) {
             let whole = region.range;
             let part = whole.intersect(&range);
-            let private = !region.is_shared() && matches!(region.backing, Backing::Anonymous);
-            if advice == Advice::WipeOnFork && !private {
-                return Err(MmError::Invalid.into());
-            }
             at = part.end;
-            self.alter(&mut regions, whole, part, |region| region.flags = (region.flags - clear) | set)?;
+            let mut changed = region.clone();
+            change(&mut changed)?;
+            let (flags, nodes, label) = (changed.flags, changed.nodes, changed.label);
+            self.alter(&mut regions, whole, part, |region| {
+                (region.flags, region.nodes, region.label) = (flags, nodes, label);
+            })?;
         }
         if covered { Ok(()) } else { Err(MmError::NotMapped.into()) }
+    }
+
+    /// mseal: nothing, if there is a hole.
+    pub fn seal(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
+        if !space.regions.read().cover(range) {
+            return Err(MmError::NotMapped.into());
+        }
+        space.sealed.store(true, Relaxed);
+        self.alter_each(space, range, |region| {
+            region.flags |= RegionFlags::SEALED;
+            Ok(())
+        })
+    }
+
+    /// Show the range's memory under this name, or under none.
+    pub fn set_name(&self, space: &Space, range: PageRange, name: Option<&Naming<'_>>) -> Result<(), Stop> {
+        self.alter_each(space, range, |region| {
+            let old = region.label.clone();
+            match old.as_deref() {
+                Some(label) if label.is_of_file() => {
+                    let anonymous =
+                        region.is_shared() && label.path.starts_with(SHARED_NAME) || &*label.path == NAMELESS;
+                    if !anonymous {
+                        return Err(MmError::HasFile);
+                    }
+                    let path = name.map_or(NAMELESS.into(), |name| name.shared.into());
+                    region.label = Some(Arc::new(Label { path, dev: label.dev, ino: label.ino }));
+                }
+                Some(label) if !label.path.starts_with(PRIVATE_NAME) => {}
+                _ => region.label = name.map(|name| name.private.clone()),
+            }
+            Ok(())
+        })
+    }
+
+    /// Note what the program says about memory nodes. With `strict`, a hole is an error before anything is changed.
+    pub fn set_nodes(
+        &self,
+        space: &Space,
+        range: PageRange,
+        strict: bool,
+        next: &mut dyn FnMut(u64) -> Result<u64, MmError>,
+    ) -> Result<(), Stop> {
+        if strict && !space.regions.read().cover(range) {
+            return Err(MmError::NotMapped.into());
+        }
+        let done = self.alter_each(space, range, |region| {
+            region.nodes = next(region.nodes)?;
+            Ok(())
+        });
+        match done {
+            Err(Stop::Mm(MmError::NotMapped)) if !strict => Ok(()),
+            done => done,
+        }
     }
 
     /// The pages become the first to be evicted. How many there are.
@@ -164,9 +262,11 @@ impl<P: Platform> Spaces<P> {
         }
         for region in regions.within(range) {
             let part = region.range.intersect(&range);
+            let opaque = region.flags.contains(RegionFlags::OPAQUE);
             let mut cursor = self.cursor(space, part);
             for page in part.iter() {
                 let here = match cursor.get(page) {
+                    _ if opaque => true,
                     Entry::Present { .. } => true,
                     Entry::Swap { slot } => {
                         self.swap.record(&self.frames, slot).is_some_and(|r| r.frame.is_some())
@@ -222,17 +322,17 @@ impl<P: Platform> Spaces<P> {
 fn flags_of(advice: Advice) -> Option<(RegionFlags, RegionFlags)> {
     let (none, random, sequential) = (RegionFlags::empty(), RegionFlags::RANDOM, RegionFlags::SEQUENTIAL);
     Some(match advice {
-        Advice::Normal => (none, random | sequential),
-        Advice::Random => (random, sequential),
-        Advice::Sequential => (sequential, random),
-        Advice::DontFork => (RegionFlags::DONT_FORK, none),
-        Advice::DoFork => (none, RegionFlags::DONT_FORK),
-        Advice::WipeOnFork => (RegionFlags::WIPE_ON_FORK, none),
-        Advice::KeepOnFork => (none, RegionFlags::WIPE_ON_FORK),
-        Advice::DontDump => (RegionFlags::DONT_DUMP, none),
-        Advice::HugePage => (RegionFlags::HUGE, RegionFlags::NO_HUGE),
-        Advice::NoHugePage => (RegionFlags::NO_HUGE, RegionFlags::HUGE),
-        Advice::DoDump => (none, RegionFlags::DONT_DUMP),
+        Normal => (none, random | sequential),
+        Random => (random, sequential),
+        Sequential => (sequential, random),
+        DontFork => (RegionFlags::DONT_FORK, none),
+        DoFork => (none, RegionFlags::DONT_FORK),
+        WipeOnFork => (RegionFlags::WIPE_ON_FORK, none),
+        KeepOnFork => (none, RegionFlags::WIPE_ON_FORK),
+        DontDump => (RegionFlags::DONT_DUMP, none),
+        HugePage => (RegionFlags::HUGE, RegionFlags::NO_HUGE),
+        NoHugePage => (RegionFlags::NO_HUGE, RegionFlags::HUGE),
+        DoDump => (none, RegionFlags::DONT_DUMP),
         _ => return None,
     })
 }

@@ -23,6 +23,7 @@ impl<P: Platform> Spaces<P> {
         let child = self.make_space(account, parent.family.clone(), parent.map_top().0)?;
         *child.heap.lock() = *parent.heap.lock();
         child.set_no_huge(parent.no_huge.load(Relaxed));
+        child.sealed.store(parent.sealed.load(Relaxed), Relaxed);
         // Held to the end: no page of the parent may come or go in between.
         let regions = parent.regions.write();
         let mut of_child = child.regions.write();

@@ -8,6 +8,7 @@ use crate::lock::RwLockWriteGuard;
 use crate::paging::{Cursor, Entry, Gather, Slot, Visitor};
 use crate::{Platform, Rights};
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of heap that a call may take for the regions it makes: two chunks, and nodes of its objects' mappings.
 pub(super) const REGION_COST: usize = 8 << 10;
@@ -40,6 +41,8 @@ pub struct MapRequest {
     pub noreserve: bool,
     /// Lock its pages in memory as they come in.
     pub wired: bool,
+    /// Not to tell which of its pages are in RAM.
+    pub opaque: bool,
 }
 
 /// The range of one page, if programs can have it.
@@ -67,6 +70,7 @@ impl<P: Platform> Spaces<P> {
         flags.set(RegionFlags::GROWS_DOWN, request.grows_down.is_some());
         flags.set(RegionFlags::WIRED, request.wired);
         flags.set(RegionFlags::NO_RESERVE, request.noreserve);
+        flags.set(RegionFlags::OPAQUE, request.opaque);
         self.add_region(
             space,
             &mut regions,
@@ -78,6 +82,7 @@ impl<P: Platform> Spaces<P> {
                 backing: request.backing.clone(),
                 label: request.label.clone(),
                 grow_limit: request.grows_down.unwrap_or(0),
+                nodes: 0,
             },
         );
         Ok(start.addr())
@@ -120,6 +125,7 @@ impl<P: Platform> Spaces<P> {
         if first.start >= range.end {
             return Ok(());
         }
+        self.check_unsealed(space, regions, range)?;
         // A hole in the middle of a region makes one region more.
         if first.start < range.start && range.end < first.end {
             self.room_for(regions, 1)?;
@@ -130,8 +136,23 @@ impl<P: Platform> Spaces<P> {
         Ok(())
     }
 
+    /// Whether what lies in the range may go, or become something else.
+    #[inline]
+    pub(super) fn check_unsealed(
+        &self,
+        space: &Space,
+        regions: &Regions,
+        range: PageRange,
+    ) -> Result<(), Stop> {
+        let sealed = |region: &Region| region.flags.contains(RegionFlags::SEALED);
+        match space.sealed.load(Relaxed) && regions.within(range).any(sealed) {
+            true => Err(MmError::Sealed.into()),
+            false => Ok(()),
+        }
+    }
+
     /// The region is gone: tell its object, which may go with it (its mapped frames go as their entries do).
-    fn forget_region(&self, space: &Space, region: &Region) {
+    pub(super) fn forget_region(&self, space: &Space, region: &Region) {
         if let Backing::Object { object, first } = &region.backing
             && object.drop_mapping(space.id, region.range.start, *first, region.range.len())
         {
@@ -141,7 +162,7 @@ impl<P: Platform> Spaces<P> {
 
     /// Make every entry of the range absent, and free the nodes that this empties.
     #[inline]
-    pub(super) fn clear_range(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
+    pub(crate) fn clear_range(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
         let mut cursor = self.cursor(space, range);
         let mut gather = self.gather(space);
         self.own_edges(space, &mut cursor, range)?;
@@ -187,6 +208,9 @@ impl<P: Platform> Spaces<P> {
         let mut at = range.start;
         while at < range.end {
             let Some(region) = regions.find(at) else { return Err(MmError::NotMapped.into()) };
+            if region.flags.contains(RegionFlags::SEALED) {
+                return Err(MmError::Sealed.into());
+            }
             if !region.max_rights.contains(rights) {
                 return Err(MmError::Denied.into());
             }

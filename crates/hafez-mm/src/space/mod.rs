@@ -62,6 +62,12 @@ pub enum MmError {
     NotMapped,
     /// The rights asked for are more than the mapping may have.
     Denied,
+    /// It is sealed.
+    Sealed,
+    /// It is a file's.
+    HasFile,
+    /// What is mapped there cannot do that.
+    Unsupported,
     /// It is locked in memory.
     Busy,
     /// A read or write behind it failed.
@@ -129,6 +135,8 @@ pub struct Space {
     pub(crate) regions: RwLock<Regions>,
     /// The program wants no huge pages (`PR_SET_THP_DISABLE`).
     pub(crate) no_huge: AtomicBool,
+    /// Some region may be sealed.
+    pub(crate) sealed: AtomicBool,
     /// The heap that `brk` moves the end of, in bytes.
     pub(crate) heap: Mutex<(VirtAddr, VirtAddr)>,
     /// Mappings are placed below this page, from the top down.
@@ -150,6 +158,9 @@ pub struct RegionInfo {
     pub label: Option<Arc<Label>>,
     pub grows_down: bool,
     pub wired: bool,
+    pub flags: RegionFlags,
+    /// What was said about memory nodes.
+    pub nodes: u64,
     /// Whether huge pages were asked for here, or refused.
     pub huge: Option<bool>,
 }
@@ -170,6 +181,8 @@ impl From<&Region> for RegionInfo {
             label: region.label.clone(),
             grows_down: region.flags.contains(RegionFlags::GROWS_DOWN),
             wired: region.flags.contains(RegionFlags::WIRED),
+            flags: region.flags,
+            nodes: region.nodes,
             huge: match region.flags {
                 flags if flags.contains(RegionFlags::HUGE) => Some(true),
                 flags if flags.contains(RegionFlags::NO_HUGE) => Some(false),
@@ -310,6 +323,7 @@ impl<P: Platform> Spaces<P> {
             tables: tables.of(SpaceId(id)),
             regions: RwLock::new(Regions::new()),
             no_huge: AtomicBool::new(false),
+            sealed: AtomicBool::new(false),
             heap: Mutex::new((VirtAddr(0), VirtAddr(0))),
             map_top: AtomicU64::new(map_top),
             ahead: Mutex::new((Vpn(0), 0)),

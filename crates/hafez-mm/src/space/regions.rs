@@ -23,10 +23,17 @@ pub struct Label {
     pub ino: u64,
 }
 
+impl Label {
+    /// Not just a name.
+    pub fn is_of_file(&self) -> bool {
+        self.dev != 0 || self.ino != 0
+    }
+}
+
 bitflags::bitflags! {
     /// What was said about a region beyond its rights.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct RegionFlags: u16 {
+    pub struct RegionFlags: u32 {
         /// Writes are seen by all who map the object.
         const SHARED = 1 << 0;
         /// Extends downwards on access (a stack).
@@ -45,6 +52,10 @@ bitflags::bitflags! {
         const HUGE = 1 << 9;
         /// And here they are not.
         const NO_HUGE = 1 << 10;
+        /// Stays as it is for as long as the space lives (`mseal`).
+        const SEALED = 1 << 11;
+        /// Who mapped it may not know which of its file's pages are in RAM.
+        const OPAQUE = 1 << 12;
     }
 }
 
@@ -69,6 +80,9 @@ pub struct Region {
     pub label: Option<Arc<Label>>,
     /// For a region that grows: the most pages it may have.
     pub grow_limit: u64,
+    /// What the program said about memory nodes (`mbind`), in a form that is the caller's. There is one node, so this decides
+    /// nothing.
+    pub nodes: u64,
 }
 
 impl Region {
@@ -106,7 +120,7 @@ impl Region {
         };
         let label = match (&self.label, &next.label) {
             (None, None) => true,
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || !a.is_of_file() && !b.is_of_file() && a.path == b.path,
             _ => false,
         };
         backing
@@ -115,6 +129,7 @@ impl Region {
             && self.rights == next.rights
             && self.max_rights == next.max_rights
             && self.flags == next.flags
+            && self.nodes == next.nodes
             && !self.flags.contains(RegionFlags::GROWS_DOWN)
     }
 }
@@ -538,6 +553,7 @@ mod tests {
             backing: Backing::Anonymous,
             label: None,
             grow_limit: start,
+            nodes: 0,
         }
     }
 

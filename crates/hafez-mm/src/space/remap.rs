@@ -40,6 +40,17 @@ impl<P: Platform> Spaces<P> {
         let mut regions = space.regions.write();
         let region = regions.find(at).cloned().ok_or(MmError::NotMapped)?;
         let old_range = PageRange::sized(at, old).ok_or(MmError::Invalid)?;
+        if region.flags.contains(RegionFlags::SEALED) {
+            return Err(MmError::Sealed.into());
+        }
+        // What becomes smaller where it is may be several regions.
+        if old != 0 && new <= old && matches!(how, RemapHow::InPlace | RemapHow::MayMove) {
+            if old_range.end > USER_END {
+                return Err(MmError::Invalid.into());
+            }
+            self.cut(space, &mut regions, PageRange::new(at.add(new), old_range.end))?;
+            return Ok(at.addr());
+        }
         if old_range.end > region.range.end {
             return Err(MmError::NotMapped.into());
         }
@@ -58,14 +69,9 @@ impl<P: Platform> Spaces<P> {
             }
             _ => None,
         };
-        if fixed.is_none() && !how.keeps_old() && old != 0 {
-            if new <= old {
-                self.cut(space, &mut regions, PageRange::new(at.add(new), old_range.end))?;
-                return Ok(at.addr());
-            }
-            if self.extend(space, &mut regions, &region, old_range, new) {
-                return Ok(at.addr());
-            }
+        let stays = fixed.is_none() && !how.keeps_old() && old != 0;
+        if stays && self.extend(space, &mut regions, &region, old_range, new) {
+            return Ok(at.addr());
         }
         if how == RemapHow::InPlace {
             return Err(MmError::NoMemory.into());
@@ -110,10 +116,17 @@ impl<P: Platform> Spaces<P> {
         if old.end != region.range.end || !free {
             return false;
         }
-        if let Backing::Object { object, .. } = &region.backing {
-            object.add_mapping(space.id, more.start, region.index(more.start), more.len());
+        // A stack that lies below another mapping is not continued by what is put behind it.
+        if region.flags.contains(RegionFlags::GROWS_DOWN) {
+            regions.change(region.range.start, |r| r.range.end = more.end);
+            return true;
         }
-        regions.change(region.range.start, |r| r.range.end = more.end);
+        let mut added = region.clone();
+        if let Backing::Object { first, .. } = &mut added.backing {
+            *first = region.index(more.start);
+        }
+        added.range = more;
+        self.add_region(space, regions, added);
         true
     }
 
@@ -178,6 +191,35 @@ impl<P: Platform> Spaces<P> {
         Ok(())
     }
 
+    /// remap_file_pages: the range, of regions that share one object, shows that object's pages from `first` on.
+    pub fn turn_pages(&self, space: &Space, range: PageRange, first: u64) -> Result<(), Stop> {
+        let mut regions = space.regions.write();
+        let mut new = regions.find(range.start).cloned().ok_or(MmError::Invalid)?;
+        let Backing::Object { object, .. } = &new.backing else { return Err(MmError::Invalid.into()) };
+        let object = object.clone();
+        let alike = |region: &Region| {
+            region.flags == new.flags
+                && region.rights == new.rights
+                && matches!(&region.backing, Backing::Object { object: its, .. } if its.id == object.id)
+        };
+        if !new.is_shared() || !regions.cover(range) || !regions.within(range).all(alike) {
+            return Err(MmError::Invalid.into());
+        }
+        self.room_for(&mut regions, 2)?;
+        new.range = range;
+        new.backing = Backing::Object { object, first };
+        // Told before the old mapping goes: it may have been the last.
+        self.tell_object(space, &new);
+        match self.cut(space, &mut regions, range) {
+            Ok(()) => regions.insert(new),
+            Err(stop) => {
+                self.forget_region(space, &new);
+                return Err(stop);
+            }
+        }
+        Ok(())
+    }
+
     /// Set the heap to begin at `start`, empty.
     pub fn set_heap(&self, space: &Space, start: VirtAddr) {
         *space.heap.lock() = (start, start);
@@ -215,6 +257,7 @@ impl<P: Platform> Spaces<P> {
                     backing: Backing::Anonymous,
                     label: None,
                     grow_limit: 0,
+                    nodes: 0,
                 },
             );
         }
