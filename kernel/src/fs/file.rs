@@ -229,6 +229,12 @@ impl File {
     pub fn owner(&self) -> &Arc<Owner> {
         self.owner.call_once(Arc::default)
     }
+    /// Have the owner hear of urgent data, whether or not it wants to hear of every change.
+    pub fn watch_urgent(&self) -> Result<()> {
+        let mut watchers = Watchers::new();
+        self.ops.watch(&mut watchers);
+        watchers.add_owner(self.owner()).map(|_| ())
+    }
     /// Set or clear O_ASYNC; `EINVAL` for a file that cannot tell of its changes so.
     pub fn set_async(&self, on: bool) -> Result<()> {
         if on {

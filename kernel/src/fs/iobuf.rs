@@ -276,6 +276,14 @@ impl<'a> Source<'a> {
         self.advance(n)
     }
 
+    /// Keep the last `n` bytes for later, or give them after all.
+    pub fn hold_back(&mut self, n: usize) {
+        self.limit -= n.min(self.limit - self.done);
+    }
+    pub fn let_go(&mut self, n: usize) {
+        self.limit += n;
+    }
+
     /// What was taken counts as not taken: the write came to nothing after all.
     pub fn take_back(&mut self) {
         self.done = 0;

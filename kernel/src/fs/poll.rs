@@ -62,10 +62,10 @@ pub struct Owner {
     pub wants: AtomicBool,
 }
 
-static SEND: Once<fn(i32)> = Once::new();
+static SEND: Once<fn(i32, u32)> = Once::new();
 
-/// Tell how to send SIGIO to such a target: processes are a room above.
-pub fn set_sender(send: fn(i32)) {
+/// Tell how to send a signal (SIGIO, SIGURG) to such a target: processes are a room above.
+pub fn set_sender(send: fn(i32, u32)) {
     SEND.call_once(|| send);
 }
 
@@ -89,20 +89,26 @@ impl Signal {
         self.count.fetch_add(1, Relaxed);
         self.queue.wake_all();
         if self.has_owners.load(Relaxed) {
-            self.signal_owners();
+            self.signal_owners(abi::SIGIO);
         }
+    }
+    /// Urgent data came: whoever owns the file hears of it, asked or not.
+    pub fn urge(&self) {
+        self.signal_owners(abi::SIGURG);
+        self.notify();
     }
 
     #[cold]
-    fn signal_owners(&self) {
+    fn signal_owners(&self, signal: u32) {
         let Some(send) = SEND.get() else { return };
         let mut next = 0;
         loop {
             // One at a time: a copy of the list might need more room than there is.
             let Some(weak) = self.owners.lock().get(next).cloned() else { return };
             next += 1;
-            if let Some(owner) = weak.upgrade().filter(|o| o.wants.load(Relaxed)) {
-                send(owner.target.load(Relaxed));
+            let hears = |o: &Arc<Owner>| signal == abi::SIGURG || o.wants.load(Relaxed);
+            if let Some(owner) = weak.upgrade().filter(hears) {
+                send(owner.target.load(Relaxed), signal);
             }
         }
     }

@@ -52,6 +52,7 @@ impl Inode for SocketInode {
 
 /// An open file for a socket. `owner`: the user and group that it belongs to.
 pub fn open(protocol: Arc<dyn Protocol>, owner: (u32, u32), nonblock: bool) -> Result<Arc<File>> {
+    protocol.common().set_owner(owner.0);
     let id = InodeId { dev: SOCKET_DEV, ino: protocol.common().number };
     let name = format!("socket:[{}]", id.ino);
     let inode = Arc::new(SocketInode { id, made: Time::now(), owner });

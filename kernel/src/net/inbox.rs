@@ -14,11 +14,14 @@
 //! A stream is packets whose borders do not matter. Small writes join the last packet, so a byte costs a byte and not a
 //! packet.
 //!
+//! A stream may have a mark: the last *urgent* byte, which is a packet of its own. A read ends before it, and the next begins
+//! behind it; the byte itself is read apart (MSG_OOB), or in its place (SO_OOBINLINE).
+//!
 //! Copies touch user memory and may sleep: no spin lock is held there. A reader takes the packet out, copies, and puts back
 //! what is left; `turn` makes that one step for other readers. Packets are dropped without a lock, since a file in one
 //! may be the last of its kind.
 
-use super::{Address, Incoming, Ucred, unix::flight::Flight};
+use super::{Address, Incoming, Ucred, abi, inet::Head, unix::flight::Flight};
 use crate::{
     errno::{Errno, Result},
     fs::{
@@ -102,6 +105,10 @@ pub struct Packet {
     /// Read so far.
     from: usize,
     pub source: Option<Box<Address>>,
+    /// Of datagrams: what the header says.
+    pub head: Option<Box<Head>>,
+    /// When it came (ns, real time), if anybody wanted to know then; else 0.
+    pub at: u64,
     pub cred: Ucred,
     pub rights: Flight,
     account: Arc<Account>,
@@ -136,6 +143,8 @@ impl Packet {
             bytes: Vec::new(),
             from: 0,
             source: None,
+            head: None,
+            at: 0,
             cred,
             rights: Flight::default(),
             account: account.clone(),
@@ -173,11 +182,23 @@ impl Packet {
     }
 }
 
+/// Where the urgent byte is in a stream.
+#[derive(Clone, Copy)]
+struct Mark {
+    at: u64,
+    byte: u8,
+    /// It has been read apart.
+    read: bool,
+}
+
 #[derive(Default)]
 struct Queue {
     packets: VecDeque<Packet>,
     /// Bytes in all of them, and in the one that a reader has in hand.
     bytes: usize,
+    /// Bytes of a stream that have been read.
+    taken: u64,
+    mark: Option<Mark>,
     /// A reader has taken one out, and may put it back.
     in_hand: bool,
     /// Nobody will read any more.
@@ -189,6 +210,17 @@ impl Queue {
         let packet = self.packets.pop_front()?;
         self.in_hand = true;
         Some(packet)
+    }
+    /// `n` bytes of a stream have been read.
+    fn advance(&mut self, n: usize) {
+        self.bytes = self.bytes.saturating_sub(n);
+        self.taken += n as u64;
+        if self.mark.is_some_and(|m| m.at < self.taken) {
+            self.mark = None;
+        }
+    }
+    fn at_mark(&self) -> bool {
+        self.mark.is_some_and(|m| m.at == self.taken)
     }
 }
 
@@ -206,6 +238,8 @@ pub struct Reading {
     pub peek: bool,
     /// Bytes of different senders are not to be mixed (SO_PASSCRED).
     pub by_sender: bool,
+    /// The urgent byte is one like the others (SO_OOBINLINE).
+    pub inline: bool,
 }
 
 impl Inbox {
@@ -221,6 +255,35 @@ impl Inbox {
     pub fn bytes(&self) -> usize {
         self.queue.lock().bytes
     }
+    /// Bytes that a read of a stream can give: an urgent byte that is next is not among them, unless it is read in its place.
+    pub fn stream_bytes(&self, inline: bool) -> usize {
+        let queue = self.queue.lock();
+        queue.bytes - (queue.at_mark() && !inline && queue.bytes > 0) as usize
+    }
+    /// Bytes that one read gives: those before the mark (FIONREAD).
+    pub fn until_mark(&self, inline: bool) -> usize {
+        let queue = self.queue.lock();
+        match queue.mark {
+            Some(mark) if !inline => (mark.at - queue.taken) as usize,
+            _ => queue.bytes,
+        }
+    }
+    /// Whether the urgent byte is next (SIOCATMARK).
+    pub fn at_mark(&self) -> bool {
+        self.queue.lock().at_mark()
+    }
+    /// Whether there is an urgent byte that has not been read apart (POLLPRI).
+    pub fn is_urgent(&self) -> bool {
+        self.queue.lock().mark.is_some_and(|m| !m.read)
+    }
+    /// Read the urgent byte apart. `EINVAL` without one.
+    pub fn read_urgent(&self, peek: bool) -> Result<u8> {
+        let mut queue = self.queue.lock();
+        let mark = queue.mark.as_mut().filter(|m| !m.read).ok_or(Errno::EINVAL)?;
+        mark.read = !peek;
+        Ok(mark.byte)
+    }
+
     pub fn packets(&self) -> usize {
         self.queue.lock().packets.len()
     }
@@ -250,12 +313,39 @@ impl Inbox {
         Ok(())
     }
 
+    /// Put the source's one last byte at the end of a stream, as an urgent one: the mark moves there. What was urgent before is
+    /// read in its place, unless it is next.
+    pub fn send_urgent(&self, from: &mut Source<'_>, account: &Arc<Account>, cred: Ucred) -> Result<()> {
+        let packet = Packet::new(from, 1, account, cred)?;
+        let Some(byte) = packet.bytes.first().copied() else { return Ok(()) };
+        let passed = {
+            let mut queue = self.queue.lock();
+            if queue.closed || queue.packets.try_reserve(1).is_err() {
+                drop(queue);
+                return Err(self.refused());
+            }
+            let mut passed = None;
+            if queue.at_mark() && !queue.in_hand {
+                passed = queue.packets.pop_front();
+                queue.advance(1);
+            }
+            let at = queue.taken + queue.bytes as u64;
+            queue.mark = Some(Mark { at, byte, read: false });
+            queue.bytes += 1;
+            queue.packets.push_back(packet);
+            passed
+        };
+        drop(passed);
+        Ok(())
+    }
+
     /// Read no more: what is there is thrown away; whether there was anything.
     pub fn close(&self) -> bool {
         let left = {
             let mut queue = self.queue.lock();
             queue.closed = true;
             queue.bytes = 0;
+            queue.mark = None;
             core::mem::take(&mut queue.packets)
         };
         !left.is_empty()
@@ -271,6 +361,7 @@ impl Inbox {
         let left = {
             let mut queue = self.queue.lock();
             queue.bytes = 0;
+            queue.mark = None;
             core::mem::take(&mut queue.packets)
         };
         drop(left);
@@ -315,7 +406,8 @@ impl Inbox {
             }
             let joins =
                 |p: &Packet| Arc::ptr_eq(&p.account, account) && p.cred == cred && p.rights.is_empty();
-            if let Some(last) = queue.packets.back_mut().filter(|p| joins(p))
+            let marked = queue.mark.is_some_and(|m| m.at + 1 == queue.taken + queue.bytes as u64);
+            if let Some(last) = queue.packets.back_mut().filter(|p| joins(p) && !marked)
                 && last.append(&small[..n])
             {
                 queue.bytes += n;
@@ -339,8 +431,25 @@ impl Inbox {
         let _turn = self.turn.lock();
         let mut sender: Option<Ucred> = None;
         let mut kept = Vec::new();
+        let mut at = self.queue.lock().taken;
         while to.remaining() > 0 {
-            let Some(mut packet) = self.queue.lock().take() else { break };
+            let (packet, marked) = {
+                let mut queue = self.queue.lock();
+                let marked = queue.mark.is_some_and(|m| m.at == at);
+                // What is before the urgent byte is for this read, what is behind it for the next.
+                let packet = if marked && sender.is_some() { None } else { queue.take() };
+                (packet, marked && !how.inline)
+            };
+            let Some(mut packet) = packet else { break };
+            if marked {
+                at += 1;
+                if how.peek {
+                    kept.push(packet);
+                } else {
+                    self.queue.lock().advance(1);
+                }
+                continue;
+            }
             if sender.is_some_and(|s| how.by_sender && s != packet.cred) {
                 self.queue.lock().packets.push_front(packet);
                 break;
@@ -355,13 +464,18 @@ impl Inbox {
                 sender = Some(packet.cred);
                 into.take(&mut packet, how.peek);
             }
+            at += n as u64;
             if how.peek {
+                let partly = n < packet.len();
                 kept.push(packet);
+                if partly {
+                    break;
+                }
             } else {
                 packet.consume(n);
                 let rest = packet.len() > 0;
                 let mut queue = self.queue.lock();
-                queue.bytes = queue.bytes.saturating_sub(n);
+                queue.advance(n);
                 if rest && !queue.closed {
                     queue.packets.push_front(packet);
                 } else {
@@ -392,7 +506,7 @@ impl Inbox {
         let len = packet.len();
         let put = to.put(&packet.bytes[packet.from..]);
         into.take(&mut packet, peek);
-        into.truncated = put < len;
+        into.told |= if put < len { abi::MSG_TRUNC } else { 0 };
         let mut queue = self.queue.lock();
         queue.in_hand = false;
         if peek && !queue.closed {

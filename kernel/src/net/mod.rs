@@ -24,12 +24,15 @@
 
 pub mod abi;
 pub mod address;
+pub mod beside;
 pub mod file;
 pub mod inbox;
 pub mod inet;
 pub mod interfaces;
 pub mod netlink;
 pub mod options;
+mod registry;
+pub mod tables;
 pub mod unix;
 
 pub use address::Address;
@@ -47,7 +50,7 @@ use crate::{
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::any::Any;
 use hafez_mm::lock::Once;
-use inbox::Packet;
+use inbox::{Inbox, Packet};
 use linux_raw_sys::ioctl;
 
 /// Who sent something: process, user, group. As SCM_CREDENTIALS tells it.
@@ -94,6 +97,8 @@ pub struct Outgoing {
     /// Instead of the caller's own (SCM_CREDENTIALS).
     pub cred: Option<Ucred>,
     pub rights: Vec<Arc<File>>,
+    /// Control messages that are for the protocol, as they came.
+    pub control: Vec<u8>,
 }
 
 /// What a `recvmsg` finds beside the bytes.
@@ -104,24 +109,39 @@ pub struct Incoming {
     pub from: Option<Address>,
     pub cred: Option<Ucred>,
     pub rights: Vec<Arc<File>>,
-    /// The packet was longer than the buffer.
-    pub truncated: bool,
+    /// What the packet's own header said.
+    pub head: Option<Box<inet::Head>>,
+    /// When it came (ns, real time); 0: not known.
+    pub at: u64,
+    pub notes: Vec<beside::Note>,
+    /// MSG_* that the caller is told.
+    pub told: u32,
     /// Length of the whole packet, where there are packets.
     pub whole: Option<usize>,
-    /// Packets end here (MSG_EOR of SOCK_SEQPACKET).
-    pub end_of_record: bool,
 }
 
 impl Incoming {
     fn take(&mut self, packet: &mut Packet, peek: bool) {
         self.cred = Some(packet.cred);
+        self.at = packet.at;
         if peek {
             self.from = packet.source.as_deref().cloned();
+            self.head = packet.head.clone();
             self.rights.extend(packet.rights.copies());
         } else {
             self.from = packet.source.take().map(|a| *a);
+            self.head = packet.head.take();
             self.rights.append(&mut packet.rights.land());
         }
+    }
+    /// The urgent byte of a stream: one at most.
+    fn receive_urgent(&mut self, inbox: &Inbox, to: &mut Sink<'_>) -> Result<()> {
+        let byte = inbox.read_urgent(self.peeks())?;
+        self.told |= abi::MSG_OOB;
+        if to.put(&[byte]) == 0 {
+            self.told |= abi::MSG_TRUNC;
+        }
+        Ok(())
     }
     fn peeks(&self) -> bool {
         self.flags & abi::MSG_PEEK != 0
@@ -178,6 +198,10 @@ pub trait Protocol: Send + Sync {
     fn readable(&self) -> Result<usize> {
         Err(Errno::EINVAL)
     }
+    /// Whether the urgent byte is next (SIOCATMARK).
+    fn at_mark(&self) -> Result<bool> {
+        Err(Errno::ENOTTY)
+    }
     /// Bytes sent and not taken by the other side yet (SIOCOUTQ).
     fn unsent(&self) -> usize {
         0
@@ -211,7 +235,9 @@ impl Socket {
     }
     pub fn receive(&self, to: &mut Sink<'_>, into: &mut Incoming, nonblock: bool) -> Result<()> {
         let wait = self.0.common().receive_wait(nonblock || into.flags & abi::MSG_DONTWAIT != 0);
-        self.0.receive(to, into, wait)
+        self.0.receive(to, into, wait)?;
+        into.stamp(self.0.common());
+        Ok(())
     }
 }
 
@@ -245,7 +271,7 @@ impl FileOps for Socket {
         let value = match request {
             ioctl::FIONREAD => self.0.readable()?,
             ioctl::TIOCOUTQ => self.0.unsent(),
-            ioctl::SIOCATMARK => 0,
+            ioctl::SIOCATMARK => self.0.at_mark()? as usize,
             _ => return interfaces::request(request, argument),
         };
         crate::arch::user::write_u32(argument, value as u32)?;

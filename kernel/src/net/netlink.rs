@@ -13,7 +13,7 @@ use super::{
     Address, Common, Incoming, Outgoing, Protocol, Target, Ucred, Wait, abi, boxed,
     inbox::{Account, Inbox, Packet},
     inet::{self, Interface},
-    interfaces, options,
+    interfaces, options, registry,
 };
 use crate::{
     errno::{Errno, Result},
@@ -72,7 +72,12 @@ impl Netlink {
         }
         let common = Common::new(abi::AF_NETLINK, kind, protocol);
         let account = Account::new(options::BUFFER as usize, common.signal.clone());
-        Ok(Arc::new(Netlink { common, inbox: Inbox::new(), account, port: AtomicU32::new(0) }))
+        let new = Arc::new(Netlink { common, inbox: Inbox::new(), account, port: AtomicU32::new(0) });
+        registry::enter(&new);
+        Ok(new)
+    }
+    pub fn port(&self) -> u32 {
+        self.port.load(Relaxed)
     }
 
     /// The number that answers are addressed to: the process's, or one that nobody else has.

@@ -1,6 +1,6 @@
 //! What all sockets have in common, and the options of SOL_SOCKET: `socket(7)`.
 
-use super::{Protocol, Ucred, Wait, abi};
+use super::{Protocol, Ucred, Wait, abi, registry};
 use crate::{
     clock,
     errno::{Errno, Result},
@@ -25,6 +25,8 @@ pub struct Common {
     /// Unique: the inode number.
     pub number: u64,
     pub signal: Arc<Signal>,
+    /// The user it belongs to.
+    owner: AtomicU32,
     /// What went wrong since it was last asked; 0: nothing.
     error: AtomicU32,
     /// One bit for each option that is on or off, in the order of [`FLAGS`].
@@ -38,6 +40,10 @@ pub struct Common {
     mark: AtomicU32,
     linger_seconds: AtomicU32,
     linger: AtomicBool,
+    /// The option that asks for time stamps; 0: none does.
+    stamp: AtomicU32,
+    /// Packets that found no room.
+    drops: AtomicU32,
 }
 
 /// The options that are on or off.
@@ -51,7 +57,7 @@ const FLAGS: [u32; 13] = [
     abi::SO_DONTROUTE,
     abi::SO_DEBUG,
     abi::SO_NO_CHECK,
-    abi::SO_TIMESTAMP_OLD,
+    abi::SO_RXQ_OVFL,
     // Of other levels, but kept here: they are flags too.
     V6ONLY,
     NODELAY,
@@ -71,6 +77,7 @@ impl Common {
             protocol,
             number: NEXT.fetch_add(1, Relaxed),
             signal: Signal::new(),
+            owner: AtomicU32::new(0),
             error: AtomicU32::new(0),
             flags: AtomicU32::new(0),
             receive_timeout: AtomicU64::new(u64::MAX),
@@ -82,6 +89,8 @@ impl Common {
             mark: AtomicU32::new(0),
             linger_seconds: AtomicU32::new(0),
             linger: AtomicBool::new(false),
+            stamp: AtomicU32::new(0),
+            drops: AtomicU32::new(0),
         }
     }
 
@@ -94,9 +103,17 @@ impl Common {
         copy(&self.priority, &from.priority);
         copy(&self.mark, &from.mark);
         copy(&self.linger_seconds, &from.linger_seconds);
+        copy(&self.stamp, &from.stamp);
         self.linger.store(from.linger.load(Relaxed), Relaxed);
         self.receive_timeout.store(from.receive_timeout.load(Relaxed), Relaxed);
         self.send_timeout.store(from.send_timeout.load(Relaxed), Relaxed);
+    }
+
+    pub fn owner(&self) -> u32 {
+        self.owner.load(Relaxed)
+    }
+    pub fn set_owner(&self, uid: u32) {
+        self.owner.store(uid, Relaxed);
     }
 
     /// Whether an option of [`FLAGS`] is on.
@@ -128,6 +145,18 @@ impl Common {
         }
     }
 
+    /// The option that asks for time stamps, or 0.
+    pub fn stamp(&self) -> u32 {
+        self.stamp.load(Relaxed)
+    }
+    /// A packet found no room.
+    pub fn drop_one(&self) {
+        self.drops.fetch_add(1, Relaxed);
+    }
+    pub fn drops(&self) -> u32 {
+        self.drops.load(Relaxed)
+    }
+
     pub fn low_water(&self) -> usize {
         self.low_water.load(Relaxed) as usize
     }
@@ -150,6 +179,12 @@ impl Common {
             Wait::Never => Err(Errno::EAGAIN),
             Wait::Until(deadline) => ended(self.signal.queue().wait_until(ready, deadline, true), deadline),
         }
+    }
+}
+
+impl Drop for Common {
+    fn drop(&mut self) {
+        registry::leave(self.number);
     }
 }
 
@@ -237,6 +272,9 @@ pub fn get(socket: &dyn Protocol, level: u32, name: u32) -> Result<Vec<u8>> {
         abi::SO_SNDTIMEO_OLD | abi::SO_SNDTIMEO_NEW => timeout_bytes(c.send_timeout.load(Relaxed)),
         // What is in no family but one answers as Linux does for the others.
         abi::SO_PEERCRED => cred_bytes(&Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX }),
+        abi::SO_TIMESTAMP_OLD | abi::SO_TIMESTAMP_NEW | abi::SO_TIMESTAMPNS_OLD | abi::SO_TIMESTAMPNS_NEW => {
+            int((c.stamp() == name) as i64)
+        }
         flag if FLAGS.contains(&flag) => int(c.has(flag) as i64),
         _ => return Err(Errno::ENOPROTOOPT),
     })
@@ -290,7 +328,9 @@ pub fn set(socket: &dyn Protocol, level: u32, name: u32, value: &[u8], root: boo
         abi::SO_RCVTIMEO_OLD | abi::SO_RCVTIMEO_NEW => c.receive_timeout.store(timeout_of(value)?, Relaxed),
         abi::SO_SNDTIMEO_OLD | abi::SO_SNDTIMEO_NEW => c.send_timeout.store(timeout_of(value)?, Relaxed),
         abi::SO_DEBUG if number != 0 && !root => return Err(Errno::EACCES),
-        abi::SO_TIMESTAMP_OLD => return Err(Errno::ENOPROTOOPT),
+        abi::SO_TIMESTAMP_OLD | abi::SO_TIMESTAMP_NEW | abi::SO_TIMESTAMPNS_OLD | abi::SO_TIMESTAMPNS_NEW => {
+            c.stamp.store(if number != 0 { name } else { 0 }, Relaxed)
+        }
         V6ONLY | NODELAY | CORK => return Err(Errno::ENOPROTOOPT),
         flag if FLAGS.contains(&flag) => c.set(flag, number != 0),
         _ => return Err(Errno::ENOPROTOOPT),

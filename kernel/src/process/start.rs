@@ -236,9 +236,9 @@ fn sender() -> net::Ucred {
     })
 }
 
-/// SIGIO, for a file that has changed: to a process, or to a group if negative.
-fn signal_io(target: i32) {
-    let info = SigInfo::kernel(abi::SIGIO);
+/// SIGIO or SIGURG, for a file that has changed: to a process, or to a group if negative.
+fn signal_io(target: i32, signal: u32) {
+    let info = SigInfo::kernel(signal);
     // Who is gone hears nothing.
     let _ = match target {
         0 => Ok(()),

@@ -8,6 +8,7 @@ use crate::fs::locks::{self, Owner, Record};
 use crate::fs::pipe::PipeEnd;
 use crate::fs::tty;
 use crate::fs::{File, Kind};
+use crate::net::Socket;
 use crate::process::run::Caller;
 use crate::process::table;
 use alloc::sync::Arc;
@@ -96,6 +97,9 @@ fn set_owner(file: &File, target: i32) -> Result<u64> {
         return Err(Errno::ESRCH);
     }
     file.owner().target.store(target, Relaxed);
+    if file.ops_as::<Socket>().is_some() {
+        file.watch_urgent()?;
+    }
     Ok(0)
 }
 

@@ -3,7 +3,6 @@
 //! ```text
 //!   struct msghdr   name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48; 56 bytes
 //!   struct mmsghdr  a msghdr, and at 56 what came of it; 64 bytes
-//!   struct cmsghdr  len 0 (itself included), level 8, type 12, data 16; padded to 8
 //! ```
 #![forbid(unsafe_code)]
 
@@ -17,7 +16,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::caps::cap;
 use crate::fs::iobuf::{self, Segment, Sink, Source};
-use crate::net::{Incoming, Outgoing, Protocol, Ucred, abi as net_abi, options};
+use crate::net::{Incoming, Outgoing, Protocol, Ucred, abi as net_abi, beside, options};
 use crate::process::run::Caller;
 use crate::process::signal::{self, SigInfo};
 use alloc::sync::Arc;
@@ -38,7 +37,7 @@ pub const CALLS: &Calls = &[
 const MAX_TRANSFER: usize = 0x7fff_f000;
 /// The most control bytes that are looked at (`net.core.optmem_max`).
 const CONTROL_MAX: usize = 131_072;
-const CMSG_HEAD: usize = 16;
+const CMSG_HEAD: usize = beside::HEAD;
 /// Bytes of `struct mmsghdr`.
 const MMSG_BYTES: u64 = 64;
 /// The most messages of one call (UIO_MAXIOV).
@@ -125,7 +124,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Take the control messages apart.
+/// Take the control messages apart, or leave that to the protocol.
 fn read_control(caller: &Caller, header: &Header, domain: u32, out: &mut Outgoing) -> Result<()> {
     if header.control_len > CONTROL_MAX {
         return Err(Errno::ENOBUFS);
@@ -134,25 +133,20 @@ fn read_control(caller: &Caller, header: &Header, domain: u32, out: &mut Outgoin
     bytes.try_reserve_exact(header.control_len).map_err(|_| Errno::ENOBUFS)?;
     bytes.resize(header.control_len, 0);
     user::copy_from(&mut bytes, header.control)?;
-    let mut rest = &bytes[..];
-    while rest.len() >= CMSG_HEAD {
-        let len = usize::from_ne_bytes(rest[..8].try_into().unwrap_or_default());
-        if len < CMSG_HEAD || len > rest.len() {
-            return Err(Errno::EINVAL);
-        }
-        let (level, kind, data) = (word(rest, 8), word(rest, 12), &rest[CMSG_HEAD..len]);
-        if level == net_abi::SOL_SOCKET {
-            match kind {
-                net_abi::SCM_RIGHTS if domain == net_abi::AF_UNIX => {
-                    read_rights(caller, data, &mut out.rights)?
-                }
-                net_abi::SCM_CREDENTIALS if domain == net_abi::AF_UNIX => {
-                    out.cred = Some(read_credentials(caller, data)?);
-                }
-                _ => return Err(Errno::EINVAL),
+    if domain != net_abi::AF_UNIX {
+        out.control = bytes;
+        return Ok(());
+    }
+    for told in beside::Each(&bytes) {
+        let told = told?;
+        match (told.level, told.kind) {
+            (net_abi::SOL_SOCKET, net_abi::SCM_RIGHTS) => read_rights(caller, told.data, &mut out.rights)?,
+            (net_abi::SOL_SOCKET, net_abi::SCM_CREDENTIALS) => {
+                out.cred = Some(read_credentials(caller, told.data)?);
             }
+            (net_abi::SOL_SOCKET, _) => return Err(Errno::EINVAL),
+            _ => {}
         }
-        rest = &rest[len.next_multiple_of(8).min(rest.len())..];
     }
     Ok(())
 }
@@ -224,14 +218,7 @@ fn receive_header(caller: &Caller, file: &File, at: u64, flags: u32) -> Result<u
     }
     let protocol = &*of(file)?.0;
     let (written, cut) = write_control(caller, protocol, &header, &mut into)?;
-    let mut told = if cut { net_abi::MSG_CTRUNC } else { 0 };
-    if into.truncated {
-        told |= net_abi::MSG_TRUNC;
-    }
-    if into.end_of_record {
-        told |= net_abi::MSG_EOR;
-    }
-    told |= flags & net_abi::MSG_CMSG_CLOEXEC;
+    let told = into.told | flags & net_abi::MSG_CMSG_CLOEXEC | if cut { net_abi::MSG_CTRUNC } else { 0 };
     user::write_u64(at.wrapping_add(40), written as u64)?;
     user::write_u32(at.wrapping_add(48), told)?;
     Ok(got as u64)
@@ -274,6 +261,9 @@ fn write_control(
 ) -> Result<(usize, bool)> {
     let room = if header.control == 0 { 0 } else { header.control_len };
     let mut control = Control { at: header.control, room, written: 0, cut: false };
+    for note in core::mem::take(&mut into.notes) {
+        control.put(note.level, note.kind, &note.data)?;
+    }
     if let Some(cred) = into.cred.filter(|_| protocol.common().has(net_abi::SO_PASSCRED)) {
         control.put(net_abi::SOL_SOCKET, net_abi::SCM_CREDENTIALS, &options::cred_bytes(&cred))?;
     }

@@ -1,4 +1,4 @@
-//! TCP and UDP, over IPv4 and IPv6: `tcp(7)`, `udp(7)`, `ip(7)`, `ipv6(7)`.
+//! TCP and UDP, over IPv4 and IPv6: `tcp(7)`, `udp(7)`, `udplite(7)`, `ip(7)`, `ipv6(7)`.
 //!
 //! ```text
 //!   to an address of this machine     two sockets hand each other bytes (tcp.rs, udp.rs)
@@ -12,6 +12,8 @@
 //! Inside, addresses are canonical: an IPv4 address that an AF_INET6 socket was given in its mapped form (`::ffff:a.b.c.d`) is
 //! IPv4, and is shown mapped to that socket again.
 
+mod groups;
+mod header;
 mod options;
 mod outside;
 mod ports;
@@ -23,12 +25,27 @@ use crate::errno::{Errno, Result};
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-pub use outside::{InterfaceInfo as Interface, interfaces};
+pub use header::Head;
+pub use outside::{Counted, GATEWAY, GATEWAY6, InterfaceInfo as Interface, counted, interfaces};
 
 /// The interface that everything else on the machine is on.
 pub const LOOPBACK: u32 = 1;
 /// The interface to the outside.
 pub const OUTSIDE: u32 = 2;
+
+/// What `/proc/net` tells of a socket.
+pub struct Row {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    pub state: u8,
+    pub unsent: usize,
+    pub unread: usize,
+}
+
+pub fn row(socket: &dyn Protocol) -> Option<Row> {
+    let any = socket.as_any();
+    any.downcast_ref::<tcp::Tcp>().map_or_else(|| any.downcast_ref::<udp::Udp>()?.row(), tcp::Tcp::row)
+}
 
 /// `socket(2)` for AF_INET and AF_INET6.
 pub fn create(domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Protocol>> {
@@ -37,7 +54,8 @@ pub fn create(domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Protocol>
     }
     match (kind, protocol) {
         (abi::SOCK_STREAM, abi::IPPROTO_IP | abi::IPPROTO_TCP) => Ok(tcp::Tcp::new(domain)),
-        (abi::SOCK_DGRAM, abi::IPPROTO_IP | abi::IPPROTO_UDP) => Ok(udp::Udp::new(domain)),
+        (abi::SOCK_DGRAM, abi::IPPROTO_IP | abi::IPPROTO_UDP) => Ok(udp::Udp::new(domain, abi::IPPROTO_UDP)),
+        (abi::SOCK_DGRAM, abi::IPPROTO_UDPLITE) => Ok(udp::Udp::new(domain, protocol)),
         (abi::SOCK_STREAM | abi::SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
         // Packets by hand are not for programs here, root or not.
         (abi::SOCK_RAW, 0) => Err(Errno::EPROTONOSUPPORT),
@@ -102,6 +120,24 @@ fn source_for(ip: IpAddr) -> IpAddr {
         IpAddr::V4(v4) if v4.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         _ => ip,
     }
+}
+
+/// Whether the address is for all on a network.
+fn is_broadcast(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => {
+            v4.is_broadcast() || v4 == Ipv4Addr::new(127, 255, 255, 255) || outside::is_broadcast(v4)
+        }
+        IpAddr::V6(_) => false,
+    }
+}
+
+/// The first address of an interface, in the family.
+fn primary(interface: u32, ipv4: bool) -> IpAddr {
+    let all = interfaces();
+    let found = all.iter().find(|i| i.index == interface);
+    let ip = found.and_then(|i| i.addresses.iter().find(|(ip, _)| ip.is_ipv4() == ipv4));
+    ip.map_or(unspecified(if ipv4 { abi::AF_INET } else { abi::AF_INET6 }), |(ip, _)| *ip)
 }
 
 /// Where "to nowhere in particular" leads: to this machine.

@@ -1,9 +1,14 @@
 //! Options of IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP: most are remembered and told, and change nothing, for there is one network
-//! only and little to choose.
+//! only and little to choose. Those that ask for notes beside the bytes are also kept as one word, which each receive looks at.
 
 use super::super::{Common, abi, options::*};
+use super::{
+    groups,
+    header::{HOPS, Wants},
+};
 use crate::errno::{Errno, Result};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use hafez_mm::lock::Mutex;
 use linux_raw_sys::net as raw;
 
@@ -14,6 +19,8 @@ enum Values {
     Flag,
     Range(i32, i32),
     ReadOnly,
+    /// 0 for all, or a header and more.
+    Coverage,
 }
 
 /// Level, name, value at first, values that it can take.
@@ -26,6 +33,8 @@ const KNOWN: &[Known] = &[
     (abi::IPPROTO_IP, raw::IP_RECVERR, 0, Values::Flag),
     (abi::IPPROTO_IP, raw::IP_RECVTTL, 0, Values::Flag),
     (abi::IPPROTO_IP, raw::IP_RECVTOS, 0, Values::Flag),
+    (abi::IPPROTO_IP, raw::IP_PKTINFO, 0, Values::Flag),
+    (abi::IPPROTO_IP, raw::IP_RECVORIGDSTADDR, 0, Values::Flag),
     (abi::IPPROTO_IP, raw::IP_FREEBIND, 0, Values::Flag),
     (abi::IPPROTO_IP, raw::IP_BIND_ADDRESS_NO_PORT, 0, Values::Flag),
     (abi::IPPROTO_IP, raw::IP_MULTICAST_TTL, 1, Values::Range(-1, 255)),
@@ -35,6 +44,16 @@ const KNOWN: &[Known] = &[
     (abi::IPPROTO_IPV6, raw::IPV6_MULTICAST_HOPS, 1, Values::Range(-1, 255)),
     (abi::IPPROTO_IPV6, raw::IPV6_MULTICAST_LOOP, 1, Values::Flag),
     (abi::IPPROTO_IPV6, raw::IPV6_RECVERR, 0, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_MULTICAST_ALL, 1, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_RECVPKTINFO, 0, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_RECVHOPLIMIT, 0, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_RECVTCLASS, 0, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_RECVORIGDSTADDR, 0, Values::Flag),
+    // Headers that no packet has here: who asks is never told of one.
+    (abi::IPPROTO_IPV6, raw::IPV6_RECVHOPOPTS, 0, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_RECVRTHDR, 0, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_RECVDSTOPTS, 0, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_RECVPATHMTU, 0, Values::Flag),
     (abi::IPPROTO_IPV6, raw::IPV6_MTU_DISCOVER, 1, Values::Range(0, 5)),
     (abi::IPPROTO_IPV6, raw::IPV6_TCLASS, 0, Values::Range(-1, 255)),
     (abi::IPPROTO_IPV6, raw::IPV6_AUTOFLOWLABEL, 1, Values::Flag),
@@ -51,11 +70,22 @@ const KNOWN: &[Known] = &[
     (abi::IPPROTO_TCP, raw::TCP_NOTSENT_LOWAT, 0, Values::Any),
     (abi::IPPROTO_TCP, raw::TCP_FASTOPEN, 0, Values::Range(0, i32::MAX)),
     (abi::IPPROTO_TCP, raw::TCP_FASTOPEN_CONNECT, 0, Values::ReadOnly),
+    (abi::IPPROTO_UDPLITE, SEND_COVERAGE, 0, Values::Coverage),
+    (abi::IPPROTO_UDPLITE, RECEIVE_COVERAGE, 0, Values::Coverage),
 ];
+/// How much of a UDP-Lite datagram its checksum covers; inside the machine nothing gets lost on the way.
+const SEND_COVERAGE: u32 = 10;
+const RECEIVE_COVERAGE: u32 = 11;
+/// The address that IP_MULTICAST_IF was set by, as a number.
+const WAY_OUT: u32 = 1 << 16 | raw::IP_MULTICAST_IF;
 
 /// What differs from the values at first.
 #[derive(Default)]
-pub struct Set(Mutex<Vec<(u32, u32, i32)>>);
+pub struct Set {
+    changed: Mutex<Vec<(u32, u32, i32)>>,
+    /// The [`Wants`] among them.
+    wants: AtomicU32,
+}
 
 /// The flag of [`Common`] that an option is, if it is one.
 fn flag(level: u32, name: u32) -> Option<u32> {
@@ -72,6 +102,7 @@ fn belongs(common: &Common, level: u32) -> bool {
     match level {
         abi::IPPROTO_TCP => common.kind == abi::SOCK_STREAM,
         abi::IPPROTO_UDP => common.kind == abi::SOCK_DGRAM,
+        abi::IPPROTO_UDPLITE => common.protocol == abi::IPPROTO_UDPLITE,
         abi::IPPROTO_IPV6 => common.domain == abi::AF_INET6,
         abi::IPPROTO_IP | abi::SOL_SOCKET => true,
         _ => false,
@@ -92,14 +123,48 @@ impl Set {
         if let Some(flag) = flag(level, name) {
             return Ok(int(common.has(flag) as i64));
         }
-        Ok(int(self.number(level, name)? as i64))
+        if (level, name) == (abi::IPPROTO_IP, raw::IP_MULTICAST_IF) {
+            return Ok(self.changed(level, WAY_OUT).unwrap_or(0).to_ne_bytes().to_vec());
+        }
+        if (level, name) == (abi::IPPROTO_IPV6, raw::IPV6_MULTICAST_IF) {
+            return Ok(int(self.way_out(level) as i64));
+        }
+        let number = self.number(level, name)?;
+        let hops =
+            matches!((level, name), (abi::IPPROTO_IPV6, raw::IPV6_UNICAST_HOPS | raw::IPV6_MULTICAST_HOPS));
+        Ok(int(if hops && number < 0 { HOPS as i64 } else { number as i64 }))
     }
 
     /// The value of a number among them.
     pub fn number(&self, level: u32, name: u32) -> Result<i32> {
         let (_, _, first, _) = *known(level, name)?;
-        let set = self.0.lock();
-        Ok(set.iter().find(|s| (s.0, s.1) == (level, name)).map_or(first, |s| s.2))
+        Ok(self.changed(level, name).unwrap_or(first))
+    }
+    fn changed(&self, level: u32, name: u32) -> Option<i32> {
+        self.changed.lock().iter().find(|s| (s.0, s.1) == (level, name)).map(|s| s.2)
+    }
+    fn change(&self, level: u32, name: u32, number: i32) {
+        let mut set = self.changed.lock();
+        set.retain(|s| (s.0, s.1) != (level, name));
+        set.push((level, name, number));
+    }
+    /// Which notes beside the bytes are asked for.
+    pub fn wants(&self) -> Wants {
+        Wants::from_bits_truncate(self.wants.load(Relaxed))
+    }
+    /// The interface that datagrams to groups go by; 0: any that leads to groups.
+    pub fn way_out(&self, level: u32) -> u32 {
+        let name = if level == abi::IPPROTO_IP { raw::IP_MULTICAST_IF } else { raw::IPV6_MULTICAST_IF };
+        self.changed(level, name).unwrap_or(0) as u32
+    }
+    fn set_way_out(&self, level: u32, name: u32, value: &[u8]) -> Result<()> {
+        let index = groups::way_out(level, value)?;
+        self.change(level, name, index as i32);
+        if level == abi::IPPROTO_IP {
+            let at = if value.len() >= 8 { 4 } else { 0 };
+            self.change(level, WAY_OUT, int_of(&value[at..])?);
+        }
+        Ok(())
     }
 
     pub fn set(&self, common: &Common, level: u32, name: u32, value: &[u8]) -> Result<()> {
@@ -109,6 +174,12 @@ impl Set {
         if let Some(flag) = flag(level, name) {
             common.set(flag, int_of(value)? != 0);
             return Ok(());
+        }
+        if matches!(
+            (level, name),
+            (abi::IPPROTO_IP, raw::IP_MULTICAST_IF) | (abi::IPPROTO_IPV6, raw::IPV6_MULTICAST_IF)
+        ) {
+            return self.set_way_out(level, name, value);
         }
         let (_, _, first, values) = *known(level, name)?;
         // Those of IPPROTO_IP may be a single byte.
@@ -124,10 +195,17 @@ impl Set {
             Values::Range(..) if number == -1 => first,
             Values::Range(..) => return Err(Errno::EINVAL),
             Values::ReadOnly => return Err(Errno::EOPNOTSUPP),
+            Values::Coverage if number == 0 => 0,
+            Values::Coverage => number.clamp(8, u16::MAX as i32),
         };
-        let mut set = self.0.lock();
-        set.retain(|s| (s.0, s.1) != (level, name));
-        set.push((level, name, number));
+        self.change(level, name, number);
+        if let Some(want) = Wants::of(level, name) {
+            if number != 0 {
+                self.wants.fetch_or(want.bits(), Relaxed);
+            } else {
+                self.wants.fetch_and(!want.bits(), Relaxed);
+            }
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! it closes; connections that were accepted use their listener's port and are not in it.
 
 use super::super::{Common, Protocol, abi, options};
+use crate::mem::TryPush;
 use crate::{
     errno::{Errno, Result},
     random,
@@ -14,7 +15,7 @@ use alloc::{
     vec::Vec,
 };
 use core::net::{IpAddr, SocketAddr};
-use hafez_mm::lock::{LazyLock, Mutex};
+use hafez_mm::lock::{LazyLock, Mutex, Once};
 
 /// Ports that are given to who names none (`net.ipv4.ip_local_port_range`).
 const EPHEMERAL: core::ops::RangeInclusive<u16> = 32768..=60999;
@@ -44,6 +45,25 @@ pub struct Ports {
 
 pub static TCP: Ports = Ports { by_port: LazyLock::new(Mutex::default), lenient: false };
 pub static UDP: Ports = Ports { by_port: LazyLock::new(Mutex::default), lenient: true };
+pub static UDPLITE: Ports = Ports { by_port: LazyLock::new(Mutex::default), lenient: true };
+
+/// A number from two addresses that nobody outside the kernel can foretell.
+fn scatter(to: SocketAddr, from: Option<SocketAddr>) -> u64 {
+    static KEY: Once<u64> = Once::new();
+    let word = |ip: IpAddr| match ip {
+        IpAddr::V4(v4) => u32::from(v4) as u64,
+        IpAddr::V6(v6) => u128::from(v6) as u64 ^ (u128::from(v6) >> 64) as u64,
+    };
+    let ends = [Some(to), from].into_iter().flatten();
+    let words = ends.flat_map(|end| [word(end.ip()), end.port() as u64]);
+    // The steps of a well-known mixer (SplitMix64), a word at a time.
+    words.fold(*KEY.call_once(random::u64), |sum, word| {
+        let x = (sum ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ x >> 31
+    })
+}
 
 impl Entry {
     fn new(common: &Common, ip: IpAddr, socket: Weak<dyn Protocol>) -> Entry {
@@ -178,7 +198,22 @@ impl Ports {
         self.by_port.lock().contains_key(&port)
     }
 
-    /// Who gets what comes from `from` for `to`. Of several that share the port one by chance.
+    /// All that are bound to the port: who hears what many hear. Where there is no room for them all, as many as there is.
+    pub fn all(&self, port: u16) -> Vec<Arc<dyn Protocol>> {
+        let mut found = Vec::new();
+        let ports = self.by_port.lock();
+        for entry in ports.get(&port).into_iter().flatten() {
+            if let Some(socket) = entry.socket.upgrade()
+                && found.try_push(socket).is_err()
+            {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Who gets what comes from `from` for `to`. Of several that share the port (SO_REUSEPORT) the two addresses decide, so that
+    /// one who speaks is always heard by the same; of others the last to come.
     pub fn find(
         &self,
         to: SocketAddr,
@@ -192,8 +227,13 @@ impl Ports {
             candidates.filter_map(|e| Some((e.fits(to.ip(), from)?, e)))
         };
         let best = fitting().map(|(score, _)| score).max()?;
-        let equals = fitting().filter(|(score, _)| *score == best).count() as u64;
-        let pick = if equals > 1 { random::u64() % equals } else { 0 };
-        fitting().filter(|(score, _)| *score == best).nth(pick as usize)?.1.socket.upgrade()
+        let equal = || fitting().filter(|(score, _)| *score == best).map(|(_, entry)| entry);
+        let count = equal().count();
+        let pick = match count {
+            0 | 1 => 0,
+            _ if equal().all(|e| e.share) => scatter(to, from) as usize % count,
+            _ => count - 1,
+        };
+        equal().nth(pick)?.socket.upgrade()
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Role, Unix, flight::Flight, name};
 use crate::{
+    clock,
     errno::{Errno, Result},
     fs::iobuf::{Sink, Source},
     net::{Address, Incoming, Outgoing, Target, Ucred, Wait, boxed, caller, inbox::Packet, options},
@@ -76,7 +77,10 @@ impl Unix {
         };
         self.check_datagram(&other)?;
         let cred = self.sender(&out);
-        let packet = self.packet(from, out, cred, wait)?;
+        let mut packet = self.packet(from, out, cred, wait)?;
+        if other.common.stamp() != 0 {
+            packet.at = clock::realtime();
+        }
         if !self.has_place_at(&other) {
             let deadline = match wait {
                 Wait::Never => {
@@ -158,7 +162,6 @@ impl Unix {
         loop {
             if let Some(whole) = self.inbox.receive(to, into, into.peeks()) {
                 into.whole = Some(whole);
-                into.end_of_record = false;
                 if let Some(room) = &self.room {
                     room.notify();
                 }

@@ -24,7 +24,7 @@ pub use message::join;
 use super::{
     Address, Common, Incoming, Outgoing, Protocol, Shut, Target, Ucred, Wait, abi, caller,
     inbox::{Account, Inbox},
-    options,
+    options, registry,
 };
 use crate::{
     errno::{Errno, Result},
@@ -101,14 +101,33 @@ impl Unix {
             peer_cred: None,
             peer_name: None,
         };
-        Arc::new_cyclic(|me| Unix {
+        let new = Arc::new_cyclic(|me| Unix {
             common,
             me: me.clone(),
             inbox: Inbox::new(),
             account,
             room: (kind == abi::SOCK_DGRAM).then(Signal::new),
             state: Mutex::new(state),
-        })
+        });
+        registry::enter(&new);
+        new
+    }
+
+    /// For `/proc/net/unix`: whether it is connected, and what it is called.
+    pub fn has_peer(&self) -> bool {
+        self.is_connected()
+    }
+    pub fn shown_name(&self) -> Option<Vec<u8>> {
+        match Unix::name_address(&self.state.lock().name) {
+            Address::Path(path) => Some(path),
+            Address::Abstract(name) => {
+                let mut shown = name;
+                shown.insert(0, 0);
+                shown.iter_mut().filter(|b| **b == 0).for_each(|b| *b = b'@');
+                Some(shown)
+            }
+            _ => None,
+        }
     }
 
     fn is_datagram(&self) -> bool {
@@ -146,7 +165,9 @@ impl Unix {
     fn await_input(&self, least: usize, wait: Wait) -> Result<bool> {
         let ready = || {
             let shut = self.shut().read;
-            shut || self.common.has_error() || !self.inbox.is_empty() && self.inbox.bytes() >= least
+            let inline = self.common.kind != abi::SOCK_STREAM || self.common.has(abi::SO_OOBINLINE);
+            let bytes = || self.inbox.stream_bytes(inline);
+            shut || self.common.has_error() || !self.inbox.is_empty() && bytes() >= least
         };
         self.common.sleep(wait, ready)?;
         Ok(!self.inbox.is_empty())
@@ -221,7 +242,7 @@ impl Protocol for Unix {
 
     fn send(&self, from: &mut Source<'_>, out: Outgoing, wait: Wait) -> Result<()> {
         if out.flags & abi::MSG_OOB != 0 {
-            return Err(Errno::EOPNOTSUPP);
+            return self.send_urgent(from, out, wait);
         }
         match self.common.kind {
             abi::SOCK_STREAM => self.send_stream(from, out, wait),
@@ -232,7 +253,11 @@ impl Protocol for Unix {
 
     fn receive(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()> {
         if into.flags & abi::MSG_OOB != 0 {
-            return Err(if self.common.kind == abi::SOCK_STREAM { Errno::EINVAL } else { Errno::EOPNOTSUPP });
+            return match self.common.kind {
+                abi::SOCK_STREAM if self.common.has(abi::SO_OOBINLINE) => Err(Errno::EINVAL),
+                abi::SOCK_STREAM => into.receive_urgent(&self.inbox, to),
+                _ => Err(Errno::EOPNOTSUPP),
+            };
         }
         if into.flags & abi::MSG_ERRQUEUE != 0 {
             return Err(Errno::EAGAIN);
@@ -259,6 +284,7 @@ impl Protocol for Unix {
         events.set(Events::ERR, self.common.has_error());
         events.set(Events::HUP, shut.read && shut.write || fresh && !self.is_datagram());
         events.set(Events::RDHUP, shut.read);
+        events.set(Events::PRI, self.inbox.is_urgent());
         events.set(Events::READABLE, shut.read || pending.unwrap_or_else(|| self.has_input()));
         events.set(Events::WRITABLE, pending.is_none() && self.account.is_writable() && self.peer_has_room());
         events
@@ -283,6 +309,9 @@ impl Protocol for Unix {
             return Err(Errno::EINVAL);
         }
         Ok(if self.is_datagram() { self.inbox.first() } else { self.inbox.bytes() })
+    }
+    fn at_mark(&self) -> Result<bool> {
+        Ok(self.inbox.at_mark())
     }
     fn unsent(&self) -> usize {
         self.account.used()
@@ -373,6 +402,7 @@ impl Unix {
 
     fn has_input(&self) -> bool {
         if self.common.kind == abi::SOCK_STREAM {
+            // An urgent byte that is next counts, as on Linux, though a read passes it over.
             let bytes = self.inbox.bytes();
             bytes > 0 && bytes >= self.common.low_water()
         } else {

@@ -177,11 +177,32 @@ impl Unix {
         Ok(())
     }
 
+    /// MSG_OOB: the last byte is urgent.
+    pub(super) fn send_urgent(&self, from: &mut Source<'_>, mut out: Outgoing, wait: Wait) -> Result<()> {
+        if self.common.kind != abi::SOCK_STREAM || from.remaining() == 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let cred = self.sender(&out);
+        out.flags &= !abi::MSG_OOB;
+        from.hold_back(1);
+        self.send_stream(from, out, wait)?;
+        from.let_go(1);
+        if from.remaining() != 1 {
+            return Ok(());
+        }
+        self.await_room(wait)?;
+        let Some(peer) = self.peer() else { return Err(Errno::EPIPE) };
+        peer.inbox.send_urgent(from, &self.account, cred)?;
+        peer.common.signal.urge();
+        Ok(())
+    }
+
     pub(super) fn receive_stream(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()> {
         if !self.is_connected() {
             return Err(Errno::EINVAL);
         }
-        let how = Reading { peek: into.peeks(), by_sender: self.common.has(abi::SO_PASSCRED) };
+        let inline = self.common.has(abi::SO_OOBINLINE);
+        let how = Reading { peek: into.peeks(), by_sender: self.common.has(abi::SO_PASSCRED), inline };
         let all = into.flags & abi::MSG_WAITALL != 0;
         let wanted = to.remaining();
         // Who wants nothing waits all the same until there is something.
@@ -192,12 +213,13 @@ impl Unix {
             if wanted == 0 && !self.inbox.is_empty() {
                 return Ok(());
             }
-            if to.faulted() || moved && (!all || how.peek || to.remaining() == 0 || !into.rights.is_empty()) {
+            let full = to.remaining() == 0 || !into.rights.is_empty() || self.inbox.at_mark();
+            if to.faulted() || moved && (!all || how.peek || full) {
                 return Ok(());
             }
             if !moved {
                 self.common.take_error()?;
-                if self.shut().read && self.inbox.is_empty() {
+                if self.shut().read && self.inbox.stream_bytes(inline) == 0 {
                     return Ok(());
                 }
                 self.await_input(least, wait)?;

@@ -74,7 +74,7 @@ impl SynthDir for Root {
     }
 
     fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
-        for name in ["self", "thread-self", "mounts"] {
+        for name in ["self", "thread-self", "mounts", "net"] {
             tell(name.as_bytes(), Kind::Link);
         }
         for name in ["sys", "pressure"] {

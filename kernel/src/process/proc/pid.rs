@@ -11,6 +11,7 @@ use super::{links, maps, mem, number, status, system};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Inode, Kind};
 use crate::fs::synth::{Entry, SynthDir, directory};
+use crate::net::tables;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
@@ -102,7 +103,7 @@ const FILES: &[(&str, u32, Make)] = &[
 /// There is one user namespace: every number means itself.
 const ALL_IDS: &[u8] = b"         0          0 4294967295\n";
 
-const DIRECTORIES: [&str; 4] = ["fd", "fdinfo", "ns", "task"];
+const DIRECTORIES: [&str; 5] = ["fd", "fdinfo", "net", "ns", "task"];
 const LINKS: [&str; 3] = ["cwd", "exe", "root"];
 
 struct Directory(Subject);
@@ -133,7 +134,7 @@ impl SynthDir for Directory {
             b"oom_score_adj" => status::oom_score_adj(&subject),
             b"mem" => mem::entry(&subject),
             b"ns" => Entry::dir(Arc::new(Namespaces)),
-            b"net" => return None,
+            b"net" => Entry::dir(Arc::new(Net)),
             _ => {
                 let (_, mode, make) = *FILES.iter().find(|(known, ..)| known.as_bytes() == name)?;
                 let about = subject.clone();
@@ -158,6 +159,21 @@ impl SynthDir for Directory {
         for (name, ..) in FILES {
             tell(name.as_bytes(), Kind::File);
         }
+    }
+}
+
+/// `/proc/PID/net`: there is one network, so it is the same for all.
+struct Net;
+
+impl SynthDir for Net {
+    fn lookup(&self, name: &[u8]) -> Option<Entry> {
+        Some(Entry::file(tables::find(name)?))
+    }
+    fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
+        tables::names().for_each(|name| tell(name.as_bytes(), Kind::File));
+    }
+    fn is_dynamic(&self) -> bool {
+        false
     }
 }
 

@@ -79,8 +79,10 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("fs/inotify/max_user_watches", "65536"),
         ("fs/inotify/max_user_instances", "128"),
         ("fs/inotify/max_queued_events", "16384"),
-        ("net/core/somaxconn", "4096"),
-    ] {
+    ]
+    .into_iter()
+    .chain(crate::net::tables::SETTINGS.iter().copied())
+    {
         add(&root, path, Entry::file(move || Ok(format!("{value}\n").into_bytes())));
     }
     add(&root, "kernel/pty/max", computed(|| format!("{}\n", tty::MAX_PAIRS)));

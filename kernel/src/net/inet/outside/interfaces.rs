@@ -17,6 +17,12 @@ pub fn addresses() -> Option<[IpAddr; 2]> {
     drivers::card().map(|_| [IpAddr::V4(ADDRESS), IpAddr::V6(ADDRESS6)])
 }
 
+/// Whether it is the address of all on the network outside.
+pub fn is_broadcast(ip: Ipv4Addr) -> bool {
+    let hosts = u32::MAX >> PREFIX;
+    drivers::card().is_some() && u32::from(ip) == u32::from(ADDRESS) | hosts
+}
+
 /// An interface: its number, name, addresses with the lengths of their prefixes, hardware address.
 pub struct InterfaceInfo {
     pub index: u32,

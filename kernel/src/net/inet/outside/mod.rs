@@ -24,8 +24,9 @@ mod interfaces;
 mod stack;
 mod wire;
 
-pub use interfaces::{InterfaceInfo, addresses, interfaces, source};
+pub use interfaces::{GATEWAY, GATEWAY6, InterfaceInfo, addresses, interfaces, is_broadcast, source};
 pub use stack::{GIVE_UP, Handle, Status};
+pub use wire::{Counted, counted};
 
 use super::tcp::Tcp;
 use crate::{
@@ -209,13 +210,14 @@ fn look() {
 }
 
 /// Send a datagram.
-pub fn send_datagram(from: SocketAddr, to: SocketAddr, bytes: &[u8]) -> Result<()> {
+pub fn send_datagram(from: SocketAddr, to: SocketAddr, hops: u8, bytes: &[u8]) -> Result<()> {
     if bytes.len() > FRAME - 14 - 8 - if to.is_ipv4() { 20 } else { 40 } {
         return Err(Errno::EMSGSIZE);
     }
     let result = on(|stack| {
         let handle = stack.datagram_socket(from.port()).ok_or(Errno::ENOBUFS)?;
         let socket = stack.sockets.get_mut::<udp::Socket<'_>>(handle);
+        socket.set_hop_limit(Some(hops.max(1)));
         let mut meta = udp::UdpMetadata::from(smoltcp::wire::IpEndpoint::from(to));
         meta.local_address = Some(from.ip().into());
         // One that finds no room is lost, as datagrams may be.

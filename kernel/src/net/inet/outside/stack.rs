@@ -1,8 +1,8 @@
 //! smoltcp's machine and what it works for: connections, those that are being made, those that end, ports for datagrams.
 
-use super::super::{ports, tcp::Tcp, udp::Udp};
+use super::super::{Head, OUTSIDE, ports, tcp::Tcp, udp::Udp};
 use super::interfaces::{ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, PREFIX, PREFIX6};
-use super::wire::{Opening, Port, opening};
+use super::wire::{Opening, Port, count_in, opening};
 use crate::{
     clock,
     drivers::net::{Card, FRAME},
@@ -93,6 +93,9 @@ pub struct Stack {
     /// By local port.
     datagrams: Vec<(u16, Handle)>,
     frame: Vec<u8>,
+    /// Of the datagram that came last.
+    hops: u8,
+    class: u8,
 }
 
 impl Stack {
@@ -117,6 +120,8 @@ impl Stack {
             closing: Vec::new(),
             datagrams: Vec::new(),
             frame: Vec::with_capacity(FRAME),
+            hops: 0,
+            class: 0,
         }
     }
 
@@ -126,6 +131,7 @@ impl Stack {
         let mut frame = core::mem::take(&mut self.frame);
         while taken < BATCH && self.card.receive(&mut frame) {
             taken += 1;
+            count_in(frame.len());
             if self.admit(&frame) {
                 let mut port = Port { card: self.card, frame: Some(&frame) };
                 self.interface.poll_ingress_single(now(), &mut port, &mut self.sockets);
@@ -155,7 +161,8 @@ impl Stack {
     fn admit(&mut self, frame: &[u8]) -> bool {
         match opening(frame) {
             Some(Opening::Connection { from, to }) => self.admit_connection(from, to),
-            Some(Opening::Datagram { to }) => {
+            Some(Opening::Datagram { to, hops, class }) => {
+                (self.hops, self.class) = (hops, class);
                 if ports::UDP.in_use(to.port()) {
                     return self.datagram_socket(to.port()).is_some();
                 }
@@ -269,7 +276,8 @@ impl Stack {
                 let found = ports::UDP.find(to, Some(from), false);
                 if let Some(receiver) = found.as_ref().and_then(|p| p.as_any().downcast_ref::<Udp>()) {
                     // It cannot fail: the bytes are the kernel's.
-                    let _ = receiver.deliver(&mut Source::kernel(bytes), from);
+                    let head = Head { hops: self.hops, class: self.class, to, interface: OUTSIDE };
+                    let _ = receiver.deliver(&mut Source::kernel(bytes), from, head);
                 }
             }
         }

@@ -221,9 +221,40 @@ impl Tcp {
         Ok(())
     }
 
+    /// MSG_OOB: the last byte is urgent.
+    pub(super) fn send_urgent(&self, from: &mut Source<'_>, peer: Weak<Tcp>, wait: Wait) -> Result<()> {
+        if from.remaining() == 0 {
+            return Ok(());
+        }
+        from.hold_back(1);
+        self.send_inside(from, peer.clone(), wait)?;
+        from.let_go(1);
+        if from.remaining() != 1 {
+            return Ok(());
+        }
+        let gone = self.state.lock().gone;
+        let Some(peer) = peer.upgrade().filter(|_| !gone) else {
+            from.skip_all();
+            self.hears_reset(Errno::EPIPE);
+            return Ok(());
+        };
+        peer.inbox.send_urgent(from, &self.account, Ucred::default())?;
+        peer.common.signal.urge();
+        Ok(())
+    }
+
+    /// The urgent byte alone; never waits for one.
+    pub(super) fn receive_urgent(&self, to: &mut Sink<'_>, into: &mut Incoming) -> Result<()> {
+        if self.common.has(abi::SO_OOBINLINE) {
+            return Err(Errno::EINVAL);
+        }
+        into.receive_urgent(&self.inbox, to)
+    }
+
     pub(super) fn receive_inside(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()> {
         let wanted = to.remaining();
-        let how = Reading { peek: into.flags & abi::MSG_PEEK != 0, by_sender: false };
+        let inline = self.common.has(abi::SO_OOBINLINE);
+        let how = Reading { peek: into.flags & abi::MSG_PEEK != 0, by_sender: false, inline };
         let all = into.flags & abi::MSG_WAITALL != 0;
         // Who wants nothing waits all the same until there is something.
         let least = if all || wanted == 0 { 1 } else { self.common.low_water().min(wanted) };
@@ -237,17 +268,18 @@ impl Tcp {
                 if wanted == 0 && !self.inbox.is_empty() {
                     return Ok(());
                 }
-                if to.faulted() || moved && (!all || how.peek || to.remaining() == 0) {
+                if to.faulted() || moved && (!all || how.peek || to.remaining() == 0 || self.inbox.at_mark())
+                {
                     return Ok(());
                 }
             }
-            if self.inbox.is_empty() {
+            if self.inbox.stream_bytes(inline) == 0 {
                 self.common.take_error()?;
                 if ended() {
                     return Ok(());
                 }
             }
-            let ready = || self.inbox.bytes() >= least || ended() || self.common.has_error();
+            let ready = || self.inbox.stream_bytes(inline) >= least || ended() || self.common.has_error();
             self.common.sleep(wait, ready)?;
         }
     }

@@ -19,10 +19,13 @@ mod inside;
 mod remote;
 
 use super::super::{
-    Address, Common, Incoming, Outgoing, Protocol, Shut, Target, Wait, abi,
+    Address, Common, Incoming, Outgoing, Protocol, Shut, Target, Wait, abi, beside,
     inbox::{Account, Inbox},
+    registry,
 };
-use super::{canonical, is_ours, is_reachable, named, options::Set, outside, ports, shown, unspecified};
+use super::{
+    Row, canonical, groups, is_ours, is_reachable, named, options::Set, outside, ports, shown, unspecified,
+};
 use crate::fs::caps::cap;
 use crate::{
     errno::{Errno, Result},
@@ -119,7 +122,7 @@ impl Tcp {
         common.receive_buffer.store(RECEIVE_BUFFER, Relaxed);
         // Both ends' buffers together, as a real connection has them.
         let account = Account::new((SEND_BUFFER + RECEIVE_BUFFER) as usize, common.signal.clone());
-        Arc::new_cyclic(|me| Tcp {
+        let new = Arc::new_cyclic(|me| Tcp {
             common,
             me: me.clone(),
             inbox: Inbox::new(),
@@ -128,7 +131,9 @@ impl Tcp {
             reading: SleepLock::new(),
             writing: SleepLock::new(),
             state: Mutex::new(NEW),
-        })
+        });
+        registry::enter(&new);
+        new
     }
 
     /// Where bytes go; `None` if not connected.
@@ -180,6 +185,24 @@ impl Tcp {
     fn await_connection(&self, wait: Wait) -> Result<()> {
         let ready = || !self.state.lock().connecting || self.common.has_error();
         self.common.sleep(wait, ready)
+    }
+
+    /// Its line in `/proc/net/tcp`; a socket that neither listens nor is connected has none.
+    pub(super) fn row(&self) -> Option<Row> {
+        let (local, peer, waiting) = {
+            let state = self.state.lock();
+            let waiting = match &state.role {
+                Role::Fresh | Role::Closed => return None,
+                Role::Listening { queue, .. } => Some(queue.len()),
+                _ => None,
+            };
+            (state.local, state.peer.filter(|_| waiting.is_none()), waiting)
+        };
+        let none = SocketAddr::new(unspecified(self.common.domain), 0);
+        let unread = waiting.unwrap_or_else(|| self.readable().unwrap_or(0));
+        let unsent = if waiting.is_some() { 0 } else { self.unsent() };
+        let (local, peer) = (local.unwrap_or(none), peer.unwrap_or(none));
+        Some(Row { local, peer, state: self.status_byte(), unsent, unread })
     }
 
     fn status_byte(&self) -> u8 {
@@ -357,9 +380,10 @@ impl Protocol for Tcp {
     }
 
     fn send(&self, from: &mut Source<'_>, out: Outgoing, wait: Wait) -> Result<()> {
-        if out.flags & (abi::MSG_OOB | abi::MSG_FASTOPEN) != 0 {
+        if out.flags & abi::MSG_FASTOPEN != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
+        beside::ignore(&out.control)?;
         if self.state.lock().connecting {
             self.await_connection(wait)?;
         }
@@ -368,7 +392,9 @@ impl Protocol for Tcp {
             return Err(Errno::EPIPE);
         }
         match self.way() {
+            Some(Way::Inside(peer)) if out.flags & abi::MSG_OOB != 0 => self.send_urgent(from, peer, wait),
             Some(Way::Inside(peer)) => self.send_inside(from, peer, wait),
+            Some(Way::Outside(_)) if out.flags & abi::MSG_OOB != 0 => Err(Errno::EOPNOTSUPP),
             Some(Way::Outside(handle)) => self.send_outside(from, handle, wait),
             None => Err(Errno::EPIPE),
         }
@@ -376,7 +402,7 @@ impl Protocol for Tcp {
 
     fn receive(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()> {
         if into.flags & abi::MSG_OOB != 0 {
-            return Err(Errno::EINVAL);
+            return self.receive_urgent(to, into);
         }
         if into.flags & abi::MSG_ERRQUEUE != 0 {
             return Err(Errno::EAGAIN);
@@ -418,7 +444,8 @@ impl Protocol for Tcp {
         }
         let (input, room, ended) = match way {
             Some(Way::Inside(_)) => {
-                let bytes = self.inbox.bytes();
+                events.set(Events::PRI, self.inbox.is_urgent());
+                let bytes = self.inbox.stream_bytes(self.common.has(abi::SO_OOBINLINE));
                 (bytes > 0 && bytes >= self.common.low_water(), self.account.is_writable(), false)
             }
             Some(Way::Outside(handle)) => {
@@ -439,8 +466,11 @@ impl Protocol for Tcp {
         match self.way() {
             Some(Way::Outside(handle)) => Ok(outside::status(handle).readable),
             _ if self.is_listening() => Err(Errno::EINVAL),
-            _ => Ok(self.inbox.bytes()),
+            _ => Ok(self.inbox.until_mark(self.common.has(abi::SO_OOBINLINE))),
         }
+    }
+    fn at_mark(&self) -> Result<bool> {
+        Ok(self.inbox.at_mark())
     }
     fn unsent(&self) -> usize {
         match self.way() {
@@ -467,6 +497,9 @@ impl Protocol for Tcp {
         }
         if (level, name) == (abi::IPPROTO_IPV6, raw::IPV6_V6ONLY) && self.state.lock().port.is_some() {
             return Err(Errno::EINVAL);
+        }
+        if let Some(error) = groups::refused(level, name) {
+            return Err(error);
         }
         let result = self.settings.set(&self.common, level, name, value);
         self.configure();

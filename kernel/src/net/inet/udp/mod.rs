@@ -1,15 +1,27 @@
-//! UDP: `udp(7)`.
+//! UDP and UDP-Lite: `udp(7)`, `udplite(7)`.
 //!
 //! A datagram to this machine goes straight into the inbox of who is bound there; one to the outside becomes a packet. What
-//! arrives is charged to the receiver, and what finds its inbox full is lost, as datagrams may be.
+//! arrives is charged to the receiver, and what finds its inbox full is lost, as datagrams may be. One to a group or to all
+//! goes to each socket that hears it ([`send`]). What could not be delivered comes back, to who wants to know, by a second
+//! inbox ([`errors`]).
+//!
+//! UDP-Lite has ports of its own and is spoken within the machine only.
+
+mod errors;
+mod send;
 
 use super::super::{
-    Address, Common, Incoming, Outgoing, Protocol, Shut, Target, Ucred, Wait, abi, boxed,
-    inbox::{Account, Inbox, Packet},
+    Address, Common, Incoming, Outgoing, Protocol, Shut, Target, Wait, abi,
+    inbox::{Account, Inbox},
+    registry,
 };
 use super::{
-    canonical, destination, is_ours, is_reachable, named, options::Set, outside, ports, shown, source_for,
-    unspecified,
+    Row, canonical, destination,
+    groups::Groups,
+    header::{self, Asked},
+    is_broadcast, is_ours, is_reachable, named,
+    options::Set,
+    outside, ports, primary, shown, source_for, unspecified,
 };
 use crate::fs::caps::cap;
 use crate::{
@@ -25,7 +37,6 @@ use alloc::{
 };
 use core::any::Any;
 use core::net::{IpAddr, SocketAddr};
-use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::lock::Mutex;
 use linux_raw_sys::net as raw;
 
@@ -37,6 +48,9 @@ pub struct Udp {
     common: Common,
     me: Weak<Udp>,
     inbox: Inbox,
+    /// Datagrams that came back.
+    errors: Inbox,
+    groups: Groups,
     /// Bytes that wait here.
     account: Arc<Account>,
     settings: Set,
@@ -47,30 +61,48 @@ struct State {
     local: Option<SocketAddr>,
     /// The address that it was bound to, to go back to when it is no longer connected.
     bound: Option<IpAddr>,
+    /// Whether `bind` named the port.
+    keeps_port: bool,
     peer: Option<SocketAddr>,
     shut: Shut,
 }
 
 impl Udp {
-    pub fn new(domain: u32) -> Arc<Udp> {
-        let common = Common::new(domain, abi::SOCK_DGRAM, abi::IPPROTO_UDP);
+    pub fn new(domain: u32, protocol: u32) -> Arc<Udp> {
+        let common = Common::new(domain, abi::SOCK_DGRAM, protocol);
         let account = Account::new(super::super::options::BUFFER as usize, common.signal.clone());
         let shut = Shut { read: false, write: false };
-        let state = State { local: None, bound: None, peer: None, shut };
-        Arc::new_cyclic(|me| Udp {
+        let state = State { local: None, bound: None, keeps_port: false, peer: None, shut };
+        let new = Arc::new_cyclic(|me| Udp {
             common,
             me: me.clone(),
             inbox: Inbox::new(),
+            errors: Inbox::new(),
+            groups: Groups::default(),
             account,
             settings: Set::default(),
             state: Mutex::new(state),
-        })
+        });
+        registry::enter(&new);
+        new
+    }
+
+    /// Its line in `/proc/net/udp`, if it is bound.
+    pub(super) fn row(&self) -> Option<Row> {
+        let (local, peer) = {
+            let state = self.state.lock();
+            (state.local?, state.peer)
+        };
+        // TCP_ESTABLISHED and TCP_CLOSE are what it is called here, too.
+        let state = if peer.is_some() { 1 } else { 7 };
+        let peer = peer.unwrap_or(SocketAddr::new(unspecified(self.common.domain), 0));
+        Some(Row { local, peer, state, unsent: 0, unread: self.account.used() })
     }
 
     fn bind_at(&self, at: SocketAddr, root: bool) -> Result<SocketAddr> {
         let me = self.me.upgrade().ok_or(Errno::EINVAL)?;
         let weak: Weak<Udp> = Arc::downgrade(&me);
-        let port = ports::UDP.bind(&self.common, at, weak, root)?;
+        let port = self.ports().bind(&self.common, at, weak, root)?;
         let at = SocketAddr::new(at.ip(), port);
         let mut state = self.state.lock();
         (state.local, state.bound) = (Some(at), Some(at.ip()));
@@ -86,77 +118,22 @@ impl Udp {
         }
     }
 
-    /// Take in a datagram from `from`, if there is room.
-    pub(in crate::net::inet) fn deliver(&self, data: &mut Source<'_>, from: SocketAddr) -> Result<()> {
-        let len = data.remaining();
-        let limit = self.common.receive_buffer.load(Relaxed) as usize;
-        if self.state.lock().shut.read || self.account.used() + len > limit {
-            data.skip_all();
-            return Ok(());
-        }
-        let mut packet = match Packet::new(data, len, &self.account, Ucred::default()) {
-            Ok(packet) => packet,
-            Err(_) => {
-                data.skip_all();
-                return Ok(());
-            }
-        };
-        if data.faulted() {
-            data.uncount(packet.len());
-            return Err(Errno::EFAULT);
-        }
-        packet.source = boxed(shown(from, self.common.domain));
-        if self.inbox.push(packet).is_ok() {
-            self.common.signal.notify();
-        }
-        Ok(())
+    /// The ports of its protocol.
+    fn ports(&self) -> &'static ports::Ports {
+        if self.common.protocol == abi::IPPROTO_UDPLITE { &ports::UDPLITE } else { &ports::UDP }
     }
 
-    fn send_inside(
-        &self,
-        from: &mut Source<'_>,
-        me: SocketAddr,
-        to: SocketAddr,
-        connected: bool,
-    ) -> Result<()> {
-        let found = ports::UDP.find(to, Some(me), false);
-        match found.as_ref().and_then(|p| p.as_any().downcast_ref::<Udp>()) {
-            Some(receiver) => receiver.deliver(from, me),
-            None => {
-                from.skip_all();
-                if connected {
-                    // What an ICMP message would say.
-                    self.common.fail(Errno::ECONNREFUSED);
-                    self.common.signal.notify();
-                }
-                Ok(())
-            }
+    /// By which address it speaks to `to`, if it is bound to none.
+    fn source(&self, to: IpAddr) -> Result<IpAddr> {
+        if is_ours(to) {
+            return Ok(source_for(to));
         }
-    }
-
-    fn send_outside(&self, from: &mut Source<'_>, me: SocketAddr, to: SocketAddr) -> Result<()> {
-        if let IpAddr::V4(v4) = to.ip()
-            && v4.is_broadcast()
-            && !self.common.has(abi::SO_BROADCAST)
-        {
-            return Err(Errno::EACCES);
+        if to.is_multicast() || is_broadcast(to) {
+            let interface = self.way_out(to, None)?;
+            return Ok(primary(interface, to.is_ipv4()));
         }
         outside::start()?;
-        if to.ip().is_multicast() {
-            return Err(Errno::ENETUNREACH);
-        }
-        let source = outside::source(to.ip()).ok_or(Errno::ENETUNREACH)?;
-        let mut bytes = crate::mem::zeroed(from.remaining())?;
-        let n = from.take(&mut bytes);
-        if from.faulted() {
-            from.uncount(n);
-            return Err(Errno::EFAULT);
-        }
-        let sent = outside::send_datagram(SocketAddr::new(source, me.port()), to, &bytes);
-        if sent.is_err() {
-            from.take_back();
-        }
-        sent
+        outside::source(to).ok_or(Errno::ENETUNREACH)
     }
 }
 
@@ -172,14 +149,14 @@ impl Protocol for Udp {
         let Address::Inet(at) = &to.address else { return Err(Errno::EAFNOSUPPORT) };
         let at = canonical(*at);
         let ip = at.ip();
-        let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-        if !ip.is_unspecified() && !ip.is_multicast() && !broadcast && !is_ours(ip) {
+        if !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast(ip) && !is_ours(ip) {
             return Err(Errno::EADDRNOTAVAIL);
         }
         if self.state.lock().local.is_some() {
             return Err(Errno::EINVAL);
         }
         self.bind_at(at, to.walker.cred.may(cap::NET_BIND_SERVICE))?;
+        self.state.lock().keeps_port = at.port() != 0;
         if is_reachable(ip) {
             // Where there is no way out, only the machine itself can send.
             let _ = outside::start();
@@ -189,29 +166,21 @@ impl Protocol for Udp {
 
     fn connect(&self, to: &Target, _wait: Wait) -> Result<()> {
         if to.address == Address::None {
-            let mut state = self.state.lock();
-            state.peer = None;
-            if let (Some(local), Some(ip)) = (state.local, state.bound) {
-                state.local = Some(SocketAddr::new(ip, local.port()));
-                drop(state);
-                ports::UDP.set_peer(local.port(), self.common.number, ip, None);
-            }
+            self.disconnect();
             return Ok(());
         }
         let to = destination(named(&self.common, &to.address)?);
-        let source = if is_ours(to.ip()) {
-            source_for(to.ip())
-        } else {
-            outside::start()?;
-            outside::source(to.ip()).ok_or(Errno::ENETUNREACH)?
-        };
+        if is_broadcast(to.ip()) && !self.common.has(abi::SO_BROADCAST) {
+            return Err(Errno::EACCES);
+        }
+        let source = self.source(to.ip())?;
         let local = self.local()?;
         let ip = if local.ip().is_unspecified() { source } else { local.ip() };
         {
             let mut state = self.state.lock();
             (state.local, state.peer) = (Some(SocketAddr::new(ip, local.port())), Some(to));
         }
-        ports::UDP.set_peer(local.port(), self.common.number, ip, Some(to));
+        self.ports().set_peer(local.port(), self.common.number, ip, Some(to));
         Ok(())
     }
 
@@ -258,21 +227,39 @@ impl Protocol for Udp {
         if shut.write {
             return Err(Errno::EPIPE);
         }
-        if !is_ours(to.ip()) {
-            return self.send_outside(from, local, to);
+        let asked = Asked::read(&out.control, self.common.domain, to.ip())?;
+        if asked.source.is_some_and(|ip| !is_ours(ip) || ip.is_ipv4() != to.is_ipv4()) {
+            return Err(Errno::ENETUNREACH);
         }
-        let ip = if local.ip().is_unspecified() { source_for(to.ip()) } else { local.ip() };
-        self.send_inside(from, SocketAddr::new(ip, local.port()), to, peer == Some(to))
+        if to.ip().is_multicast() || is_broadcast(to.ip()) {
+            return self.send_to_many(from, local, to, &asked);
+        }
+        let source = match asked.source {
+            Some(ip) => ip,
+            None if local.ip().is_unspecified() => self.source(to.ip())?,
+            None => local.ip(),
+        };
+        let me = SocketAddr::new(source, local.port());
+        if is_ours(to.ip()) {
+            self.send_inside(from, me, to, &asked)
+        } else {
+            self.send_outside(from, me, to, &asked)
+        }
     }
 
     fn receive(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()> {
-        if into.flags & (abi::MSG_ERRQUEUE | abi::MSG_OOB) != 0 {
-            return Err(Errno::EAGAIN);
+        if into.flags & abi::MSG_OOB != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if into.flags & abi::MSG_ERRQUEUE != 0 {
+            return self.receive_error(to, into);
         }
         loop {
             self.common.take_error()?;
             if let Some(whole) = self.inbox.receive(to, into, into.flags & abi::MSG_PEEK != 0) {
                 into.whole = Some(whole);
+                header::tell_drops(into, &self.common);
+                header::tell(into, self.settings.wants(), self.common.domain);
                 return Ok(());
             }
             if self.state.lock().shut.read {
@@ -284,12 +271,12 @@ impl Protocol for Udp {
     }
 
     fn holds(&self) -> usize {
-        self.inbox.holds()
+        self.inbox.holds() + self.errors.holds()
     }
     fn poll(&self) -> Events {
         let shut = self.state.lock().shut;
         let mut events = Events::WRITABLE;
-        events.set(Events::ERR, self.common.has_error());
+        events.set(Events::ERR, self.common.has_error() || !self.errors.is_empty());
         events.set(Events::READABLE, !self.inbox.is_empty() || shut.read);
         events.set(Events::RDHUP, shut.read);
         events.set(Events::HUP, shut.read && shut.write);
@@ -308,12 +295,15 @@ impl Protocol for Udp {
         if (level, name) == (abi::IPPROTO_IPV6, raw::IPV6_V6ONLY) && late {
             return Err(Errno::EINVAL);
         }
+        if let Some(result) = self.groups.set(&self.common, level, name, value) {
+            return result;
+        }
         self.settings.set(&self.common, level, name, value)
     }
     fn options_changed(&self) {
         let local = self.state.lock().local;
         if let Some(local) = local {
-            ports::UDP.refresh(local.port(), &self.common);
+            self.ports().refresh(local.port(), &self.common);
         }
     }
 
@@ -325,9 +315,11 @@ impl Protocol for Udp {
             state.local.take()
         };
         if let Some(local) = local {
-            ports::UDP.release(local.port(), self.common.number);
+            self.ports().release(local.port(), self.common.number);
         }
+        self.groups.clear();
         self.inbox.close();
+        self.errors.close();
         self.common.signal.notify();
     }
 }

@@ -1,0 +1,206 @@
+//! Where a datagram goes: to one socket of this machine, to all that hear a group or a network, or out.
+
+use super::super::super::{Ucred, abi, boxed, inbox::Packet};
+use super::super::{
+    LOOPBACK, OUTSIDE, groups,
+    header::{self, Asked, Head},
+    interfaces, is_broadcast, outside, primary, shown, source_for,
+};
+use super::{State, Udp};
+use crate::{
+    clock,
+    errno::{Errno, Result},
+    fs::iobuf::Source,
+    mem,
+};
+use alloc::{boxed::Box, vec::Vec};
+use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::Ordering::Relaxed;
+use linux_raw_sys::net as raw;
+
+impl Udp {
+    /// Take in a datagram from `from`, if there is room.
+    pub(in crate::net::inet) fn deliver(
+        &self,
+        data: &mut Source<'_>,
+        from: SocketAddr,
+        head: Head,
+    ) -> Result<()> {
+        let len = data.remaining();
+        let limit = self.common.receive_buffer.load(Relaxed) as usize;
+        let packet = if self.state.lock().shut.read || self.account.used() + len > limit {
+            None
+        } else {
+            Packet::new(data, len, &self.account, Ucred::default()).ok()
+        };
+        let Some(mut packet) = packet else {
+            self.common.drop_one();
+            data.skip_all();
+            return Ok(());
+        };
+        if data.faulted() {
+            data.uncount(packet.len());
+            return Err(Errno::EFAULT);
+        }
+        packet.source = boxed(shown(from, self.common.domain));
+        packet.head = Some(Box::new(head));
+        if self.common.stamp() != 0 {
+            packet.at = clock::realtime();
+        }
+        if self.inbox.push(packet).is_ok() {
+            self.common.signal.notify();
+        }
+        Ok(())
+    }
+
+    pub(super) fn send_inside(
+        &self,
+        from: &mut Source<'_>,
+        me: SocketAddr,
+        to: SocketAddr,
+        asked: &Asked,
+    ) -> Result<()> {
+        let found = self.ports().find(to, Some(me), false);
+        match found.as_ref().and_then(|p| p.as_any().downcast_ref::<Udp>()) {
+            Some(receiver) => {
+                let interface = header::interface_of(to.ip()).unwrap_or(LOOPBACK);
+                receiver.deliver(from, me, asked.head(&self.settings, to, interface))
+            }
+            None => self.came_back(from, to),
+        }
+    }
+
+    /// All that is to be sent, in the kernel's memory.
+    fn collect(from: &mut Source<'_>) -> Result<Vec<u8>> {
+        let mut bytes = mem::zeroed(from.remaining())?;
+        let n = from.take(&mut bytes);
+        if from.faulted() {
+            from.uncount(n);
+            return Err(Errno::EFAULT);
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn send_outside(
+        &self,
+        from: &mut Source<'_>,
+        me: SocketAddr,
+        to: SocketAddr,
+        asked: &Asked,
+    ) -> Result<()> {
+        if self.common.protocol != abi::IPPROTO_UDP || me.ip().is_loopback() {
+            return Err(Errno::ENETUNREACH);
+        }
+        outside::start()?;
+        let bytes = Udp::collect(from)?;
+        let head = asked.head(&self.settings, to, OUTSIDE);
+        let sent = outside::send_datagram(me, to, head.hops, &bytes);
+        if sent.is_err() {
+            from.take_back();
+        }
+        sent
+    }
+
+    /// The interface by which groups and broadcasts are spoken to.
+    pub(super) fn way_out(&self, to: IpAddr, asked: Option<u32>) -> Result<u32> {
+        if is_broadcast(to) {
+            let lo = matches!(to, IpAddr::V4(v4) if v4.octets()[0] == 127);
+            return if lo { Ok(LOOPBACK) } else { self.outward() };
+        }
+        let level = if to.is_ipv4() { abi::IPPROTO_IP } else { abi::IPPROTO_IPV6 };
+        let set = asked.or(Some(self.settings.way_out(level)).filter(|i| *i != 0));
+        let bound = || {
+            let local = self.state.lock().local?;
+            if local.ip().is_multicast() { None } else { header::interface_of(local.ip()) }
+        };
+        match set.or_else(bound) {
+            Some(interface) => Ok(interface),
+            None => self.outward(),
+        }
+    }
+    fn outward(&self) -> Result<u32> {
+        let there = interfaces().iter().any(|i| i.index == OUTSIDE);
+        if there { Ok(OUTSIDE) } else { Err(Errno::ENETUNREACH) }
+    }
+
+    /// To a group, or to all.
+    pub(super) fn send_to_many(
+        &self,
+        from: &mut Source<'_>,
+        local: SocketAddr,
+        to: SocketAddr,
+        asked: &Asked,
+    ) -> Result<()> {
+        let broadcast = is_broadcast(to.ip());
+        if broadcast && !self.common.has(abi::SO_BROADCAST) {
+            return Err(Errno::EACCES);
+        }
+        let interface = self.way_out(to.ip(), asked.interface)?;
+        if to.is_ipv6() && interface == LOOPBACK {
+            // As on Linux: no way leads to groups there.
+            return Err(Errno::ENETUNREACH);
+        }
+        let own = primary(interface, to.is_ipv4());
+        let usable = !local.ip().is_unspecified() && local.ip().is_ipv4() == to.is_ipv4();
+        let own = if usable && !local.ip().is_multicast() { source_for(local.ip()) } else { own };
+        let me = SocketAddr::new(asked.source.unwrap_or(own), local.port());
+        let bytes = Udp::collect(from)?;
+        let head = asked.head(&self.settings, to, interface);
+        let looped = match to.ip() {
+            _ if broadcast || interface == LOOPBACK => true,
+            IpAddr::V4(_) => self.settings.number(abi::IPPROTO_IP, raw::IP_MULTICAST_LOOP) != Ok(0),
+            IpAddr::V6(_) => self.settings.number(abi::IPPROTO_IPV6, raw::IPV6_MULTICAST_LOOP) != Ok(0),
+        };
+        if looped && (broadcast || groups::is_joined(to.ip(), interface)) {
+            for socket in self.ports().all(to.port()) {
+                if let Some(receiver) = socket.as_any().downcast_ref::<Udp>().filter(|r| r.hears(&head, me)) {
+                    receiver.deliver(&mut Source::kernel(&bytes), me, head.clone())?;
+                }
+            }
+        }
+        if interface == OUTSIDE && head.hops > 0 && self.common.protocol == abi::IPPROTO_UDP {
+            outside::start()?;
+            outside::send_datagram(me, to, head.hops, &bytes).inspect_err(|_| from.take_back())?;
+        }
+        Ok(())
+    }
+
+    /// Whether what goes to many is also for this socket.
+    fn hears(&self, head: &Head, from: SocketAddr) -> bool {
+        let (local, peer) = {
+            let State { local, peer, .. } = &*self.state.lock();
+            (*local, *peer)
+        };
+        let to = head.to.ip();
+        let Some(ip) = local.map(|l| l.ip()) else { return false };
+        let dual =
+            self.common.domain == abi::AF_INET6 && !self.common.has(super::super::super::options::V6ONLY);
+        let fits = ip == to || ip.is_unspecified() && (ip.is_ipv4() == to.is_ipv4() || dual && to.is_ipv4());
+        if !fits || peer.is_some_and(|peer| peer != from) {
+            return false;
+        }
+        let all = match to {
+            _ if !to.is_multicast() => return true,
+            IpAddr::V4(_) => self.settings.number(abi::IPPROTO_IP, raw::IP_MULTICAST_ALL),
+            IpAddr::V6(_) => self.settings.number(abi::IPPROTO_IPV6, raw::IPV6_MULTICAST_ALL),
+        };
+        self.groups.hears(to, head.interface, from.ip(), all != Ok(0))
+    }
+
+    /// `connect` to no address: everybody is heard again, and what `connect` gave the socket goes.
+    pub(super) fn disconnect(&self) {
+        let mut state = self.state.lock();
+        state.peer = None;
+        let Some(local) = state.local else { return };
+        if state.keeps_port {
+            let ip = state.bound.unwrap_or(local.ip());
+            state.local = Some(SocketAddr::new(ip, local.port()));
+            drop(state);
+            self.ports().set_peer(local.port(), self.common.number, ip, None);
+        } else {
+            state.local = None;
+            drop(state);
+            self.ports().release(local.port(), self.common.number);
+        }
+    }
+}
