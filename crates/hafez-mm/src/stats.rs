@@ -186,7 +186,9 @@ impl<P: Platform> Memory<P> {
             }
         }
         if object.is_file() {
-            for index in first..object.end().min(last.saturating_add(1)) {
+            let end =
+                object.end().min(last.saturating_add(1)).min(first.saturating_add(spaces.ghosts.reach()));
+            for index in first..end {
                 let Some(distance) = spaces.ghosts.find(object.id, index, clock) else { continue };
                 stat.evicted += 1;
                 stat.recent += (distance < reach) as u64;

@@ -46,6 +46,11 @@ impl Ghosts {
         }
     }
 
+    /// For how many pages in a row to ask [`Ghosts::find`] at most: beyond, chance finds more than memory does.
+    pub fn reach(&self) -> u64 {
+        self.count as u64 * 8
+    }
+
     /// How many have gone since the page did.
     pub fn find(&self, object: u32, index: u64, clock: u32) -> Option<u32> {
         let (word, tag) = self.place(self.words.get()?, object, index)?;
