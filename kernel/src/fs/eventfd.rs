@@ -33,6 +33,14 @@ impl EventFd {
         (taken > 0).then_some(taken)
     }
 
+    /// The kernel itself counts one more; a full counter stays full.
+    pub fn signal(&self) {
+        let mut count = self.count.lock();
+        *count = count.saturating_add(1);
+        drop(count);
+        self.changed.notify();
+    }
+
     fn add(&self, more: u64) -> bool {
         let mut count = self.count.lock();
         match count.checked_add(more).filter(|sum| *sum < FULL) {

@@ -452,6 +452,7 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     task.set_cred(loaded.cred);
     task.set_name(&loaded.name);
     process.timers.delete_posix();
+    process.aio.clear();
     process.exit_signal.store(abi::SIGCHLD, Ordering::Relaxed);
     process.executed.store(true, Ordering::Relaxed);
     process.dumpable.store(true, Ordering::Relaxed);

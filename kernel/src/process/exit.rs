@@ -114,6 +114,7 @@ fn process_ends(process: &Arc<Process>, last: &Task) {
     let ended = table::end(process, status, wanted);
     process.set_ended();
     sysv::sem::process_ends(process.pid);
+    process.aio.clear();
     for orphan in ended.orphans.iter().filter_map(|pid| table::process(*pid)) {
         for task in orphan.tasks() {
             let signo = task.death_signal.load(Ordering::Relaxed);

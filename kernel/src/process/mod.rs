@@ -14,10 +14,11 @@
 //! | `fork`, `exec`, `elf`, `exit`, `wait`, `stop` | how it changes |
 //! | `signal/` | signals |
 //! | `files` | open files · `limits` rlimits · `futex` · `proc` what `/proc` shows |
-//! | `sysv/` | System V's shared memory, semaphores, messages · `pidfd` | descriptors for processes · `timer`, `timers` timers · `host` names and load |
+//! | `sysv/` | System V's shared memory, semaphores, messages · `pidfd` | descriptors for processes · `aio` contexts of asynchronous I/O · `timer`, `timers` timers · `host` names and load |
 //! | `start` | the first program, and the end of the machine |
 #![forbid(unsafe_code)]
 
+pub mod aio;
 pub mod control;
 pub mod elf;
 pub mod exec;

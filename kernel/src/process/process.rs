@@ -5,6 +5,7 @@
 //! that lock and read without it.
 
 use super::Pid;
+use super::aio::Contexts;
 use super::image::Image;
 use super::limits::Limits;
 use super::signal::{Action, Actions, Pending, SigSet};
@@ -41,6 +42,8 @@ pub struct Process {
     pub limits: Limits,
     /// `setitimer`, `timer_create`.
     pub timers: Timers,
+    /// `io_setup`.
+    pub aio: Contexts,
     /// `oom_score_adj`: -1000 to 1000.
     pub oom_adjust: AtomicI32,
     /// Counts changes of its children; `wait` sleeps on the queue until it moves.
@@ -164,6 +167,7 @@ impl Process {
             signal_came: Once::new(),
             limits,
             timers: Timers::new(),
+            aio: Contexts::default(),
             oom_adjust: AtomicI32::new(0),
             changes: AtomicU32::new(0),
             child_changed: WaitQueue::new(),

@@ -72,6 +72,10 @@ impl Segments {
         }
         Ok(Segments::Many((0..count).map(one).collect::<Result<_>>()?))
     }
+    /// A vector of one.
+    pub fn one(at: u64, len: u64) -> Result<Segments> {
+        Ok(Segments::Few(core::iter::once(segment(at, len)?).collect()))
+    }
     pub fn as_slice(&self) -> &[Segment] {
         match self {
             Segments::Few(s) => s,
@@ -211,7 +215,7 @@ fn pwritev(caller: &mut Caller) -> Result<u64> {
 }
 
 /// `RWF_*`: which of them the file can do.
-fn way(caller: &Caller, file: &File, flags: u64) -> Result<(How, bool)> {
+pub fn way(caller: &Caller, file: &File, flags: u64) -> Result<(How, bool)> {
     let known = abi::RWF_HIPRI | abi::RWF_DSYNC | abi::RWF_SYNC | abi::RWF_NOWAIT | abi::RWF_APPEND;
     let flags = flags as u32;
     if flags & !known != 0 {

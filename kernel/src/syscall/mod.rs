@@ -17,6 +17,7 @@ use hafez_link::Level;
 
 mod adjust;
 mod advise;
+mod aio;
 mod at;
 mod capability;
 mod dir;
@@ -96,6 +97,7 @@ static TABLE: [Handler; NUMBERS] = {
         fcntl::CALLS,
         poll::CALLS,
         epoll::CALLS,
+        aio::CALLS,
     ];
     let mut f = 0;
     while f < families.len() {

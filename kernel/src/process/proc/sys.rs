@@ -2,7 +2,7 @@
 //!
 //! Programs read these to learn their limits; only the host's and the domain's name can be changed.
 
-use super::super::{fork, host, limits, table};
+use super::super::{aio, fork, host, limits, table};
 use crate::errno::{Errno, Result};
 use crate::fs::synth::{Dir, Entry, SynthDir};
 use crate::fs::tty;
@@ -65,7 +65,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("fs/pipe-max-size", "1048576"),
         ("fs/pipe-user-pages-soft", "16384"),
         ("fs/pipe-user-pages-hard", "0"),
-        ("fs/aio-max-nr", "65536"),
         ("fs/protected_hardlinks", "1"),
         ("fs/protected_symlinks", "0"),
         ("fs/protected_fifos", "0"),
@@ -73,7 +72,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("fs/suid_dumpable", "0"),
         ("fs/overflowuid", "65534"),
         ("fs/overflowgid", "65534"),
-        ("fs/aio-nr", "0"),
         ("fs/lease-break-time", "45"),
         ("fs/leases-enable", "0"),
         ("fs/inotify/max_user_watches", "65536"),
@@ -90,6 +88,8 @@ pub fn directory() -> Arc<dyn SynthDir> {
     add(&root, "kernel/threads-max", computed(|| format!("{}\n", fork::max_tasks())));
     add(&root, "fs/nr_open", computed(|| format!("{}\n", limits::NR_OPEN)));
     add(&root, "fs/file-nr", computed(|| format!("{}\t0\t9223372036854775807\n", crate::fs::file::count())));
+    add(&root, "fs/aio-max-nr", computed(|| format!("{}\n", aio::MOST)));
+    add(&root, "fs/aio-nr", computed(|| format!("{}\n", aio::asked())));
     add(&root, "kernel/ns_last_pid", computed(|| format!("{}\n", table::last_number())));
     add(&root, "kernel/random/boot_id", computed(|| format!("{}\n", BOOT.call_once(uuid))));
     add(&root, "kernel/random/uuid", computed(|| format!("{}\n", uuid())));
