@@ -173,6 +173,13 @@ impl Accounts {
         }
     }
 
+    /// The peak of the account is what it holds now.
+    pub fn reset_peak(&self, id: AccountId) {
+        let account = self.get(id);
+        account.peak.store(0, Relaxed);
+        account.note_peak();
+    }
+
     /// Pages in RAM and slots that processes hold.
     pub fn held(&self) -> u64 {
         let used = self.unused.load(Acquire) as usize;

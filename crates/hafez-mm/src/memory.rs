@@ -20,12 +20,13 @@ use crate::reclaim::{PolicyKind, Reclaim};
 use crate::space::advise::{Advice, Naming};
 use crate::space::map::MapRequest;
 use crate::space::remap::RemapHow;
-use crate::space::{Access, Balance, Counters, FaultError, MmError, Space, Spaces, Stop};
+use crate::space::{Access, Balance, Counters, FaultError, MAX_REGIONS, MmError, Space, Spaces, Stop};
+use crate::stats::HugeWish;
 use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
 use crate::{Platform, keys};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering::*;
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
 
 /// What the core starts with.
 pub struct Config<'a> {
@@ -78,6 +79,8 @@ impl<P: Platform> Memory<P> {
                 balance: Balance::default(),
                 ghosts: Ghosts::new(usable),
                 kernel: KernelHalf::of(&config.phys, config.kernel_root),
+                most_regions: AtomicUsize::new(MAX_REGIONS),
+                huge_wish: AtomicU8::new(HugeWish::Asked as u8),
             },
             reclaim: Reclaim::new(config.policy),
             dying: Mutex::new(Vec::new()),

@@ -1,7 +1,7 @@
 //! Numbers: what there is, what it is used for, what happened.
 
 use crate::Platform;
-use crate::addr::PageRange;
+use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::meta::{Flags, State};
 use crate::memory::Memory;
 use crate::object::{Object, Place};
@@ -72,8 +72,60 @@ pub struct RegionStat {
     pub anonymous: u64,
     /// Of the anonymous: in huge pages.
     pub huge: u64,
-    /// Sum over resident pages of 4096 / maps: the proportional set size, in bytes.
+    /// Of the dirty: mapped once.
+    pub private_dirty: u64,
+    /// Each resident page divided by its users, summed, in 4096ths of a byte: all, the dirty, the anonymous.
     pub proportional: u64,
+    pub proportional_dirty: u64,
+    pub proportional_anonymous: u64,
+    /// The same of swapped pages.
+    pub proportional_swapped: u64,
+    /// Pages of zeroes that were only read.
+    pub zeroes: u64,
+}
+
+/// When memory may be huge pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HugeWish {
+    Never,
+    /// Where it was asked for, and where memory is filled in order.
+    Asked,
+    /// Wherever they fit.
+    Always,
+}
+
+/// What an entry of a page table names.
+#[derive(Clone, Copy, Debug)]
+pub enum PageAt {
+    Frame {
+        frame: Pfn,
+        /// It belongs to an object.
+        file: bool,
+        /// Nobody else maps it.
+        exclusive: bool,
+    },
+    Slot(u32),
+}
+
+/// What a frame is used for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FrameUse {
+    pub maps: u32,
+    pub anonymous: bool,
+    /// Swap stands behind it.
+    pub swappable: bool,
+    pub file: bool,
+    pub table: bool,
+    pub kernel: bool,
+    pub free: bool,
+    pub zeroes: bool,
+    /// On a generation list.
+    pub listed: bool,
+    pub swap_cached: bool,
+    pub dirty: bool,
+    pub referenced: bool,
+    pub writing: bool,
+    pub wired: bool,
 }
 
 /// Pages of an object, by where they are.
@@ -197,6 +249,153 @@ impl<P: Platform> Memory<P> {
         stat
     }
 
+    /// What stands in the entries of a range, where there is something.
+    pub fn page_map(&self, space: &Space, range: PageRange, tell: &mut dyn FnMut(Vpn, PageAt)) {
+        let spaces = &self.spaces;
+        spaces.cursor(space, range).look(range, &mut |page, slot| match slot.get() {
+            Entry::Present { frame, .. } => {
+                let word = spaces.frames.meta(frame).word();
+                let users = word.maps().max(1) - 1 + slot.sharers();
+                let file = matches!(word.state(), State::File | State::Shared);
+                let exclusive = frame != spaces.frames.zero && users == 1;
+                tell(page, PageAt::Frame { frame, file, exclusive });
+            }
+            Entry::Swap { slot } => tell(page, PageAt::Slot(slot)),
+            Entry::Absent => {}
+        });
+    }
+
+    /// RAM to hand out, and blocks of swap.
+    pub fn capacity(&self) -> (u64, u64) {
+        let swap = self.spaces.swap.state.lock().blocks.total() as u64;
+        (self.spaces.frames.usable as u64, swap)
+    }
+
+    /// Free frames at which programs wait, reclaim begins, and reclaim ends.
+    pub fn watermarks(&self) -> (u32, u32, u32) {
+        let marks = &self.spaces.frames.marks;
+        (marks.reserve, marks.low, marks.high)
+    }
+
+    /// Free blocks of 2^n frames.
+    pub fn free_blocks(&self) -> [u32; 16] {
+        let frames = &self.spaces.frames;
+        let mut orders = [0; 16];
+        for frame in frames.known() {
+            let meta = frames.meta(frame);
+            if meta.word().state() == State::FreeHead {
+                orders[(meta.index() as usize).min(15)] += 1;
+            }
+        }
+        orders
+    }
+
+    /// Pages that programs have been promised: what they may write to that no file stands behind, touched or not; and what shared
+    /// objects hold.
+    pub fn promised(&self) -> u64 {
+        let (mut sum, mut after) = (0, 0);
+        while let Some((number, space)) = self.spaces.spaces.next(after) {
+            after = number;
+            sum += space.promised();
+        }
+        after = 0;
+        while let Some((number, object)) = self.spaces.objects.next(after) {
+            after = number;
+            if !object.is_file() {
+                // One that only its mappings keep is as large as it was asked for.
+                let all = object.retired.load(Relaxed);
+                sum += if all { object.end() } else { object.held() };
+            }
+        }
+        sum
+    }
+
+    /// Forget files' pages that are clean and not in use.
+    pub fn drop_caches(&self) {
+        let mut after = 0;
+        while let Some((number, object)) = self.spaces.objects.next(after) {
+            after = number;
+            if object.is_file() {
+                self.spaces.invalidate(&object);
+            }
+        }
+    }
+
+    /// How many regions a space may have.
+    pub fn most_regions(&self) -> usize {
+        self.spaces.most_regions.load(Relaxed)
+    }
+    pub fn set_most_regions(&self, most: usize) {
+        self.spaces.most_regions.store(most, Relaxed);
+    }
+
+    /// When memory may be huge pages.
+    pub fn huge_wish(&self) -> HugeWish {
+        match self.spaces.huge_wish.load(Relaxed) {
+            0 => HugeWish::Never,
+            1 => HugeWish::Asked,
+            _ => HugeWish::Always,
+        }
+    }
+    pub fn set_huge_wish(&self, wish: HugeWish) {
+        self.spaces.huge_wish.store(wish as u8, Relaxed);
+    }
+
+    /// One more than the highest number of a frame.
+    pub fn frame_end(&self) -> u64 {
+        self.spaces.frames.table().len() as u64
+    }
+
+    /// What the account holds now is the most that it ever held.
+    pub fn reset_peak(&self, account: crate::AccountId) {
+        self.spaces.frames.accounts.reset_peak(account);
+    }
+
+    /// What a frame is used for; `None` where there is no RAM.
+    pub fn frame_use(&self, frame: Pfn) -> Option<FrameUse> {
+        let frames = &self.spaces.frames;
+        if !frames.is_known(frame) {
+            return None;
+        }
+        let word = frames.meta(frame).word();
+        let state = word.state();
+        let page = matches!(state, State::Anon | State::File | State::Shared);
+        Some(FrameUse {
+            maps: if page { word.maps() } else { 0 },
+            anonymous: state == State::Anon,
+            swappable: matches!(state, State::Anon | State::Shared),
+            file: state == State::File,
+            table: state == State::Table,
+            kernel: state == State::Wired,
+            free: matches!(state, State::FreeHead | State::Idle),
+            zeroes: frame == frames.zero,
+            listed: word.list().is_some(),
+            swap_cached: state == State::Anon && word.has(Flags::CACHED),
+            dirty: page && word.has(Flags::DIRTY),
+            referenced: page && word.has(Flags::REFERENCED),
+            writing: page && word.has(Flags::WRITING),
+            wired: page && word.has(Flags::WIRED),
+        })
+    }
+
+    /// Forget which pages of the range were accessed: those that are `anonymous`, or those that are not, or both for `None`.
+    pub fn clear_accessed(&self, space: &Space, range: PageRange, anonymous: Option<bool>) {
+        let spaces = &self.spaces;
+        let mut cursor = spaces.cursor(space, range);
+        let mut gather = spaces.gather(space);
+        cursor.each(range, &mut |page, slot| {
+            let Entry::Present { frame, .. } = slot.get() else { return };
+            let meta = spaces.frames.meta(frame);
+            if anonymous.is_some_and(|which| which != (meta.word().state() == State::Anon)) {
+                return;
+            }
+            if slot.take_accessed() {
+                gather.page(page);
+            }
+        });
+        gather.flush();
+    }
+
     /// Where the pages of a range are.
     pub fn region_stat(&self, space: &Space, range: PageRange) -> RegionStat {
         let mut stat = RegionStat::default();
@@ -204,17 +403,34 @@ impl<P: Platform> Memory<P> {
         let mut cursor = spaces.cursor(space, range);
         cursor.each_whole(range, &mut |page, _| stat.huge += around(page).intersect(&range).len());
         cursor.look(range, &mut |_, slot| match slot.get() {
-            Entry::Present { frame, accessed, dirty, .. } if frame != spaces.frames.zero => {
-                let word = spaces.frames.meta(frame).word();
-                stat.resident += 1;
-                stat.shared += (word.maps() > 1) as u64;
-                stat.dirty += (dirty || word.has(Flags::DIRTY)) as u64;
+            Entry::Present { frame, accessed, .. } if frame == spaces.frames.zero => {
+                stat.zeroes += 1;
                 stat.accessed += accessed as u64;
-                stat.anonymous += (word.state() == State::Anon) as u64;
-                stat.proportional += crate::PAGE_SIZE as u64 / (word.maps() as u64).max(1);
             }
-            Entry::Swap { .. } => stat.swapped += 1,
-            _ => {}
+            Entry::Present { frame, accessed, dirty, .. } => {
+                let word = spaces.frames.meta(frame).word();
+                let dirty = dirty || word.has(Flags::DIRTY);
+                let anonymous = word.state() == State::Anon;
+                // Who comes to it by a leaf that several share is counted in the frame's record as one.
+                let users = (word.maps().max(1) - 1 + slot.sharers()) as u64;
+                let part = (1 << (2 * crate::PAGE_SHIFT)) / users;
+                stat.resident += 1;
+                stat.shared += (users > 1) as u64;
+                stat.dirty += dirty as u64;
+                stat.private_dirty += (dirty && users == 1) as u64;
+                stat.accessed += accessed as u64;
+                stat.anonymous += anonymous as u64;
+                stat.proportional += part;
+                stat.proportional_dirty += if dirty { part } else { 0 };
+                stat.proportional_anonymous += if anonymous { part } else { 0 };
+            }
+            Entry::Swap { slot: number } => {
+                stat.swapped += 1;
+                let refs = spaces.swap.record(&spaces.frames, number).map_or(1, |record| record.refs);
+                let users = refs.max(1) as u64 - 1 + slot.sharers() as u64;
+                stat.proportional_swapped += (1 << (2 * crate::PAGE_SHIFT)) / users;
+            }
+            Entry::Absent => {}
         });
         stat
     }

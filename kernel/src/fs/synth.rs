@@ -357,7 +357,11 @@ impl FileOps for OpenText {
         if from.faulted() {
             return Err(Errno::EFAULT);
         }
-        take(&bytes[..n])
+        let taken = take(&bytes[..n]);
+        if taken.is_err() {
+            from.take_back();
+        }
+        taken
     }
     fn seekable(&self) -> bool {
         true

@@ -5,7 +5,9 @@ use super::{
     synth::{Dir, Entry},
 };
 use crate::arch;
+use crate::errno::{Errno, Result};
 use alloc::{format, sync::Arc, vec::Vec};
+use hafez_mm::HugeWish;
 
 /// `0` or `0-3`: the processors.
 fn cpus() -> Vec<u8> {
@@ -27,6 +29,22 @@ fn node_memory() -> Vec<u8> {
     let lines = [("MemTotal", total), ("MemFree", free), ("MemUsed", total - free.min(total))];
     let lines = lines.map(|(name, n)| format!("Node 0 {:16}{n:8} kB\n", format!("{name}:")));
     lines.concat().into_bytes()
+}
+
+const WISHES: [(HugeWish, &str); 3] =
+    [(HugeWish::Always, "always"), (HugeWish::Asked, "madvise"), (HugeWish::Never, "never")];
+
+fn huge_wish() -> Vec<u8> {
+    let now = crate::mem::memory().huge_wish();
+    let shown = WISHES.map(|(wish, name)| if wish == now { format!("[{name}]") } else { name.into() });
+    (shown.join(" ") + "\n").into_bytes()
+}
+
+fn set_huge_wish(text: &[u8]) -> Result<()> {
+    let text = text.trim_ascii();
+    let (wish, _) = WISHES.iter().find(|(_, name)| name.as_bytes() == text).ok_or(Errno::EINVAL)?;
+    crate::mem::memory().set_huge_wish(*wish);
+    Ok(())
 }
 
 /// The contents.
@@ -72,12 +90,11 @@ pub fn tree() -> Arc<dyn Inode> {
     threads.add("active", Entry::text("0\n"));
     threads.add("control", Entry::text("notsupported\n"));
     let huge = root.below("kernel/mm/transparent_hugepage");
-    huge.add("enabled", Entry::text("always [madvise] never\n"));
+    huge.add("enabled", Entry::writable(|| Ok(huge_wish()), set_huge_wish));
     huge.add("defrag", Entry::text("always defer defer+madvise madvise [never]\n"));
     huge.add("use_zero_page", Entry::text("0\n"));
     huge.add("shmem_enabled", Entry::text("always within_size advise [never] deny force\n"));
     huge.add("hpage_pmd_size", Entry::text("2097152\n"));
-    root.below("kernel/mm/hugepages");
     root.below("block");
     root.below("class/net");
     root.below("fs");

@@ -15,7 +15,7 @@ use super::process::Process;
 use super::run::{self, Caller};
 use super::signal::AltStack;
 use super::task::{Task, TaskParts, work};
-use super::{Pid, pidfd, table};
+use super::{Pid, commit, pidfd, table};
 use crate::arch::user::{self};
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
@@ -104,7 +104,14 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         }
         user.set_fs_base(args.tls);
     }
-    let image = if has(abi::CLONE_VM) { caller.image.clone() } else { Arc::new(caller.image.fork()?) };
+    let image = if has(abi::CLONE_VM) {
+        caller.image.clone()
+    } else {
+        if commit::MODE.load(Ordering::Relaxed) == commit::STRICT {
+            commit::check(&task, caller.space().promised(), true)?;
+        }
+        Arc::new(caller.image.fork()?)
+    };
     let tid = match args.number {
         0 => table::new_number()?,
         number => table::claim_number(number).map(|()| number)?,

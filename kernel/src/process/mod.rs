@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aio;
+pub mod commit;
 pub mod control;
 pub mod elf;
 pub mod exec;

@@ -280,7 +280,9 @@ pub(super) fn can_write(object: u32) -> bool {
     images.any(|image| {
         let mut found = false;
         image.space().for_each_region(&mut |region| {
-            found |= region.object == Some(object) && region.shared && region.may_write;
+            found |= region.object == Some(object)
+                && region.shared
+                && region.max_rights.contains(hafez_mm::Rights::WRITE);
         });
         found
     })

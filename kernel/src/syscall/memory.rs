@@ -18,10 +18,10 @@ use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
 use crate::fs::file::{File, Mapping};
 use crate::mem::memory;
-use crate::process::exec;
 use crate::process::image::flags::{LOCK_FUTURE, LOCK_ON_FAULT};
 use crate::process::limits::INFINITY;
 use crate::process::run::Caller;
+use crate::process::{commit, exec};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::{
@@ -111,6 +111,9 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EAGAIN);
     }
     room_for(caller, count, request.replaced(caller, count), request.is_data())?;
+    if !request.shared() && request.rights.contains(Rights::WRITE) || nameless_share(&request, &source) {
+        commit::check(&caller.task, count, request.has(abi::MAP_NORESERVE))?;
+    }
     let grows_down = request
         .has(abi::MAP_GROWSDOWN)
         .then(|| caller.task.process.limits.soft(abi::RLIMIT_STACK) >> PAGE_SHIFT);
@@ -152,6 +155,11 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
         }
     }
     Ok(mapped.0)
+}
+
+/// Whether it is shared memory with no file behind it.
+fn nameless_share(request: &Request, source: &Source) -> bool {
+    request.shared() && matches!(source.backing, Backing::Anonymous)
 }
 
 /// No huge pages are set aside here: of a size that exists there are none left, another size is wrong.
@@ -426,6 +434,14 @@ fn mprotect(caller: &mut Caller) -> Result<u64> {
             return Err(Errno::EACCES);
         }
     }
+    if rights.contains(Rights::WRITE) && commit::MODE.load(Relaxed) != commit::ALWAYS {
+        let mut more = 0;
+        caller.space().for_each_region(&mut |region| {
+            let gains = !region.shared && !region.rights.contains(Rights::WRITE);
+            more += if gains { region.range.intersect(&range).len() } else { 0 };
+        });
+        commit::check(&caller.task, more, false)?;
+    }
     memory().protect(caller.space(), range, rights)?;
     Ok(0)
 }
@@ -519,6 +535,9 @@ fn mremap(caller: &mut Caller) -> Result<u64> {
             return Err(Errno::EAGAIN);
         }
         room_for(caller, added, 0, is_data(&region))?;
+        if !region.shared && region.rights.contains(Rights::WRITE) {
+            commit::check(&caller.task, added, region.flags.contains(RegionFlags::NO_RESERVE))?;
+        }
     }
     match memory().remap(caller.space(), VirtAddr(at), old << PAGE_SHIFT, new << PAGE_SHIFT, how) {
         Ok(now) => Ok(now.0),
@@ -550,6 +569,10 @@ fn brk(caller: &mut Caller) -> Result<u64> {
         if more > 0 && (room_for(caller, more, 0, false).is_err() || future && !may_wire(caller, more)) {
             return Ok(old.0);
         }
+    }
+    let more = to.saturating_sub(old.0).div_ceil(PAGE_SIZE as u64);
+    if more > 0 && commit::check(&caller.task, more, false).is_err() {
+        return Ok(old.0);
     }
     let new = memory().brk(space, VirtAddr(to), limits.soft(abi::RLIMIT_DATA));
     if future

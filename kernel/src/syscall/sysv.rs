@@ -14,6 +14,7 @@ use crate::process::sysv::{Perm, READ, WRITE, msg, sem, shm};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::{Backing, MapRequest, PAGE_SIZE, PageRange, Rights, VirtAddr, Where};
 use linux_raw_sys::general as abi;
 
@@ -37,6 +38,12 @@ const REMOVE: u32 = 0;
 const SET: u32 = 1;
 const STAT: u32 = 2;
 const INFO: u32 = 3;
+// And those of shared memory alone.
+const SHM_LOCK: u32 = 11;
+const SHM_UNLOCK: u32 = 12;
+const SHM_STAT: u32 = 13;
+const SHM_INFO: u32 = 14;
+const SHM_STAT_ANY: u32 = 15;
 
 fn pid(caller: &Caller) -> Pid {
     caller.task.process.pid
@@ -146,6 +153,16 @@ fn shmdt(caller: &mut Caller) -> Result<u64> {
     Ok(0)
 }
 
+/// `struct shmid64_ds`.
+fn put_segment(stat: &shm::Stat, at: u64) -> Result<()> {
+    let mut to = Layout::<112>::new();
+    put_perm(&mut to, &stat.perm);
+    put_words(&mut to, 48, &[stat.size, stat.times[0], stat.times[1], stat.times[2]]);
+    to.set(80, &stat.creator.to_ne_bytes()).set(84, &stat.last.to_ne_bytes());
+    put_words(&mut to, 88, &[stat.mappings]);
+    to.put(at)
+}
+
 fn shmctl(caller: &mut Caller) -> Result<u64> {
     let [id, command, at, ..] = caller.args();
     let (id, cred) = (id as i32, caller.task.cred());
@@ -156,17 +173,27 @@ fn shmctl(caller: &mut Caller) -> Result<u64> {
             shm::set(id, &cred, uid, gid, mode)?;
         }
         STAT => {
-            let stat = shm::stat(id, &cred)?;
-            let mut to = Layout::<112>::new();
-            put_perm(&mut to, &stat.perm);
-            put_words(&mut to, 48, &[stat.size, stat.times[0], stat.times[1], stat.times[2]]);
-            to.set(80, &stat.creator.to_ne_bytes()).set(84, &stat.last.to_ne_bytes());
-            put_words(&mut to, 88, &[stat.mappings]);
-            to.put(at)?;
+            put_segment(&shm::stat(id, Some(&cred))?, at)?;
+        }
+        SHM_STAT | SHM_STAT_ANY => {
+            // Here a segment's place in the table is its number.
+            let asker = (command as u32 == SHM_STAT).then_some(&*cred);
+            put_segment(&shm::stat(id, asker)?, at)?;
+            return Ok(id as u64);
+        }
+        SHM_INFO => {
+            let [count, pages, resident, swapped] = shm::totals();
+            words::put(at, [count, pages, resident, swapped, 0, 0])?;
+            return Ok(shm::highest() as u64);
+        }
+        SHM_LOCK | SHM_UNLOCK => {
+            let limit = caller.task.process.limits.soft(abi::RLIMIT_MEMLOCK);
+            shm::lock(id, &cred, limit, command as u32 == SHM_LOCK)?;
         }
         INFO => {
+            let (largest, most) = (shm::LARGEST.load(Relaxed), shm::MOST.load(Relaxed));
             // Largest, smallest, how many, how many in a process, how many pages in all.
-            words::put(at, [shm::LARGEST, 1, shm::MOST as u64, shm::MOST as u64, shm::LARGEST, 0, 0, 0, 0])?;
+            words::put(at, [largest, 1, most, most, shm::ALL.load(Relaxed), 0, 0, 0, 0])?;
             return Ok(shm::highest() as u64);
         }
         _ => return Err(Errno::EINVAL),

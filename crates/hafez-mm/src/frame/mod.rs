@@ -168,6 +168,12 @@ impl Frames {
         opened.flat_map(|range| (range.start.0..range.end.0).map(Pfn))
     }
 
+    /// Whether the frame is one of them.
+    pub fn is_known(&self, frame: Pfn) -> bool {
+        let mut opened = self.buddy.lock().opened(self.table);
+        opened.any(|range| (range.start..range.end).contains(&frame))
+    }
+
     #[inline]
     pub fn meta(&self, frame: Pfn) -> &'static FrameMeta {
         &self.table[frame.0 as usize]

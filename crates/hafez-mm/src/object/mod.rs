@@ -70,6 +70,8 @@ pub struct Object {
     pub(crate) mappings: Mutex<BTreeMap<Mapping, u64>>,
     /// No inode refers to it any more: it goes with its last mapping.
     pub(crate) retired: AtomicBool,
+    /// Its pages stay in RAM (`SHM_LOCK`).
+    pub(crate) locked: AtomicBool,
     /// Its pages are being let go of: by one only, of the two who may see that nothing refers to it any more.
     pub(crate) ending: AtomicBool,
     /// Where a sequential reader would go on, and how much it would get.
@@ -97,6 +99,7 @@ impl Object {
             pages: Mutex::new(Pages::new()),
             mappings: Mutex::new(BTreeMap::new()),
             retired: AtomicBool::new(false),
+            locked: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             ahead: Mutex::new(Ahead { next: 0, window: 0 }),
             dirtied: AtomicU64::new(0),
@@ -128,6 +131,11 @@ impl Object {
     /// Pages in RAM.
     pub fn resident(&self) -> u64 {
         self.pages.lock().resident()
+    }
+
+    /// From now on its pages that are in RAM, or come there, stay; or do so no longer.
+    pub fn set_locked(&self, on: bool) {
+        self.locked.store(on, Release);
     }
 
     /// Pages in RAM or in swap: what a shared object really takes.

@@ -238,6 +238,10 @@ impl Slot<'_> {
     pub fn is_shared(&self) -> bool {
         self.shared
     }
+    /// How many spaces' tables lead to it.
+    pub fn sharers(&self) -> u32 {
+        if self.shared { self.node.word().maps().max(1) } else { 1 }
+    }
     /// Put another entry here; the one that stood here to the last, with the bits that the processor set.
     #[inline]
     pub fn replace(&self, entry: Entry) -> Entry {

@@ -141,6 +141,11 @@ impl Reclaim {
         if word.any(Flags::WIRED) || word.pins() > 0 {
             return None;
         }
+        if word.state() == State::Shared
+            && spaces.objects.get(meta.owner()).is_some_and(|object| object.locked.load(Relaxed))
+        {
+            return None;
+        }
         if word.state() != State::File && !self.ensure_slot(spaces, frame, word) {
             return None;
         }

@@ -23,6 +23,7 @@ use crate::frame::meta::{Flags, State, Word};
 use crate::lock::{Attentive, RelaxStrategy};
 use crate::paging::huge::{PAGES, around};
 use crate::paging::{Cursor, Entry, Shootdown};
+use crate::stats::HugeWish;
 use crate::{Platform, Rights};
 use core::sync::atomic::Ordering::*;
 
@@ -44,7 +45,11 @@ impl<P: Platform> Spaces<P> {
         if cursor.is_whole(page) {
             return None;
         }
-        if !access.write || !self.may_be_huge(space, region, page) || !wants_huge(region, page, &cursor) {
+        if !access.write
+            || !self.may_be_huge(space, region, page)
+            || !(cursor.is_vacant(page) && self.huge_wish.load(Relaxed) == HugeWish::Always as u8
+                || wants_huge(region, page, &cursor))
+        {
             return Some(cursor);
         }
         let Some((block, zeroed)) = self.frames.take_block() else { return Some(cursor) };
@@ -70,6 +75,7 @@ impl<P: Platform> Spaces<P> {
             && region.rights.contains(Rights::WRITE)
             && region.range.covers(&around(page))
             && !space.no_huge.load(Relaxed)
+            && self.huge_wish.load(Relaxed) != HugeWish::Never as u8
             && self.frames.has_blocks()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! None of them touches a page that is not there: to map costs a region, and frames come with faults.
 
-use super::{Backing, Label, MAX_REGIONS, MmError, Region, RegionFlags, Regions, Space, Spaces, Stop};
+use super::{Backing, Label, MmError, Region, RegionFlags, Regions, Space, Spaces, Stop};
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
 use crate::lock::RwLockWriteGuard;
 use crate::paging::{Cursor, Entry, Gather, Slot, Visitor};
@@ -91,7 +91,7 @@ impl<P: Platform> Spaces<P> {
     /// Whether a space may have so many regions more, and the heap has room for them.
     #[inline]
     pub(super) fn room_for(&self, regions: &mut Regions, more: usize) -> Result<(), Stop> {
-        let fits = regions.len() + more <= MAX_REGIONS && regions.make_room();
+        let fits = regions.len() + more <= self.most_regions.load(Relaxed) && regions.make_room();
         if fits && self.platform.headroom(REGION_COST) { Ok(()) } else { Err(MmError::NoMemory.into()) }
     }
 

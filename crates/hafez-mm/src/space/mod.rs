@@ -42,7 +42,7 @@ use crate::swap::Swap;
 use crate::{CpuSet, Platform, Rights};
 use alloc::sync::Arc;
 pub use balance::Balance;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
 pub use regions::{Backing, Label, Region, RegionFlags, Regions};
 
 /// The number of a space.
@@ -146,12 +146,13 @@ pub struct Space {
 }
 
 /// What [`Space::for_each_region`] tells.
+#[derive(Clone)]
 pub struct RegionInfo {
     pub range: PageRange,
     pub rights: Rights,
     pub shared: bool,
-    /// It is, or can be made, writable.
-    pub may_write: bool,
+    /// What the rights may be raised to.
+    pub max_rights: Rights,
     /// The number of the object behind it, if any, and the byte of it that the first page begins with.
     pub object: Option<u32>,
     pub offset: u64,
@@ -175,7 +176,7 @@ impl From<&Region> for RegionInfo {
             range: region.range,
             rights: region.rights,
             shared: region.is_shared(),
-            may_write: region.max_rights.contains(Rights::WRITE),
+            max_rights: region.max_rights,
             object,
             offset: first * crate::PAGE_SIZE as u64,
             label: region.label.clone(),
@@ -209,12 +210,24 @@ impl Space {
             f(&RegionInfo::from(region));
         }
     }
+    /// Those that end after `page`, in order, for as long as the callback wants more. It must not call into memory management.
+    pub fn regions_from(&self, page: Vpn, f: &mut dyn FnMut(&RegionInfo) -> bool) {
+        let regions = self.regions.read();
+        let _ = regions.from(page).all(|region| f(&RegionInfo::from(region)));
+    }
     pub fn region_at(&self, at: VirtAddr) -> Option<RegionInfo> {
         self.regions.read().find(at.page()).map(RegionInfo::from)
     }
     /// Pages that its regions cover, resident or not.
     pub fn total_pages(&self) -> u64 {
         self.regions.read().pages()
+    }
+    /// Pages of it that are promised: private, without a file that they could be read from again.
+    pub fn promised(&self) -> u64 {
+        let promised = |r: &&Region| {
+            !r.is_shared() && r.rights.contains(Rights::WRITE) && !r.flags.contains(RegionFlags::NO_RESERVE)
+        };
+        self.regions.read().from(Vpn(0)).filter(promised).map(|region| region.range.len()).sum()
     }
     /// The heap's start and its present end, in bytes.
     pub fn heap(&self) -> (VirtAddr, VirtAddr) {
@@ -277,6 +290,10 @@ pub struct Spaces<P: Platform> {
     pub ghosts: Ghosts,
     /// What every space has in its upper half.
     pub kernel: KernelHalf,
+    /// How many regions a space may have.
+    pub most_regions: AtomicUsize,
+    /// A [`crate::HugeWish`].
+    pub huge_wish: AtomicU8,
 }
 
 impl<P: Platform> Spaces<P> {

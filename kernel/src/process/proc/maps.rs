@@ -1,24 +1,135 @@
-//! A process's regions: `maps`, `smaps`, `smaps_rollup`.
+//! A process's regions: `maps`, `smaps`, `numa_maps`, and `smaps_rollup`, which sums them up.
 //!
-//! `smaps` walks the entries, without holding the regions meanwhile: a region that goes in between has no pages.
+//! A process may have tens of thousands of regions, so none of these texts is ever there as a whole. An open file knows where
+//! its reader is: how many bytes it has told, and from which address on the next region is to be told ([`Rows`]). Who
+//! reads on gets each region as it is when its turn comes; who seeks back begins again. The regions are not held meanwhile: one
+//! that goes before its turn is not told, and one that goes in its turn has no pages.
 
 use super::super::Image;
 use super::kib;
 use super::pid::Subject;
-use crate::errno::{Errno, Result};
-use crate::mem::{self, memory};
+use super::smaps::{self, Pages};
+use crate::errno::Result;
+use crate::fs::file::{FileOps, How};
+use crate::fs::inode::Kind;
+use crate::fs::iobuf::{Sink, Source};
+use crate::fs::synth::Entry;
+use crate::mem::memory;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::any::Any;
 use core::fmt::Write;
-use hafez_mm::{Label, PageRange, RegionInfo, RegionStat, Rights, VirtAddr};
+use hafez_mm::lock::Mutex;
+use hafez_mm::{Label, RegionInfo, Rights, VirtAddr, Vpn};
 
 /// The column where paths begin.
 const PATH_COLUMN: usize = 73;
 
-/// One line of `maps` without its end: range, rights, offset, device, inode, path.
-fn line(image: &Image, region: &RegionInfo) -> Vec<u8> {
+/// Tells one region.
+type Tell = fn(&Image, &RegionInfo, &mut Vec<u8>);
+
+/// Names, and how each tells a region.
+pub const FILES: &[(&str, Tell)] = &[("maps", maps), ("smaps", smaps::region), ("numa_maps", numa)];
+
+/// The file of a process.
+pub fn entry(subject: &Subject, tell: Tell) -> Entry {
+    let subject = subject.clone();
+    Entry::device(Kind::File, 0o444, 0, move |_| {
+        let image = subject.image()?;
+        Ok(Arc::new(Rows { image, tell, at: Mutex::new(Position::START) }))
+    })
+}
+
+/// An open file of regions. It stays with the memory that it was opened on.
+struct Rows {
+    /// None of a process that is ending.
+    image: Option<Arc<Image>>,
+    tell: Tell,
+    at: Mutex<Position>,
+}
+
+struct Position {
+    /// What was told last, and where in the file it begins.
+    text: Vec<u8>,
+    begin: u64,
+    /// The region in or after this page is the next.
+    next: Vpn,
+}
+
+impl Position {
+    const START: Position = Position { text: Vec::new(), begin: 0, next: Vpn(0) };
+
+    fn end(&self) -> u64 {
+        self.begin + self.text.len() as u64
+    }
+}
+
+impl Rows {
+    /// Put the next region's text in place of the last one's; false behind the last region.
+    fn advance(&self, image: &Image, at: &mut Position) -> Result<bool> {
+        let mut found = None;
+        image.space().regions_from(at.next, &mut |region| {
+            found = Some(region.clone());
+            false
+        });
+        let Some(region) = found else { return Ok(false) };
+        at.begin = at.end();
+        at.next = region.range.end;
+        at.text.clear();
+        let path = region.label.as_ref().map_or(0, |label| label.path.len());
+        at.text.try_reserve(smaps::MOST + 4 * path)?;
+        (self.tell)(image, &region, &mut at.text);
+        Ok(true)
+    }
+}
+
+impl FileOps for Rows {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn read(&self, from: u64, to: &mut Sink<'_>, _: How) -> Result<()> {
+        let Some(image) = &self.image else { return Ok(()) };
+        // Bytes go to the reader without the lock: that may wait.
+        let mut at = core::mem::replace(&mut *self.at.lock(), Position::START);
+        if from < at.begin || from == 0 {
+            at = Position::START;
+        }
+        let mut here = from;
+        while to.remaining() > 0 {
+            if here < at.end() {
+                let piece = &at.text[(here - at.begin) as usize..];
+                let len = piece.len();
+                let put = to.put(piece);
+                here += put as u64;
+                if put < len {
+                    break;
+                }
+            } else if !self.advance(image, &mut at)? {
+                break;
+            }
+        }
+        *self.at.lock() = at;
+        Ok(())
+    }
+
+    fn write(&self, _: u64, _: &mut Source<'_>, _: How) -> Result<()> {
+        Err(crate::errno::Errno::EINVAL)
+    }
+
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn size(&self) -> Result<u64> {
+        Ok(0)
+    }
+}
+
+/// One line of `maps`: range, rights, offset, device, inode, path.
+pub fn maps(image: &Image, region: &RegionInfo, text: &mut Vec<u8>) {
     let has = |right, letter| if region.rights.contains(right) { letter } else { '-' };
     let (dev, ino, path) = match region.label.as_deref() {
         Some(Label { path, dev, ino }) => (*dev, *ino, &path[..]),
@@ -26,9 +137,9 @@ fn line(image: &Image, region: &RegionInfo) -> Vec<u8> {
         None => (0, 0, &b""[..]),
     };
     let offset = if ino == 0 { 0 } else { region.offset };
-    let mut text = String::new();
+    let mut line = String::new();
     let _ = write!(
-        text,
+        line,
         "{:08x}-{:08x} {}{}{}{} {offset:08x} {:02x}:{:02x} {ino} ",
         region.range.start.addr().0,
         region.range.end.addr().0,
@@ -39,12 +150,13 @@ fn line(image: &Image, region: &RegionInfo) -> Vec<u8> {
         dev >> 8 & 0xfff,
         dev & 0xff | dev >> 12 & 0xfff00,
     );
-    let mut line = text.into_bytes();
+    let begin = text.len();
+    text.extend_from_slice(line.as_bytes());
     if !path.is_empty() {
-        line.resize(line.len().max(PATH_COLUMN), b' ');
-        line.extend_from_slice(&super::escaped(path, b"\n"));
+        text.resize(text.len().max(begin + PATH_COLUMN), b' ');
+        text.extend_from_slice(&super::escaped(path, b"\n"));
     }
-    line
+    text.push(b'\n');
 }
 
 fn is_heap(image: &Image, region: &RegionInfo) -> bool {
@@ -52,200 +164,69 @@ fn is_heap(image: &Image, region: &RegionInfo) -> bool {
     start != end && region.range.start.addr().0 < end.0 && region.range.end.addr().0 > start.0
 }
 
-/// More than what is told of a region takes, but for `smaps`, and that is less than two.
-const STEP: usize = 1024;
+/// What is said of memory nodes, by number (`numa(7)`).
+const POLICIES: [&str; 8] = [
+    "default",
+    "prefer:0",
+    "bind:0",
+    "interleave:0",
+    "local",
+    "prefer (many):0",
+    "weighted interleave:0",
+    "",
+];
 
-/// All regions, in order; none of a process that is ending.
-fn regions(subject: &Subject, each: &mut dyn FnMut(&Image, &RegionInfo)) -> Result<()> {
-    if let Some(image) = subject.image()? {
-        image.space().for_each_region(&mut |region| each(&image, region));
-    }
-    Ok(())
-}
-
-pub fn maps(subject: &Subject) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let mut room = true;
-    regions(subject, &mut |image, region| {
-        room &= mem::headroom(STEP);
-        if room {
-            let line = line(image, region);
-            room = text.try_reserve(line.len() + 1).is_ok();
-            if room {
-                text.extend_from_slice(&line);
-                text.push(b'\n');
-            }
+/// One line of `numa_maps`: all pages are on the one node.
+fn numa(image: &Image, region: &RegionInfo, text: &mut Vec<u8>) {
+    let stat = memory().region_stat(image.space(), region.range);
+    let policy = POLICIES[(region.nodes & 7) as usize];
+    let mut line = format!("{:08x} {policy}", region.range.start.addr().0);
+    match region.label.as_deref() {
+        Some(label) if label.is_of_file() => {
+            let path = super::escaped(&label.path, b"\n\t= ");
+            let _ = write!(line, " file={}", String::from_utf8_lossy(&path));
         }
-    })?;
-    if room { Ok(text) } else { Err(Errno::ENOMEM) }
-}
-
-/// What is known of a region's pages.
-#[derive(Default)]
-struct Pages {
-    size: u64,
-    locked: u64,
-    /// Resident pages by what backs them.
-    file: u64,
-    shmem: u64,
-    stat: RegionStat,
-}
-
-impl Pages {
-    fn of(image: &Image, region: &Found) -> Pages {
-        let stat = memory().region_stat(image.space(), region.range);
-        let other = stat.resident - stat.anonymous;
-        let locked = if region.wired { stat.resident } else { 0 };
-        let (file, shmem) = if region.file { (other, 0) } else { (0, other) };
-        Pages { size: region.range.len(), locked, file, shmem, stat }
+        Some(label) if &*label.path == b"[stack]" => line.push_str(" stack"),
+        None if is_heap(image, region) => line.push_str(" heap"),
+        _ => {}
     }
-
-    fn add(&mut self, other: &Pages) {
-        self.size += other.size;
-        self.locked += other.locked;
-        self.file += other.file;
-        self.shmem += other.shmem;
-        let (sum, stat) = (&mut self.stat, &other.stat);
-        sum.resident += stat.resident;
-        sum.swapped += stat.swapped;
-        sum.shared += stat.shared;
-        sum.dirty += stat.dirty;
-        sum.accessed += stat.accessed;
-        sum.anonymous += stat.anonymous;
-        sum.huge += stat.huge;
-        sum.proportional += stat.proportional;
+    let _ = match (stat.anonymous, stat.dirty) {
+        (0, 0) => Ok(()),
+        (0, dirty) => write!(line, " dirty={dirty}"),
+        (anonymous, dirty) => write!(line, " anon={anonymous} dirty={dirty}"),
+    };
+    if stat.resident > stat.anonymous {
+        let _ = write!(line, " mapped={}", stat.resident);
     }
-
-    /// The lines from `Rss` to `Locked`; in a roll-up with three more.
-    fn tell(&self, rollup: bool) -> String {
-        let mut text = String::new();
-        let stat = &self.stat;
-        let mut tell = |name: &str, size: u64| {
-            let _ = writeln!(text, "{:<15} {size:>8} kB", format!("{name}:"));
-        };
-        let private = stat.resident - stat.shared;
-        let private_dirty = stat.dirty.min(private);
-        let shared_dirty = stat.dirty - private_dirty;
-        let proportional = stat.proportional / 1024;
-        tell("Rss", kib(stat.resident));
-        tell("Pss", proportional);
-        tell("Pss_Dirty", kib(private_dirty));
-        if rollup {
-            let anonymous = kib(stat.anonymous).min(proportional);
-            let shmem = kib(self.shmem).min(proportional - anonymous);
-            tell("Pss_Anon", anonymous);
-            tell("Pss_File", proportional - anonymous - shmem);
-            tell("Pss_Shmem", shmem);
-        }
-        tell("Shared_Clean", kib(stat.shared.saturating_sub(shared_dirty)));
-        tell("Shared_Dirty", kib(shared_dirty));
-        tell("Private_Clean", kib(private - private_dirty));
-        tell("Private_Dirty", kib(private_dirty));
-        tell("Referenced", kib(stat.accessed));
-        tell("Anonymous", kib(stat.anonymous));
-        tell("KSM", 0);
-        tell("LazyFree", 0);
-        tell("AnonHugePages", kib(stat.huge));
-        for name in ["ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb"] {
-            tell(name, 0);
-        }
-        tell("Swap", kib(stat.swapped));
-        tell("SwapPss", kib(stat.swapped));
-        tell("Locked", kib(self.locked));
-        text
+    if stat.resident > 0 {
+        let _ = write!(line, " N0={} kernelpagesize_kB=4", stat.resident);
     }
+    text.extend_from_slice(line.as_bytes());
+    text.push(b'\n');
 }
 
-/// What is kept of a region while its pages are counted, with no lock on the regions held: counting may take long.
-struct Found {
-    line: Vec<u8>,
-    flags: String,
-    range: PageRange,
-    wired: bool,
-    file: bool,
-    /// It may have huge pages because it asked for them.
-    huge: bool,
-}
-
-fn collect(subject: &Subject) -> Result<Option<(Arc<Image>, Vec<Found>)>> {
-    let Some(image) = subject.image()? else { return Ok(None) };
-    let mut found = Vec::new();
-    let mut room = true;
-    image.space().for_each_region(&mut |region| {
-        room &= mem::headroom(STEP) && found.try_reserve(1).is_ok();
-        if room {
-            found.push(Found {
-                line: line(&image, region),
-                flags: flags(region),
-                range: region.range,
-                wired: region.wired,
-                file: is_file(region),
-                huge: region.huge == Some(true) && region.object.is_none() && !region.shared,
-            });
-        }
-    });
-    if room { Ok(Some((image, found))) } else { Err(Errno::ENOMEM) }
-}
-
-pub fn smaps(subject: &Subject) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    let Some((image, all)) = collect(subject)? else { return Ok(text) };
-    for region in &all {
-        if !mem::headroom(STEP) {
-            return Err(Errno::ENOMEM);
-        }
-        text.try_reserve(2 * STEP)?;
-        let pages = Pages::of(&image, region);
-        let (size, fixed) = (kib(pages.size), "KernelPageSize:        4 kB\nMMUPageSize:           4 kB\n");
-        text.extend_from_slice(&region.line);
-        text.extend_from_slice(format!("\nSize:           {size:>8} kB\n{fixed}").as_bytes());
-        text.extend_from_slice(pages.tell(false).as_bytes());
-        text.extend_from_slice(
-            format!("THPeligible:           {}\nVmFlags: {}\n", region.huge as u8, region.flags).as_bytes(),
-        );
-    }
-    Ok(text)
-}
-
-fn flags(region: &RegionInfo) -> String {
-    let mut flags = String::new();
-    for (has, name) in [
-        (region.rights.contains(Rights::READ), "rd "),
-        (region.rights.contains(Rights::WRITE), "wr "),
-        (region.rights.contains(Rights::EXEC), "ex "),
-        (region.shared, "sh "),
-        (true, "mr mw me "),
-        (region.shared, "ms "),
-        (region.grows_down, "gd "),
-        (region.wired, "lo "),
-        (region.huge == Some(true), "hg "),
-        (region.huge == Some(false), "nh "),
-    ] {
-        if has {
-            flags.push_str(name);
-        }
-    }
-    flags
-}
-
+/// `smaps_rollup`: one region that stands for all.
 pub fn rollup(subject: &Subject) -> Result<Vec<u8>> {
-    let Some((image, all)) = collect(subject)? else { return Ok(Vec::new()) };
-    let (Some(first), Some(last)) = (all.first(), all.last()) else { return Ok(Vec::new()) };
-    let (start, end) = (first.range.start.addr().0, last.range.end.addr().0);
-    let mut sum = Pages::default();
-    for region in &all {
-        sum.add(&Pages::of(&image, region));
+    let Some(image) = subject.image()? else { return Ok(Vec::new()) };
+    let (mut sum, mut next, mut start) = (Pages::default(), Vpn(0), None);
+    loop {
+        let mut found = None;
+        image.space().regions_from(next, &mut |region| {
+            found = Some(region.clone());
+            false
+        });
+        let Some(region) = found else { break };
+        start = start.or(Some(region.range.start));
+        next = region.range.end;
+        sum.add(&Pages::of(&image, &region));
     }
-    let mut text = format!("{start:08x}-{end:08x} ---p 00000000 00:00 0 ").into_bytes();
+    let Some(start) = start else { return Ok(Vec::new()) };
+    let mut text =
+        format!("{:08x}-{:08x} ---p 00000000 00:00 0 ", start.addr().0, next.addr().0).into_bytes();
     text.resize(text.len().max(PATH_COLUMN), b' ');
     text.extend_from_slice(b"[rollup]\n");
     text.extend_from_slice(sum.tell(true).as_bytes());
     Ok(text)
-}
-
-/// A file's, not memory that is shared without one.
-fn is_file(region: &RegionInfo) -> bool {
-    region.label.as_ref().is_some_and(|label| label.dev != 1 && label.ino != 0)
 }
 
 /// Pages of a space by use, for `status` and `statm`.
@@ -282,7 +263,7 @@ pub fn shape(image: &Image) -> Shape {
         }
         if region.object.is_some() {
             // Where there is no room for all, the rest counts as not resident.
-            let _ = backed.try_reserve(1).map(|()| backed.push((region.range, is_file(region))));
+            let _ = backed.try_reserve(1).map(|()| backed.push((region.range, smaps::is_file(region))));
         }
     });
     for (range, file) in backed {
@@ -291,4 +272,12 @@ pub fn shape(image: &Image) -> Shape {
             stat.resident - stat.anonymous;
     }
     shape
+}
+
+/// The text of `KernelPageSize` and its like.
+pub fn size_lines(pages: u64) -> String {
+    format!(
+        "Size:           {:>8} kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB\n",
+        kib(pages)
+    )
 }

@@ -6,7 +6,9 @@
 //! | `links` | `exe`, `cwd`, `root`, `fd/`, `fdinfo/` |
 //! | `status` | `status`, `stat`, `statm`, `limits`, `cmdline`, … |
 //! | `mem` | `mem` |
-//! | `maps` | `maps`, `smaps`, `smaps_rollup` |
+//! | `maps`, `smaps` | `maps`, `smaps`, `smaps_rollup`, `numa_maps` |
+//! | `pagemap` | `pagemap`, `clear_refs`, `/proc/kpagecount`, `/proc/kpageflags` |
+//! | `zones` | `buddyinfo`, `pagetypeinfo`, `zoneinfo`, `slabinfo` |
 //! | `system` | `meminfo`, `vmstat`, `stat`, `cpuinfo`, `mounts`, … |
 //! | `sys` | `/proc/sys` |
 //!
@@ -20,10 +22,13 @@
 mod links;
 mod maps;
 mod mem;
+mod pagemap;
 mod pid;
+mod smaps;
 mod status;
 mod sys;
 mod system;
+mod zones;
 
 pub use pid::process_of;
 
@@ -65,10 +70,15 @@ impl SynthDir for Root {
             b"audit" if memory::AUDITED.load(Relaxed) => {
                 Some(Entry::file(|| Ok(system::audit().into_bytes())))
             }
+            b"sysvipc" => Some(Entry::dir(Arc::new(Texts(system::SYSV)))),
             b"pressure" => Some(Entry::dir(Arc::new(Texts(system::PRESSURE)))),
+            b"kpagecount" | b"kpageflags" => pagemap::of_frames(name),
             _ => match number(name) {
                 Some(pid) => pid::process(pid),
-                None => Texts(system::FILES).lookup(name),
+                None => match Texts(system::SECRET).lookup(name) {
+                    Some(secret) => Some(secret.mode(0o400)),
+                    None => Texts(system::FILES).lookup(name),
+                },
             },
         }
     }
@@ -77,10 +87,14 @@ impl SynthDir for Root {
         for name in ["self", "thread-self", "mounts", "net"] {
             tell(name.as_bytes(), Kind::Link);
         }
-        for name in ["sys", "pressure"] {
+        for name in ["kpagecount", "kpageflags"] {
+            tell(name.as_bytes(), Kind::File);
+        }
+        for name in ["sys", "sysvipc", "pressure"] {
             tell(name.as_bytes(), Kind::Dir);
         }
         Texts(system::FILES).list(tell);
+        Texts(system::SECRET).list(tell);
         for process in table::each_process() {
             tell(format!("{}", process.pid).as_bytes(), Kind::Dir);
         }

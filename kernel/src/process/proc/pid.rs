@@ -7,7 +7,7 @@ use super::super::Image;
 use super::super::process::Process;
 use super::super::table;
 use super::super::task::Task;
-use super::{links, maps, mem, number, status, system};
+use super::{links, maps, mem, number, pagemap, status, system};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Inode, Kind};
 use crate::fs::synth::{Entry, SynthDir, directory};
@@ -80,7 +80,6 @@ const FILES: &[(&str, u32, Make)] = &[
     ("io", 0o400, status::io),
     ("limits", 0o444, status::limits),
     ("loginuid", 0o444, |_| Ok(b"4294967295".to_vec())),
-    ("maps", 0o444, maps::maps),
     ("mountinfo", 0o444, |_| Ok(system::mountinfo())),
     ("mounts", 0o444, |_| Ok(system::mounts())),
     ("oom_score", 0o444, status::oom_score),
@@ -92,7 +91,6 @@ const FILES: &[(&str, u32, Make)] = &[
     ("sessionid", 0o444, |_| Ok(b"4294967295".to_vec())),
     ("personality", 0o400, status::personality),
     ("schedstat", 0o444, status::schedstat),
-    ("smaps", 0o444, maps::smaps),
     ("smaps_rollup", 0o444, maps::rollup),
     ("stat", 0o444, status::stat),
     ("statm", 0o444, status::statm),
@@ -133,8 +131,14 @@ impl SynthDir for Directory {
             b"comm" => status::comm(&subject),
             b"oom_score_adj" => status::oom_score_adj(&subject),
             b"mem" => mem::entry(&subject),
+            b"pagemap" => pagemap::entry(&subject),
+            b"clear_refs" => pagemap::clear_refs(&subject),
+            b"oom_adj" => status::oom_adj(&subject),
             b"ns" => Entry::dir(Arc::new(Namespaces)),
             b"net" => Entry::dir(Arc::new(Net)),
+            _ if let Some((_, tell)) = maps::FILES.iter().find(|(known, _)| known.as_bytes() == name) => {
+                maps::entry(&subject, *tell)
+            }
             _ => {
                 let (_, mode, make) = *FILES.iter().find(|(known, ..)| known.as_bytes() == name)?;
                 let about = subject.clone();
@@ -153,7 +157,10 @@ impl SynthDir for Directory {
         for name in LINKS {
             tell(name.as_bytes(), Kind::Link);
         }
-        for name in ["comm", "mem", "oom_score_adj"] {
+        for (name, _) in maps::FILES {
+            tell(name.as_bytes(), Kind::File);
+        }
+        for name in ["clear_refs", "comm", "mem", "oom_adj", "oom_score_adj", "pagemap"] {
             tell(name.as_bytes(), Kind::File);
         }
         for (name, ..) in FILES {

@@ -18,6 +18,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
+use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::{AccountStat, PAGE_SIZE};
 use linux_raw_sys::general as abi;
@@ -356,15 +357,32 @@ pub fn comm(subject: &Subject) -> Entry {
 /// `oom_score_adj`: -1000 (never) to 1000 (first). Who goes when memory runs out is the memory core's choice, and this
 /// wish is kept and told, not yet followed.
 pub fn oom_score_adj(subject: &Subject) -> Entry {
+    adjustment(subject, -1000..=1000, |score| score, |wish| wish)
+}
+
+/// The same as programs of old knew it: -17 (never) to 15.
+pub fn oom_adj(subject: &Subject) -> Entry {
+    let told = |score: i32| if score == 1000 { 15 } else { score * 17 / 1000 };
+    let meant = |wish: i32| if wish == 15 { 1000 } else { wish * 1000 / 17 };
+    adjustment(subject, -17..=15, told, meant)
+}
+
+fn adjustment(
+    subject: &Subject,
+    range: RangeInclusive<i32>,
+    told: fn(i32) -> i32,
+    meant: fn(i32) -> i32,
+) -> Entry {
     let (reader, writer) = (subject.clone(), subject.clone());
-    let text = move || Ok(format!("{}\n", reader.process()?.oom_adjust.load(Relaxed)).into_bytes());
+    let text = move || Ok(format!("{}\n", told(reader.process()?.oom_adjust.load(Relaxed))).into_bytes());
     let take = move |bytes: &[u8]| {
         let process = writer.process()?;
         let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
-        let value: i32 = text.trim().parse().map_err(|_| Errno::EINVAL)?;
-        if !(-1000..=1000).contains(&value) {
+        let wish: i32 = text.trim().parse().map_err(|_| Errno::EINVAL)?;
+        if !range.contains(&wish) {
             return Err(Errno::EINVAL);
         }
+        let value = meant(wish);
         if value < process.oom_adjust.load(Relaxed) && !super::caller()?.cred().may(cap::SYS_RESOURCE) {
             return Err(Errno::EACCES);
         }

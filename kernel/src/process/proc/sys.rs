@@ -1,16 +1,21 @@
 //! `/proc/sys`: the settings of the kernel (`sysctl(8)`).
 //!
-//! Programs read these to learn their limits; only the host's and the domain's name can be changed.
+//! Programs read these to learn their limits. What can be changed works from then on; what nothing would come of cannot be
+//! written.
 
-use super::super::{aio, fork, host, limits, table};
+use super::super::sysv::shm;
+use super::super::{aio, commit, fork, host, limits, table};
 use crate::errno::{Errno, Result};
 use crate::fs::synth::{Dir, Entry, SynthDir};
 use crate::fs::tty;
+use crate::mem::memory;
 use crate::random;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use hafez_mm::lock::Once;
 
 /// The tree.
@@ -40,23 +45,23 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/seccomp/actions_avail", ""),
         ("kernel/random/entropy_avail", "256"),
         ("kernel/random/poolsize", "256"),
-        ("kernel/shmmax", "18446744073692774399"),
-        ("kernel/shmall", "18446744073692774399"),
-        ("kernel/shmmni", "4096"),
+        ("kernel/shm_rmid_forced", "0"),
         ("kernel/msgmax", "8192"),
         ("kernel/msgmnb", "16384"),
         ("kernel/sem", "32000\t1024000000\t500\t32000"),
-        ("vm/overcommit_memory", "1"),
-        ("vm/overcommit_ratio", "50"),
-        ("vm/overcommit_kbytes", "0"),
-        ("vm/max_map_count", "65530"),
         ("vm/mmap_min_addr", "65536"),
         ("vm/swappiness", "60"),
         ("vm/page-cluster", "3"),
         ("vm/nr_hugepages", "0"),
         ("vm/dirty_ratio", "20"),
         ("vm/dirty_background_ratio", "10"),
-        ("vm/min_free_kbytes", "256"),
+        ("vm/legacy_va_layout", "0"),
+        ("vm/laptop_mode", "0"),
+        ("vm/oom_dump_tasks", "1"),
+        ("vm/nr_overcommit_hugepages", "0"),
+        ("vm/hugetlb_shm_group", "0"),
+        ("vm/unprivileged_userfaultfd", "0"),
+        ("vm/memfd_noexec", "0"),
         ("vm/oom_kill_allocating_task", "0"),
         ("vm/panic_on_oom", "0"),
         ("vm/vfs_cache_pressure", "100"),
@@ -83,6 +88,32 @@ pub fn directory() -> Arc<dyn SynthDir> {
     {
         add(&root, path, Entry::file(move || Ok(format!("{value}\n").into_bytes())));
     }
+    add(&root, "vm/overcommit_memory", setting(&commit::MODE, 0..=2, None));
+    add(&root, "vm/overcommit_ratio", setting(&commit::RATIO, 0..=i32::MAX as u64, Some((&commit::KIB, 0))));
+    add(&root, "vm/overcommit_kbytes", setting(&commit::KIB, 0..=u64::MAX >> 1, Some((&commit::RATIO, 0))));
+    add(&root, "kernel/shmmax", setting(&shm::LARGEST, 0..=u64::MAX, None));
+    add(&root, "kernel/shmall", setting(&shm::ALL, 0..=u64::MAX, None));
+    add(&root, "kernel/shmmni", setting(&shm::MOST, 0..=32768, None));
+    let regions = |bytes: &[u8]| {
+        memory().set_most_regions(figure(bytes, 0..=i32::MAX as u64)? as usize);
+        Ok(())
+    };
+    add(&root, "vm/max_map_count", Entry::writable(|| Ok(line(memory().most_regions())), guarded(regions)));
+    let drop_caches = |bytes: &[u8]| {
+        let what = figure(bytes, 1..=4)?;
+        if what & 1 != 0 {
+            memory().drop_caches();
+        }
+        if what & 2 != 0 {
+            crate::fs::dentry::expire_all();
+        }
+        Ok(())
+    };
+    let nothing = || Err(Errno::EINVAL);
+    add(&root, "vm/drop_caches", Entry::writable(nothing, guarded(drop_caches)).mode(0o200));
+    add(&root, "vm/min_free_kbytes", computed(|| format!("{}\n", 4 * memory().watermarks().0)));
+    add(&root, "vm/admin_reserve_kbytes", computed(|| format!("{}\n", 4 * commit::ADMIN_RESERVE)));
+    add(&root, "vm/user_reserve_kbytes", computed(|| format!("{}\n", 4 * commit::USER_RESERVE)));
     add(&root, "kernel/pty/max", computed(|| format!("{}\n", tty::MAX_PAIRS)));
     add(&root, "kernel/pty/nr", computed(|| format!("{}\n", tty::pairs())));
     add(&root, "kernel/threads-max", computed(|| format!("{}\n", fork::max_tasks())));
@@ -103,6 +134,40 @@ fn add(root: &Arc<Dir>, path: &str, entry: Entry) {
         Some((dir, name)) => root.below(dir).add(name, entry),
         None => root.add(path, entry),
     }
+}
+
+fn line(value: impl core::fmt::Display) -> Vec<u8> {
+    format!("{value}\n").into_bytes()
+}
+
+/// The number that was written, if it is one of these.
+fn figure(bytes: &[u8], range: RangeInclusive<u64>) -> Result<u64> {
+    let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
+    let value = text.trim_matches(['\0', '\n', ' ', '\t']).parse().map_err(|_| Errno::EINVAL)?;
+    if range.contains(&value) { Ok(value) } else { Err(Errno::EINVAL) }
+}
+
+/// Only for who may administer the machine.
+fn guarded(
+    take: impl Fn(&[u8]) -> Result<()> + Send + Sync + 'static,
+) -> impl Fn(&[u8]) -> Result<()> + Send + Sync + 'static {
+    move |bytes| if super::caller()?.cred().euid == 0 { take(bytes) } else { Err(Errno::EPERM) }
+}
+
+/// A number that can be set within a range. Setting it may give another its value for "not this one".
+fn setting(
+    cell: &'static AtomicU64,
+    range: RangeInclusive<u64>,
+    instead: Option<(&'static AtomicU64, u64)>,
+) -> Entry {
+    let take = move |bytes: &[u8]| {
+        cell.store(figure(bytes, range.clone())?, Relaxed);
+        if let Some((other, value)) = instead {
+            other.store(value, Relaxed);
+        }
+        Ok(())
+    };
+    Entry::writable(move || Ok(line(cell.load(Relaxed))), guarded(take))
 }
 
 fn computed(text: fn() -> String) -> Entry {

@@ -1,7 +1,8 @@
 //! What the machine is and how it fares: `meminfo`, `vmstat`, `stat`, `cpuinfo`, `mounts`, …
 
+use super::super::sysv::shm;
 use super::super::{host, table};
-use super::{Text, escaped, kib};
+use super::{Text, escaped, kib, zones};
 use crate::arch;
 use crate::clock::{self, SECOND};
 use crate::fs::mount;
@@ -15,6 +16,7 @@ use hafez_mm::Stats;
 
 /// Files directly in `/proc`.
 pub const FILES: &[(&str, Text)] = &[
+    ("buddyinfo", zones::buddyinfo),
     ("cmdline", || String::from("\n")),
     ("cpuinfo", cpuinfo),
     ("devices", || String::from("Character devices:\n  1 mem\n  5 /dev/tty\n136 pts\n\nBlock devices:\n")),
@@ -30,7 +32,45 @@ pub const FILES: &[(&str, Text)] = &[
     ("uptime", uptime),
     ("version", version),
     ("vmstat", vmstat),
+    ("zoneinfo", zones::zoneinfo),
 ];
+
+/// Those that only root may read.
+pub const SECRET: &[(&str, Text)] = &[("pagetypeinfo", zones::pagetypeinfo), ("slabinfo", zones::slabinfo)];
+
+/// Files in `/proc/sysvipc`.
+pub const SYSV: &[(&str, Text)] = &[("shm", segments)];
+
+/// A line a segment of shared memory (`shmget(2)`).
+fn segments() -> String {
+    let mut text = String::from(
+        "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
+    );
+    let mut next = 0;
+    while let Some((id, stat)) = shm::next(next) {
+        let (p, [attached, detached, changed]) = (&stat.perm, stat.times);
+        let (resident, swapped) = stat.pages();
+        let _ = writeln!(
+            text,
+            "{:>10} {id:>10}  {:>4o} {:>21} {:>5} {:>5}  {:>5} {:>5} {:>5} {:>5} {:>5} {attached:>10} {detached:>10} {changed:>10} {:>21} {:>21}",
+            p.key,
+            p.mode,
+            stat.size,
+            stat.creator,
+            stat.last,
+            stat.mappings,
+            p.uid,
+            p.gid,
+            p.creator_uid,
+            p.creator_gid,
+            resident * 4096,
+            swapped * 4096,
+        );
+        let Some(after) = id.checked_add(1) else { break };
+        next = after;
+    }
+    text
+}
 
 /// Files in `/proc/pressure`.
 pub const PRESSURE: &[(&str, Text)] = &[("memory", pressure), ("cpu", pressure), ("io", pressure)];
@@ -68,7 +108,7 @@ fn available(stats: &Stats) -> u64 {
 fn meminfo() -> String {
     let stats = memory().stats();
     let mut text = String::new();
-    let mapped = stats.anonymous + stats.shared;
+    let (limit, promised) = zones::promises();
     for (name, pages) in [
         ("MemTotal", stats.total),
         ("MemFree", stats.free),
@@ -102,8 +142,8 @@ fn meminfo() -> String {
         ("NFS_Unstable", 0),
         ("Bounce", 0),
         ("WritebackTmp", 0),
-        ("CommitLimit", stats.total + stats.swap_total),
-        ("Committed_AS", mapped + stats.swap_total - stats.swap_free),
+        ("CommitLimit", limit),
+        ("Committed_AS", promised),
         ("VmallocTotal", 0x7_FFFF_FFFF),
         ("VmallocUsed", 0),
         ("VmallocChunk", 0),

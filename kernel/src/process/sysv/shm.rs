@@ -8,16 +8,20 @@
 use super::{Perm, Registry, Thing, now};
 use crate::errno::{Errno, Result};
 use crate::fs::Cred;
+use crate::fs::caps::cap;
 use crate::mem::{self, memory};
 use crate::process::Pid;
 use alloc::format;
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use hafez_mm::lock::Mutex;
 use hafez_mm::{AccountId, Label, Object, PAGE_SIZE};
 
-/// Segments that there may be (`SHMMNI`), and bytes of one (`SHMMAX`).
-pub const MOST: usize = 4096;
-pub const LARGEST: u64 = u64::MAX - (1 << 24);
+/// Segments that there may be (`SHMMNI`), and bytes of one (`SHMMAX`): settings.
+pub static MOST: AtomicU64 = AtomicU64::new(4096);
+pub static LARGEST: AtomicU64 = AtomicU64::new(u64::MAX - (1 << 24));
+/// Pages of all together (`SHMALL`).
+pub static ALL: AtomicU64 = AtomicU64::new(u64::MAX - (1 << 24));
 /// Kernel memory that one takes.
 const COST: usize = 1024;
 
@@ -45,6 +49,10 @@ impl Thing for Segment {
 }
 
 impl Segment {
+    fn pages(&self) -> u64 {
+        self.size.div_ceil(PAGE_SIZE as u64)
+    }
+
     fn mappings(&self) -> u64 {
         Arc::strong_count(&self.label) as u64 - 1
     }
@@ -67,6 +75,7 @@ pub struct Stat {
     pub creator: Pid,
     pub last: Pid,
     pub mappings: u64,
+    object: Arc<Object>,
 }
 
 /// What to map to attach a segment.
@@ -90,7 +99,7 @@ fn with<R>(what: impl FnOnce(&mut Registry<Segment>) -> R) -> R {
 
 /// `shmget`. A new segment's frames are charged to `account`.
 pub fn get(key: i32, size: u64, flags: u32, cred: &Cred, creator: Pid, account: AccountId) -> Result<i32> {
-    let sized = (1..=LARGEST).contains(&size);
+    let sized = (1..=LARGEST.load(Relaxed)).contains(&size);
     let pages = size.div_ceil(PAGE_SIZE as u64);
     if !mem::headroom(COST) {
         return Err(Errno::ENOMEM);
@@ -98,13 +107,17 @@ pub fn get(key: i32, size: u64, flags: u32, cred: &Cred, creator: Pid, account: 
     let object = memory().new_object_shared(pages.min(1 << 35) * PAGE_SIZE as u64, account)?;
     let spare = object.clone();
     let result = with(|list| {
+        let all: u64 = list.all().map(Segment::pages).sum();
         list.find_or_make(
             (key, flags, cred),
-            MOST,
+            MOST.load(Relaxed) as usize,
             |found: &Segment| if size > found.size { Err(Errno::EINVAL) } else { Ok(()) },
             |perm| {
                 if !sized || pages >= 1 << 35 {
                     return Err(if sized { Errno::ENOMEM } else { Errno::EINVAL });
+                }
+                if all.saturating_add(pages) > ALL.load(Relaxed) {
+                    return Err(Errno::ENOSPC);
                 }
                 let path = format!("/SYSV{:08x} (deleted)", perm.key as u32).into_bytes().into_boxed_slice();
                 let label = Arc::new(Label { path, dev: 1, ino: object.id().into() });
@@ -160,19 +173,68 @@ pub fn detached(label: Arc<Label>, by: Pid) {
     with(|_| ());
 }
 
-/// `IPC_STAT`.
-pub fn stat(id: i32, cred: &Cred) -> Result<Stat> {
-    with(|list| {
-        let s = list.get(id)?;
-        s.perm.check(cred, super::READ)?;
-        Ok(Stat {
+impl Stat {
+    fn of(s: &Segment) -> Stat {
+        Stat {
             perm: s.perm.clone(),
             size: s.size,
             times: [s.attached, s.detached, s.changed],
             creator: s.creator,
             last: s.last,
             mappings: s.mappings(),
-        })
+            object: s.object.clone(),
+        }
+    }
+
+    /// Pages in RAM, and in swap.
+    pub fn pages(&self) -> (u64, u64) {
+        let resident = self.object.resident();
+        (resident, self.object.held().saturating_sub(resident))
+    }
+}
+
+/// `IPC_STAT`; without credentials (`SHM_STAT_ANY`) whoever asks may know.
+pub fn stat(id: i32, cred: Option<&Cred>) -> Result<Stat> {
+    with(|list| {
+        let s = list.get(id)?;
+        cred.map_or(Ok(()), |cred| s.perm.check(cred, super::READ))?;
+        Ok(Stat::of(s))
+    })
+}
+
+/// The first segment whose number is `from` or above.
+pub fn next(from: i32) -> Option<(i32, Stat)> {
+    with(|list| list.things.range(from..).next().map(|(id, s)| (*id, Stat::of(s))))
+}
+
+/// `SHM_INFO`: how many there are, and their pages: all, in RAM, in swap.
+pub fn totals() -> [u64; 4] {
+    let (mut sum, mut from) = ([0; 4], 0);
+    while let Some((id, stat)) = next(from) {
+        let (resident, swapped) = stat.pages();
+        let more = [1, stat.size.div_ceil(PAGE_SIZE as u64), resident, swapped];
+        sum = core::array::from_fn(|i| sum[i] + more[i]);
+        from = id + 1;
+    }
+    sum
+}
+
+/// `SHM_LOCK` and `SHM_UNLOCK`: its pages stay in RAM, as far as `limit` allows who may not lock as much as he likes.
+pub fn lock(id: i32, cred: &Cred, limit: u64, on: bool) -> Result<()> {
+    with(|list| {
+        let segment = list.get(id)?;
+        if !cred.may(cap::IPC_LOCK) {
+            let own = [segment.perm.uid, segment.perm.creator_uid].contains(&cred.euid);
+            if !own || on && limit == 0 {
+                return Err(Errno::EPERM);
+            }
+            if on && segment.size > limit {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        segment.object.set_locked(on);
+        segment.perm.mode = segment.perm.mode & !LOCKED | if on { LOCKED } else { 0 };
+        Ok(())
     })
 }
 
@@ -209,6 +271,8 @@ pub fn remove(id: i32, cred: &Cred) -> Result<()> {
 
 /// In the mode of a segment that goes with its last mapping (`SHM_DEST`).
 const REMOVED: u32 = 0o1000;
+/// And of one that is locked in RAM (`SHM_LOCKED`).
+const LOCKED: u32 = 0o2000;
 
 /// The highest number in use, and how many there are (`IPC_INFO`).
 pub fn highest() -> i32 {
