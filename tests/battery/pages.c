@@ -212,7 +212,7 @@ static void settings(void) {
 #define VM "/proc/sys/vm/"
     char *a;
     T(put(VM "overcommit_memory", "3")); T(put(VM "overcommit_memory", "-1")); T(put(VM "overcommit_memory", "x"));
-    T(put(VM "drop_caches", "1")); T(put(VM "drop_caches", "3")); T(put(VM "drop_caches", "0")); T(put(VM "drop_caches", "9"));
+    T(put(VM "drop_caches", "0")); T(put(VM "drop_caches", "x"));
     /* Only what this process does is refused, and soon allowed again. */
     fflush(stdout);
     T(access(VM "max_map_count", W_OK)); T(access("/proc/buddyinfo", R_OK)); T(access("/proc/zoneinfo", R_OK));
