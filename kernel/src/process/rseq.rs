@@ -7,7 +7,7 @@
 //!                    flags  node_id  mm_cid                            (before abort_ip: the signature that was registered)
 //! ```
 //!
-//! What can break such a piece: another thread had the CPU ([`preempted`], [`faulted`]), the thread was moved ([`moved`]), a
+//! What can break such a piece: another thread had the CPU ([`interrupted`]), the thread was moved ([`moved`]), a
 //! signal's handler is to run ([`before_handler`]). Then, before the program goes on, [`settle`] looks. A thread that
 //! has none registered costs a load where it comes back from an interrupt or a fault, and nothing elsewhere.
 #![forbid(unsafe_code)]
@@ -17,7 +17,7 @@ use super::signal::{self, SigInfo};
 use super::task::{Task, work};
 use crate::arch::{self, user};
 use crate::errno::{Errno, Result};
-use crate::sched::Thread;
+use crate::sched::{self, Thread};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use linux_raw_sys::general as abi;
 
@@ -102,22 +102,19 @@ fn tell(at: u64, start: u32, cpu: u32, id: u32) -> Result<()> {
     Ok(())
 }
 
-/// The thread comes back from an interrupt at which another may have had the CPU.
-#[inline]
-pub fn preempted(task: &Task) {
-    if task.rseq.is_on() {
-        task.work.fetch_or(work::RSEQ, Relaxed);
+/// The thread comes back from an interrupt or a fault, during which it may have left the CPU.
+#[inline(always)]
+pub fn interrupted(task: &Task) {
+    if sched::current().has_left() {
+        broken(task);
     }
 }
 
-/// The thread comes back from a fault, during which it may have slept.
-#[inline]
-pub fn faulted(caller: &mut Caller) {
-    if caller.task.rseq.is_on() {
-        let switches = crate::sched::current().switches();
-        if core::mem::replace(&mut caller.switches, switches) != switches {
-            caller.task.work.fetch_or(work::RSEQ, Relaxed);
-        }
+#[cold]
+fn broken(task: &Task) {
+    sched::current().forget_left();
+    if task.rseq.is_on() {
+        task.work.fetch_or(work::RSEQ, Relaxed);
     }
 }
 
@@ -142,7 +139,6 @@ pub fn before_handler(caller: &mut Caller) {
 /// Before the program goes on: leave the piece that was broken, and tell the CPU.
 #[cold]
 pub fn settle(caller: &mut Caller) {
-    caller.switches = crate::sched::current().switches();
     let at = caller.task.rseq.at.load(Relaxed);
     if at == 0 {
         return;

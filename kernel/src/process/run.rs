@@ -40,8 +40,6 @@ pub struct Caller {
     pub(super) restart: Option<(u64, Errno)>,
     /// The mask to go back to, where a call waits under another (`sigsuspend`, `ppoll`).
     pub(super) saved_mask: Option<signal::SigSet>,
-    /// How often the thread had left the CPU when its restartable sequences were last looked at.
-    pub(super) switches: u64,
     /// How `restart_syscall` goes on with the interrupted call.
     pub resume: Option<Resume>,
 }
@@ -52,7 +50,7 @@ pub type Resume = Box<dyn FnOnce(&mut Caller) -> crate::errno::Result<u64> + Sen
 impl Caller {
     /// A caller about to run `task` for the first time.
     pub(super) fn new(task: Arc<Task>, image: Arc<Image>, user: UserContext) -> Caller {
-        Caller { task, image, user, restart: None, saved_mask: None, switches: 0, resume: None }
+        Caller { task, image, user, restart: None, saved_mask: None, resume: None }
     }
 
     /// The six arguments of a system call. Take them apart at once: `let [fd, at, len, ..] = caller.args();`
@@ -94,12 +92,12 @@ pub(super) fn run(mut caller: Caller) {
                 {
                     fault_signal(&mut caller, addr, why);
                 }
-                rseq::faulted(&mut caller);
+                rseq::interrupted(&caller.task);
             }
             Trap::Exception { vector, code } => exception(&mut caller, vector, code),
             Trap::Interrupt => {
                 sched::preempt_if_needed();
-                rseq::preempted(&caller.task);
+                rseq::interrupted(&caller.task);
             }
         }
         if caller.task.work.load(Ordering::Relaxed) != 0 && !rare(&mut caller) {

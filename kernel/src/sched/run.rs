@@ -336,19 +336,25 @@ impl Run {
         taken
     }
 
-    /// Load a space that is tagged; whether it was.
+    /// Load the thread's space, if it is tagged; whether it was.
     #[inline]
-    fn load_tagged(&mut self, at: *const Space) -> bool {
-        let Some(tag) = self.tagged.iter().position(|tagged| Arc::as_ptr(tagged) == at) else { return false };
+    fn load_tagged(&mut self, thread: &Thread, at: *const Space) -> bool {
+        let is_it = |tagged: &Arc<Space>| Arc::as_ptr(tagged) == at;
+        let last = thread.tag.load(Relaxed);
+        let same = self.tagged.get(last).is_some_and(is_it);
+        let Some(tag) = (if same { Some(last) } else { self.tagged.iter().position(is_it) }) else {
+            return false;
+        };
+        thread.tag.store(tag, Relaxed);
         let space = &self.tagged[tag];
         paging::load_space(space.root(), space.id(), tag, at.cast());
         true
     }
 
-    /// Load a space that is not tagged yet, and say whose tag it took.
+    /// Load the thread's space, which is not tagged yet, and say whose tag it took.
     #[cold]
-    fn load(&mut self, space: &Arc<Space>) -> Option<Arc<Space>> {
-        if self.load_tagged(Arc::as_ptr(space)) {
+    fn load(&mut self, thread: &Thread, space: &Arc<Space>) -> Option<Arc<Space>> {
+        if self.load_tagged(thread, Arc::as_ptr(space)) {
             return None;
         }
         mem::memory().activate(space, arch::cpu::id());
@@ -360,7 +366,7 @@ impl Run {
         } else {
             self.tagged.push(space.clone());
         }
-        self.load_tagged(Arc::as_ptr(space));
+        self.load_tagged(thread, Arc::as_ptr(space));
         evicted
     }
 }
@@ -465,7 +471,7 @@ pub(super) fn switch() {
         let (from, to) = unsafe { (&*from, &*to) };
         let space = to.space_at.load(Relaxed).cast_const();
         paging::set_lazy(space.is_null());
-        (from, to, space.is_null() || space.cast() == paging::loaded() || run.load_tagged(space))
+        (from, to, space.is_null() || space.cast() == paging::loaded() || run.load_tagged(to, space))
     };
     if !ready {
         load_space_of(to);
@@ -509,7 +515,8 @@ fn leave_behind(thread: *const Thread) {
 #[cold]
 fn load_space_of(thread: &Thread) {
     let here = arch::cpu::id();
-    let evicted = thread.with_space(|space| with(here, |run| space.and_then(|space| run.load(space))));
+    let evicted =
+        thread.with_space(|space| with(here, |run| space.and_then(|space| run.load(thread, space))));
     if let Some(old) = evicted {
         mem::memory().deactivate(&old, here);
     }

@@ -45,6 +45,8 @@ pub struct Thread {
     space: Mutex<Option<Arc<Space>>>,
     /// Where the space is, or null: lets the switch see at a glance whether another must be loaded.
     pub(super) space_at: AtomicPtr<Space>,
+    /// The space's tag where it ran last.
+    pub(super) tag: AtomicUsize,
     body: Mutex<Option<Body>>,
     state: AtomicU8,
     pub(super) interruptible: AtomicBool,
@@ -53,6 +55,8 @@ pub struct Thread {
     pub(super) split: Split,
     /// Times it left its CPU: to wait, and as another was to run.
     switches: [AtomicU64; 2],
+    /// It has left it since it was last asked.
+    left: AtomicBool,
     /// A CPU runs on its stack, or has not yet left it.
     pub(super) on_cpu: AtomicBool,
     /// The CPU that it runs on, or ran on last; or whose queue it is on.
@@ -126,6 +130,7 @@ impl Thread {
             stack: Mutex::new(stack),
             space: Mutex::new(None),
             space_at: AtomicPtr::new(core::ptr::null_mut()),
+            tag: AtomicUsize::new(0),
             body: Mutex::new(body),
             state: AtomicU8::new(state as u8),
             interruptible: AtomicBool::new(false),
@@ -133,6 +138,7 @@ impl Thread {
             cpu_ns: AtomicU64::new(0),
             split: Split::new(),
             switches: [const { AtomicU64::new(0) }; 2],
+            left: AtomicBool::new(false),
             on_cpu: AtomicBool::new(state as u8 == State::Running as u8),
             cpu: AtomicUsize::new(0),
             affinity: AtomicU64::new(u64::MAX),
@@ -192,16 +198,19 @@ impl Thread {
         let count = &self.switches[wanted_on as usize];
         // Only the CPU that it leaves counts.
         count.store(count.load(Relaxed) + 1, Relaxed);
+        self.left.store(true, Relaxed);
     }
     /// How often it has left its CPU: to wait, and though it would have gone on.
     pub fn switched(&self) -> (u64, u64) {
         (self.switches[0].load(Relaxed), self.switches[1].load(Relaxed))
     }
-    /// How often it has left its CPU.
-    #[inline]
-    pub fn switches(&self) -> u64 {
-        let (waited, pushed) = self.switched();
-        waited + pushed
+    /// Whether it has left its CPU since `forget_left`.
+    #[inline(always)]
+    pub fn has_left(&self) -> bool {
+        self.left.load(Relaxed)
+    }
+    pub fn forget_left(&self) {
+        self.left.store(false, Relaxed);
     }
     /// Nanoseconds it has run, up to now.
     pub fn cpu_time(&self) -> u64 {

@@ -16,6 +16,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+/// The way to the disk that the `hafez` command takes.
+#[path = "../../../hafez/src/aio.rs"]
+mod aio;
+
+const QEMU: &str = "qemu-system-x86_64";
 /// The series that is measured against.
 const SERIES: &str = "6.12";
 /// What building it needs, as programs and Debian's packages.
@@ -237,7 +242,8 @@ impl Linux {
         run(ROOMY, &format!("METER={}", BIG.join(",")), None)?;
         if self.swaps {
             let (ram, touched) = SWAPPING;
-            let swap = format!("METER={} SWAP_MIB={touched} SWAP_DEVICE=/dev/vda", SWAP.join(","));
+            let wall = if model == Model::Wall { " WALL=1" } else { "" };
+            let swap = format!("METER={} SWAP_MIB={touched} SWAP_DEVICE=/dev/vda{wall}", SWAP.join(","));
             run(ram, &swap, Some(&scratch.join("swap")))?;
         }
         Ok(figures)
@@ -307,8 +313,9 @@ impl Linux {
         line.extend(["-m".into(), format!("{mib}M"), "-kernel".into(), self.kernel.display().to_string()]);
         line.extend(["-initrd".into(), archive.display().to_string()]);
         if let Some(disk) = disk {
-            let drive = "if=none,id=swap,format=raw,cache=unsafe,aio=threads,file=";
-            line.extend(["-drive".into(), format!("{drive}{}", disk.display())]);
+            let aio = which(QEMU).map_or("threads", |qemu| aio::best(&qemu));
+            let drive = format!("if=none,id=swap,format=raw,cache=unsafe,aio={aio},file={}", disk.display());
+            line.extend(["-drive".into(), drive]);
             line.extend(["-device", "virtio-blk-device,drive=swap"].map(Into::into));
         }
         line.extend(["-append".into(), arguments.into()]);
@@ -326,7 +333,7 @@ impl Linux {
         patience: &str,
     ) -> Result<String> {
         let mut command = Command::new("timeout");
-        command.args(["-k", "1", patience, "qemu-system-x86_64"]);
+        command.args(["-k", "1", patience, QEMU]);
         command.args(self.line(model, mib, archive, arguments, disk));
         let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output()?;
         if !output.status.success() {

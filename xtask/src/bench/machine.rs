@@ -56,7 +56,10 @@ impl Hafez<'_> {
         figures.read(&self.run(model, 64, &[], "meter", &[])?)?;
         figures.read(&self.run(model, ROOMY, &[], "meter", &BIG)?)?;
         let (ram, touched) = SWAPPING;
-        let swap = ["--swap".to_owned(), "512M".into(), "-e".into(), format!("SWAP_MIB={touched}")];
+        let mut swap = vec!["--swap".to_owned(), "512M".into(), "-e".into(), format!("SWAP_MIB={touched}")];
+        if model == Model::Wall {
+            swap.extend(["-e".into(), "WALL=1".into()]);
+        }
         figures.read(&self.run(model, ram, &swap, "meter", &SWAP)?)?;
         Ok(figures)
     }

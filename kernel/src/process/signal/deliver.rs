@@ -10,6 +10,7 @@ use super::super::wait::Status;
 use super::{Action, SigInfo, SigSet, frame, set_mask, waiting};
 use crate::errno::Errno;
 use crate::sched;
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
@@ -20,7 +21,8 @@ const SYSCALL_LEN: u64 = 2;
 pub fn deliver(caller: &mut Caller) {
     caller.task.work.fetch_and(!work::SIGNAL, Ordering::SeqCst);
     sched::clear_interrupt();
-    while let Some((info, action)) = next(caller) {
+    while let Some(info) = next(caller) {
+        let Some(action) = handler(&caller.task.process, info.signo) else { continue };
         settle(caller, Some(&action));
         rseq::before_handler(caller);
         let mask = caller.saved_mask.take().unwrap_or(caller.task.mask());
@@ -65,42 +67,47 @@ fn force_default(caller: &mut Caller, info: SigInfo, always: bool) {
     task.work.fetch_or(work::SIGNAL, Ordering::SeqCst);
 }
 
-/// The next signal that has a handler. Signals without one are dealt with here.
-fn next(caller: &mut Caller) -> Option<(SigInfo, Action)> {
-    loop {
-        let task = &caller.task;
-        let process = &task.process;
-        if task.work.load(Ordering::SeqCst) & (work::EXIT | work::STOP) != 0 {
-            // The end, or a stop, comes first; what waits can wait.
-            task.work.fetch_or(work::SIGNAL, Ordering::SeqCst);
-            return None;
-        }
-        let wanted = SigSet(!task.mask().0);
-        let own = task.pending.take(wanted);
-        let mut info = own.or_else(|| process.pending.take(wanted))?;
-        if info.is_of_timer() {
-            process.timers.taken(&mut info);
-        }
-        let signo = info.signo;
-        let mut action = process.action(signo);
-        if action.is(abi::SA_RESETHAND) && action.handler > Action::IGNORE {
-            action = reset(process, signo);
-        }
-        if action.ignores(signo) {
-            continue;
-        }
-        if action.handler != Action::DEFAULT {
-            return Some((info, action));
-        }
-        if SigSet::STOPS.has(signo) {
-            if signo == abi::SIGSTOP || !super::super::table::group_is_orphaned(process.group()) {
-                stop::stop(process, signo);
-            }
-            continue;
-        }
+/// The next signal to deal with.
+fn next(caller: &Caller) -> Option<SigInfo> {
+    let task = &caller.task;
+    let process = &task.process;
+    if task.work.load(Ordering::SeqCst) & (work::EXIT | work::STOP) != 0 {
+        // The end, or a stop, comes first; what waits can wait.
+        task.work.fetch_or(work::SIGNAL, Ordering::SeqCst);
+        return None;
+    }
+    let wanted = SigSet(!task.mask().0);
+    let own = task.pending.take(wanted);
+    let mut info = own.or_else(|| process.pending.take(wanted))?;
+    if info.is_of_timer() {
+        process.timers.taken(&mut info);
+    }
+    Some(info)
+}
+
+/// The action of a signal that has a handler. A signal without one does here what it does.
+fn handler(process: &Arc<Process>, signo: u32) -> Option<Action> {
+    let mut action = process.action(signo);
+    if action.is(abi::SA_RESETHAND) && action.handler > Action::IGNORE {
+        action = reset(process, signo);
+    }
+    if action.handler > Action::IGNORE {
+        return Some(action);
+    }
+    if !action.ignores(signo) {
+        act(process, signo);
+    }
+    None
+}
+
+/// What a signal does by itself.
+#[cold]
+fn act(process: &Arc<Process>, signo: u32) {
+    if !SigSet::STOPS.has(signo) {
         // No memory image is ever written, and the status says so.
         exit::end_process(process, Status::Signalled { signo, core: false });
-        return None;
+    } else if signo == abi::SIGSTOP || !super::super::table::group_is_orphaned(process.group()) {
+        stop::stop(process, signo);
     }
 }
 
