@@ -66,6 +66,64 @@ fn python_speaks_over_sockets() {
     Hafez::memory("64M").same(&["python3", &program("sockets.py", &scratch)]);
 }
 
+#[test]
+fn thousands_are_watched_at_once() {
+    let scratch = Scratch::new();
+    Hafez::memory("64M").same(&["python3", &program("watching.py", &scratch)]);
+}
+
+#[test]
+fn groups_and_tables() {
+    let scratch = Scratch::new();
+    let outcome = Hafez::memory("64M").run(&["python3", &program("groups.py", &scratch)]).good();
+    let expected = "b'to the group'\nb'to all' 10.0.2.15\nb'six' [(52, (7,))]\nleft\n\
+                    0100007F 0A 00000000\n0100007F 01 00000000\n0100007F 01 00000005\n";
+    assert_eq!(outcome.text(), expected);
+}
+
+/// Descriptors under way count for who sent them, and come to an end.
+#[test]
+fn descriptors_under_way_are_bounded() {
+    let script = "import os, resource, socket, array
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+if os.getuid() == 0: os.setuid(65534)
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+ring, held = socket.socketpair()
+rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [ring.fileno()] * 10))]
+def fill():
+    sent = 0
+    try:
+        while sent < 100:
+            a.sendmsg([b'x'], rights, socket.MSG_DONTWAIT)
+            sent += 1
+    except OSError as e:
+        return sent, os.strerror(e.errno)
+print(fill())
+for fd in socket.recv_fds(b, 1, 10)[1]: os.close(fd)
+print(fill())
+b.close()
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+print(fill())";
+    Hafez::memory("64M").same(&["python3", "-c", script]);
+}
+
+#[test]
+fn the_ways_are_told() {
+    let outcome =
+        Hafez::memory("64M").run(&["/bin/sh", "-c", "ip -br addr; ip route; ip route get 1.1.1.1; ip rule"]);
+    let text = outcome.good().text();
+    for line in [
+        "lo               UNKNOWN        127.0.0.1/8 ::1/128 ",
+        "eth0             UP             10.0.2.15/24 fec0::5054:ff:fe12:3456/64 ",
+        "default via 10.0.2.2 dev eth0 proto boot ",
+        "10.0.2.0/24 dev eth0 proto kernel scope link src 10.0.2.15 ",
+        "32766:\tfrom all lookup main",
+    ] {
+        assert!(text.lines().any(|l| l.trim_end() == line.trim_end()), "{line:?} in\n{text}");
+    }
+    assert!(text.contains("1.1.1.1 via 10.0.2.2 dev eth0"), "{text}");
+}
+
 /// Sockets that only each other hold: a machine that kept them would be full long before the end.
 #[test]
 fn rings_of_sockets_are_let_go() {

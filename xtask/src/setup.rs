@@ -29,6 +29,7 @@ const PROGRAMS: &[(Probe, &str)] = &[
     (Probe::Program("python3"), "python3"),
     (Probe::Program("sqlite3"), "sqlite3"),
     (Probe::Program("busybox"), "busybox-static"),
+    (Probe::Program("ip"), "iproute2"),
     (Probe::Program("xz"), "xz-utils"),
     (Probe::Program("perl"), "perl"),
     (Probe::Program("gcc"), "gcc"),

@@ -1,16 +1,28 @@
 //! Waiting for many files at once: `epoll(7)`.
 //!
-//! An instance is a list of (descriptor, file) with what is wanted of each. To wait is to ask each file; only when none
-//! is ready does the caller sleep on all their queues. So level-triggered is the natural thing here, and costs
-//! a question per file and wait. Edge-triggered (EPOLLET) is a memory beside it: of the file's count of changes when it was last
-//! reported; it is reported again when that has moved on.
+//! ```text
+//!   file changes ──► hook ──► candidates ──► wait: ask each; report, or forget until it changes again
+//!                                 ▲                        │ level-triggered: it stays a candidate
+//!                                 └────────────────────────┘
+//! ```
 //!
-//! A file leaves the list when its last descriptor is closed: the list holds it weakly. An instance can be in another's list,
+//! An instance is a table of (descriptor, file) with what is wanted of each. A file that tells of all its changes
+//! ([`FileOps::tells_all`]: sockets, pipes, eventfds) has a hook of ours on its signal, and is asked only when it has
+//! changed, or was ready the last time: a wait costs what is ready, not what is watched. The few others are asked at each wait, and
+//! slept on one by one.
+//!
+//! Edge-triggered (EPOLLET) is a memory beside it: of the file's count of changes when it was last reported; it is reported
+//! again when that has moved on.
+//!
+//! A file leaves the table when its last descriptor is closed: the table holds it weakly. An instance can be in another's table,
 //! not in a circle.
+//!
+//! Locks: the table's, and below it that of the candidates, which hooks take alone. A candidate is in the list once at most, and
+//! there is room for all.
 
 use super::{
     file::{File, FileOps},
-    poll::{Events, Signal, Watchers},
+    poll::{Events, Hook, Signal, Watchers},
 };
 use crate::{
     clock,
@@ -19,10 +31,12 @@ use crate::{
     sched::WaitResult,
 };
 use alloc::{
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Weak},
     vec::Vec,
 };
 use core::any::Any;
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
 
@@ -37,8 +51,59 @@ pub struct Interest {
     pub data: u64,
 }
 
+/// The descriptor's number and the file's.
+type Key = (u32, u64);
+
+/// Who is to be asked, in turn; and where one waits for there to be any.
+struct Candidates {
+    list: Mutex<VecDeque<Arc<Line>>>,
+    changed: Arc<Signal>,
+}
+
+/// On the signal of one watched file.
+struct Line {
+    key: Key,
+    /// It is in the list.
+    listed: AtomicBool,
+    candidates: Weak<Candidates>,
+}
+
+impl Hook for Line {
+    fn pull(self: Arc<Self>) {
+        if let Some(candidates) = self.candidates.upgrade()
+            && candidates.add(&self)
+        {
+            candidates.changed.notify();
+        }
+    }
+}
+
+impl Candidates {
+    /// Whether it was not there already.
+    fn add(&self, line: &Arc<Line>) -> bool {
+        let new = !line.listed.swap(true, SeqCst);
+        if new {
+            self.list.lock().push_back(line.clone());
+        }
+        new
+    }
+    /// The next one, which is no longer listed: from here on a change lists it again.
+    fn take(&self) -> Option<Arc<Line>> {
+        let line = self.list.lock().pop_front()?;
+        line.listed.store(false, SeqCst);
+        Some(line)
+    }
+    fn remove(&self, line: &Arc<Line>) {
+        if line.listed.load(SeqCst) {
+            self.list.lock().retain(|other| !Arc::ptr_eq(other, line));
+        }
+    }
+    fn count(&self) -> usize {
+        self.list.lock().len()
+    }
+}
+
 struct Item {
-    fd: u32,
     file: Weak<File>,
     /// What is asked. Letting go of this never sleeps, unlike letting go of a file, which has a place in the tree too.
     ops: Weak<dyn FileOps>,
@@ -49,49 +114,82 @@ struct Item {
     spent: bool,
     /// For EPOLLET: changes of the file when it was last reported.
     seen: Option<u64>,
-    /// Changes of the file when it was last found not ready; kept only if it tells of all its changes.
-    idle: Option<u64>,
-    tells_all: bool,
+    /// `None`: it does not tell, and is always asked.
+    line: Option<Arc<Line>>,
+}
+
+#[derive(Default)]
+struct Table {
+    items: BTreeMap<Key, Item>,
+    /// Of these, those that are always asked.
+    silent: Vec<Key>,
+    /// When there are so many, those whose files have gone without a word are looked for.
+    sweep: usize,
 }
 
 /// See the module.
 pub struct Epoll {
-    items: Mutex<Vec<Item>>,
-    /// The list has changed.
-    changed: Arc<Signal>,
+    table: Mutex<Table>,
+    candidates: Arc<Candidates>,
 }
 
 impl Item {
-    fn is_edge(&self) -> bool {
-        self.interest.events & abi::EPOLLET != 0
+    fn has(&self, flag: u32) -> bool {
+        self.interest.events & flag != 0
+    }
+    fn is_of(&self, line: &Arc<Line>) -> bool {
+        self.line.as_ref().is_some_and(|own| Arc::ptr_eq(own, line))
+    }
+    fn is_gone(&self) -> bool {
+        self.file.strong_count() == 0
     }
 
-    /// What is to be reported now, when the file's changes are these. A file that has not changed since it was not ready is
-    /// not asked: of a thousand connections most are idle.
-    #[inline]
-    fn ready(&mut self, changes: u64) -> Events {
-        if self.idle == Some(changes) {
-            return Events::empty();
-        }
-        let now = self.ask(changes);
-        self.idle = (self.tells_all && now.is_empty()).then_some(changes);
-        now
-    }
-
-    fn ask(&self, changes: u64) -> Events {
-        let Some(ops) = self.ops.upgrade().filter(|_| self.file.strong_count() > 0) else {
+    /// What is to be reported now, when the file's changes are these.
+    fn ready(&self, changes: u64) -> Events {
+        let Some(ops) = self.ops.upgrade().filter(|_| !self.is_gone()) else {
             return Events::empty();
         };
-        if self.spent || self.is_edge() && self.seen == Some(changes) {
+        if self.spent || self.has(abi::EPOLLET) && self.seen == Some(changes) {
             return Events::empty();
         }
         ops.poll() & (Events::from_bits_truncate(self.interest.events) | Events::ALWAYS)
+    }
+
+    /// The same, for one who reports it.
+    fn report(&mut self) -> Option<(Events, u64)> {
+        // The count before the answer: a change between is reported again, not lost.
+        let changes = self.signals.changes();
+        let now = self.ready(changes);
+        if now.is_empty() {
+            return None;
+        }
+        self.seen = Some(changes);
+        self.spent = self.has(abi::EPOLLONESHOT);
+        Some((now, self.interest.data))
+    }
+}
+
+impl Table {
+    fn remove(&mut self, key: &Key, candidates: &Candidates) -> Option<Item> {
+        let item = self.items.remove(key)?;
+        match &item.line {
+            Some(line) => candidates.remove(line),
+            None => self.silent.retain(|silent| silent != key),
+        }
+        Some(item)
+    }
+    fn sweep(&mut self, candidates: &Candidates) {
+        while let Some(key) = self.items.iter().find(|(_, item)| item.is_gone()).map(|(key, _)| *key) {
+            self.remove(&key, candidates);
+        }
+        self.sweep = (2 * self.items.len()).max(64);
     }
 }
 
 impl Epoll {
     pub fn new() -> Arc<Epoll> {
-        Arc::new(Epoll { items: Mutex::default(), changed: Signal::new() })
+        let candidates = Candidates { list: Mutex::default(), changed: Signal::new() };
+        Arc::new(Epoll { table: Mutex::default(), candidates: Arc::new(candidates) })
     }
 
     /// How many instances deep this is.
@@ -99,7 +197,7 @@ impl Epoll {
         if below > MAX_DEPTH {
             return below;
         }
-        let ends = self.ends();
+        let ends = self.silent_ends();
         let inner = ends.iter().filter_map(|e| e.as_any().downcast_ref::<Epoll>());
         inner.map(|e| e.depth(below + 1)).max().unwrap_or(below)
     }
@@ -111,7 +209,7 @@ impl Epoll {
         if depth > MAX_DEPTH {
             return true;
         }
-        let ends = self.ends();
+        let ends = self.silent_ends();
         let mut inner = ends.iter().filter_map(|e| e.as_any().downcast_ref::<Epoll>());
         inner.any(|e| e.contains(other, depth + 1))
     }
@@ -132,109 +230,149 @@ impl Epoll {
                 return Err(Errno::ELOOP);
             }
         }
-        if !crate::mem::headroom(256) {
+        if !crate::mem::headroom(512) {
             return Err(Errno::ENOMEM);
         }
-        let mut items = self.items.lock();
-        items.retain(|i| i.file.strong_count() > 0);
-        if items.iter().any(|i| is(i, fd, file)) {
+        let key = (fd, file.id());
+        let mut table = self.table.lock();
+        if table.items.len() >= table.sweep {
+            table.sweep(&self.candidates);
+        }
+        if table.items.contains_key(&key) {
             return Err(Errno::EEXIST);
         }
-        items.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-        let tells_all = file.ops().tells_all();
-        let (file, ops) = (Arc::downgrade(file), Arc::downgrade(file.ops()));
-        items.push(Item {
-            fd,
-            file,
-            ops,
-            signals,
-            interest,
-            spent: false,
-            seen: None,
-            idle: None,
-            tells_all,
+        // As if it were listed already: only below it is.
+        let line = Arc::new(Line {
+            key,
+            listed: AtomicBool::new(true),
+            candidates: Arc::downgrade(&self.candidates),
         });
-        drop(items);
-        self.changed.notify();
+        let hook: Arc<dyn Hook> = line.clone();
+        let tells = file.ops().tells_all() && signals.add_hook(&hook)?;
+        if tells {
+            self.candidates.list.lock().try_reserve(table.items.len() + 1)?;
+        } else {
+            table.silent.try_push(key)?;
+        }
+        let (file, ops) = (Arc::downgrade(file), Arc::downgrade(file.ops()));
+        let (hooked, line) = (line.clone(), tells.then_some(line));
+        table.items.insert(key, Item { file, ops, signals, interest, spent: false, seen: None, line });
+        if tells {
+            self.candidates.list.lock().push_back(hooked);
+        }
+        drop(table);
+        self.candidates.changed.notify();
         Ok(())
     }
 
     /// EPOLL_CTL_MOD.
     pub fn change(&self, fd: u32, file: &Arc<File>, interest: Interest) -> Result<()> {
-        let mut items = self.items.lock();
-        let item = items.iter_mut().find(|i| is(i, fd, file)).ok_or(Errno::ENOENT)?;
-        if item.interest.events & abi::EPOLLEXCLUSIVE != 0 {
+        let mut table = self.table.lock();
+        let item = table.items.get_mut(&(fd, file.id())).ok_or(Errno::ENOENT)?;
+        if item.has(abi::EPOLLEXCLUSIVE) {
             return Err(Errno::EINVAL);
         }
-        (item.interest, item.spent, item.seen, item.idle) = (interest, false, None, None);
-        drop(items);
-        self.changed.notify();
+        (item.interest, item.spent, item.seen) = (interest, false, None);
+        if let Some(line) = &item.line {
+            self.candidates.add(line);
+        }
+        drop(table);
+        self.candidates.changed.notify();
         Ok(())
     }
 
     /// EPOLL_CTL_DEL.
     pub fn remove(&self, fd: u32, file: &Arc<File>) -> Result<()> {
-        let mut items = self.items.lock();
-        let at = items.iter().position(|i| is(i, fd, file)).ok_or(Errno::ENOENT)?;
-        items.remove(at);
-        Ok(())
+        let removed = self.table.lock().remove(&(fd, file.id()), &self.candidates);
+        removed.map(drop).ok_or(Errno::ENOENT)
     }
 
-    /// The inner ends of the files that are still there.
-    fn ends(&self) -> Vec<Arc<dyn FileOps>> {
-        self.items.lock().iter().filter_map(|i| i.ops.upgrade()).collect()
+    /// The inner ends of those files that do not tell and are still there. Instances are among them.
+    fn silent_ends(&self) -> Vec<Arc<dyn FileOps>> {
+        let table = self.table.lock();
+        table.silent.iter().filter_map(|key| table.items.get(key)?.ops.upgrade()).collect()
     }
 
     /// Collect up to `most` that are ready. Those that are reported go to the back, so that all get their turn.
     fn collect(&self, most: usize) -> Vec<(Events, u64)> {
         let mut found = Vec::new();
-        let mut reported = Vec::new();
-        let mut items = self.items.lock();
-        items.retain(|i| i.file.strong_count() > 0);
-        for (at, item) in items.iter_mut().enumerate() {
-            // The count before the answer: a change between is reported again, not lost.
-            let changes = item.signals.changes();
-            let now = item.ready(changes);
-            if now.is_empty() {
+        let table = &mut *self.table.lock();
+        for _ in 0..self.candidates.count() {
+            // What finds no place now is reported next time.
+            if found.len() == most || found.try_reserve(1).is_err() {
+                return found;
+            }
+            let Some(line) = self.candidates.take() else { break };
+            let Some(item) = table.items.get_mut(&line.key).filter(|item| item.is_of(&line)) else {
+                continue;
+            };
+            if item.is_gone() {
+                table.items.remove(&line.key);
                 continue;
             }
-            // What finds no place now is reported next time.
-            if found.try_push((now, item.interest.data)).is_err() || reported.try_push(at).is_err() {
-                break;
-            }
-            item.seen = Some(changes);
-            item.spent = item.interest.events & abi::EPOLLONESHOT != 0;
-            if found.len() == most {
-                break;
+            if let Some(event) = item.report() {
+                found.push(event);
+                if !item.has(abi::EPOLLET) && !item.spent {
+                    self.candidates.add(&line);
+                }
             }
         }
-        if found.len() == most {
-            for (moved, at) in reported.into_iter().enumerate() {
-                let item = items.remove(at - moved);
-                items.push(item);
-            }
-        }
+        self.collect_silent(table, most, &mut found);
         found
     }
 
+    fn collect_silent(&self, table: &mut Table, most: usize, found: &mut Vec<(Events, u64)>) {
+        let Table { items, silent, .. } = table;
+        silent.retain(|key| {
+            let stays = items.get(key).is_some_and(|item| !item.is_gone());
+            if !stays {
+                items.remove(key);
+            }
+            stays
+        });
+        let mut reported = 0;
+        for at in 0..silent.len() {
+            if found.len() == most || found.try_reserve(1).is_err() {
+                break;
+            }
+            // Each that is reported has moved those behind it forward.
+            let at = at - reported;
+            if let Some(event) = items.get_mut(&silent[at]).and_then(Item::report) {
+                found.push(event);
+                silent[at..].rotate_left(1);
+                reported += 1;
+            }
+        }
+    }
+
     fn any_ready(&self) -> bool {
-        self.items.lock().iter_mut().any(|item| {
-            let changes = item.signals.changes();
-            !item.ready(changes).is_empty()
-        })
+        let table = self.table.lock();
+        let ready = |key: &Key| {
+            let item = table.items.get(key)?;
+            (!item.ready(item.signals.changes()).is_empty()).then_some(())
+        };
+        for _ in 0..self.candidates.count() {
+            let Some(line) = self.candidates.take() else { break };
+            let is = table.items.get(&line.key).is_some_and(|item| item.is_of(&line));
+            if is && ready(&line.key).is_some() {
+                self.candidates.add(&line);
+                return true;
+            }
+        }
+        table.silent.iter().any(|key| ready(key).is_some())
     }
 
     /// `epoll_wait(2)`: up to `most` ready ones, none if the deadline (ns, monotonic) passes first.
     pub fn wait(&self, most: usize, deadline: Option<u64>) -> Result<Vec<(Events, u64)>> {
         loop {
+            let list = self.candidates.changed.count();
             let found = self.collect(most);
             if !found.is_empty() || deadline.is_some_and(|d| d <= clock::monotonic()) {
                 return Ok(found);
             }
-            let list = self.changed.count();
             let mut watchers = Watchers::new();
             self.watch(&mut watchers);
-            let ready = || self.any_ready() || self.changed.count() != list;
+            let ready = || self.candidates.changed.count() != list || self.any_ready();
             match watchers.wait(ready, deadline)? {
                 WaitResult::Interrupted => return Err(Errno::RESTART_NOHAND),
                 WaitResult::TimedOut => return Ok(self.collect(most)),
@@ -242,10 +380,6 @@ impl Epoll {
             }
         }
     }
-}
-
-fn is(item: &Item, fd: u32, file: &Arc<File>) -> bool {
-    item.fd == fd && core::ptr::eq(item.file.as_ptr(), Arc::as_ptr(file))
 }
 
 impl FileOps for Epoll {
@@ -259,8 +393,8 @@ impl FileOps for Epoll {
         if self.any_ready() { Events::READABLE } else { Events::empty() }
     }
     fn watch(&self, watchers: &mut Watchers) {
-        watchers.add(&self.changed);
-        for end in self.ends() {
+        watchers.add(&self.candidates.changed);
+        for end in self.silent_ends() {
             end.watch(watchers);
         }
     }

@@ -3,7 +3,7 @@
 //! A pollable file answers [`FileOps::poll`](super::file::FileOps::poll) (what can be done now) and names its [`Signal`]s, on which
 //! whoever changes that answer calls [`Signal::notify`]. To wait for many is to ask all, and if none is ready to sleep on all their
 //! queues at once with the same question as the condition. The answer is always computed, never remembered: no event
-//! can be lost.
+//! can be lost. Who watches thousands of files hangs a [`Hook`] on each signal, and asks only those whose hook was pulled.
 
 use crate::{
     errno::{Errno, Result},
@@ -52,6 +52,14 @@ pub struct Signal {
     /// Who gets a signal at each change (O_ASYNC); looked at only if there ever was one.
     has_owners: AtomicBool,
     owners: Mutex<Vec<Weak<Owner>>>,
+    /// Who is told of each change; looked at only if there ever was one.
+    has_hooks: AtomicBool,
+    hooks: Mutex<Vec<Weak<dyn Hook>>>,
+}
+
+/// Is told of each change of a file. Called with no lock held but that of the signal's list of hooks.
+pub trait Hook: Send + Sync {
+    fn pull(self: Arc<Self>);
 }
 
 /// Who gets a signal when a file changes (`fcntl(2)`, F_SETOWN): a process, or a group if negative; 0 for nobody.
@@ -76,6 +84,8 @@ impl Default for Signal {
             count: AtomicU64::new(0),
             has_owners: AtomicBool::new(false),
             owners: Mutex::default(),
+            has_hooks: AtomicBool::new(false),
+            hooks: Mutex::default(),
         }
     }
 }
@@ -88,6 +98,9 @@ impl Signal {
     pub fn notify(&self) {
         self.count.fetch_add(1, Relaxed);
         self.queue.wake_all();
+        if self.has_hooks.load(Relaxed) {
+            self.hooks.lock().iter().filter_map(Weak::upgrade).for_each(|hook| hook.pull());
+        }
         if self.has_owners.load(Relaxed) {
             self.signal_owners(abi::SIGIO);
         }
@@ -121,6 +134,15 @@ impl Signal {
             owners.try_push(Arc::downgrade(owner))?;
         }
         self.has_owners.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// From now on each change is also told to `hook`, as long as it lives.
+    fn add_hook(&self, hook: &Arc<dyn Hook>) -> Result<()> {
+        let mut hooks = self.hooks.lock();
+        hooks.retain(|h| h.strong_count() > 0);
+        hooks.try_push(Arc::downgrade(hook))?;
+        self.has_hooks.store(true, Relaxed);
         Ok(())
     }
 
@@ -178,6 +200,16 @@ impl Watchers {
     pub fn add_owner(&self, owner: &Arc<Owner>) -> Result<bool> {
         self.signals.iter().try_for_each(|s| s.add_owner(owner))?;
         Ok(self.fixed.is_empty() && !self.signals.is_empty())
+    }
+    /// Tell `hook` of every change, too. Only queues that can do so: `false` if there is another, or none.
+    pub fn add_hook(&self, hook: &Arc<dyn Hook>) -> Result<bool> {
+        if self.short {
+            return Err(Errno::ENOMEM);
+        }
+        if !self.fixed.is_empty() || self.signals.is_empty() {
+            return Ok(false);
+        }
+        self.signals.iter().try_for_each(|s| s.add_hook(hook)).map(|()| true)
     }
     /// The changes of all that can count them.
     pub fn changes(&self) -> u64 {

@@ -68,6 +68,23 @@ pub fn set_caller(hook: fn() -> Ucred) {
     CALLER.call_once(|| hook);
 }
 
+/// Who sends files, and how many it may have under way.
+#[derive(Clone, Copy)]
+pub struct Sender {
+    pub uid: u32,
+    pub most: usize,
+}
+
+static SENDER: Once<fn() -> Sender> = Once::new();
+
+/// As [`set_caller`].
+pub fn set_sender(hook: fn() -> Sender) {
+    SENDER.call_once(|| hook);
+}
+fn sender() -> Sender {
+    SENDER.get().map_or(Sender { uid: 0, most: usize::MAX }, |hook| hook())
+}
+
 /// The calling process, by its effective ids.
 pub fn caller() -> Ucred {
     CALLER.get().map_or(Ucred::default(), |hook| hook())

@@ -24,6 +24,7 @@ use crate::clock;
 use crate::drivers;
 use crate::errno::{Errno, Result};
 use crate::fs;
+use crate::fs::caps::cap;
 use crate::fs::cred::Cred;
 use crate::fs::path::{Location, Walker};
 use crate::mem::{self, memory};
@@ -215,6 +216,7 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
     }
     fs::tty::job::set_processes(&super::terminal::OfTerminals);
     net::set_caller(sender);
+    net::set_sender(sender_of_files);
     fs::poll::set_sender(signal_io);
     fs::tmpfs::set_mapped(table::can_write);
     let root = fs::start(root, proc::root(), writable, start.overlay)
@@ -234,6 +236,17 @@ fn sender() -> net::Ucred {
         let cred = task.cred();
         net::Ucred { pid: task.process.pid as u32, uid: cred.euid, gid: cred.egid }
     })
+}
+
+/// Who sends files by socket: as many as it may have open can be under way, unless it is privileged.
+fn sender_of_files() -> net::Sender {
+    let Some(task) = super::current_task() else { return net::Sender { uid: 0, most: usize::MAX } };
+    let cred = task.cred();
+    let most = match cred.may(cap::SYS_RESOURCE) || cred.may(cap::SYS_ADMIN) {
+        true => usize::MAX,
+        false => task.process.limits.soft(abi::RLIMIT_NOFILE) as usize,
+    };
+    net::Sender { uid: cred.uid, most }
 }
 
 /// SIGIO or SIGURG, for a file that has changed: to a process, or to a group if negative.

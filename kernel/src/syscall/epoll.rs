@@ -23,8 +23,8 @@ pub const CALLS: &Calls = &[
 
 /// Bytes of `struct epoll_event`, which is packed: events, then data.
 const EVENT: u64 = 12;
-/// Most events that one wait returns; the call allows more, and may return fewer.
-const MAX_EVENTS: usize = 1024;
+/// More than this cannot be asked for (`INT_MAX` bytes of them).
+const MAX_EVENTS: usize = i32::MAX as usize / EVENT as usize;
 
 fn create(caller: &Caller, flags: u64) -> Result<u64> {
     let flags = at::check_flags(flags, abi::EPOLL_CLOEXEC)?;
@@ -68,11 +68,12 @@ fn epoll_ctl(caller: &mut Caller) -> Result<u64> {
 }
 
 fn wait(caller: &Caller, instance: u64, to: u64, most: u64, ns: Option<u64>) -> Result<u64> {
-    let most = usize::try_from(most as i32).ok().filter(|n| *n > 0).ok_or(Errno::EINVAL)?;
+    let most =
+        usize::try_from(most as i32).ok().filter(|n| (1..=MAX_EVENTS).contains(n)).ok_or(Errno::EINVAL)?;
     let file = at::file(caller, instance)?;
     let epoll = file.ops_as::<Epoll>().ok_or(Errno::EINVAL)?;
     let deadline = ns.and_then(|ns| clock::monotonic().checked_add(ns));
-    let found = epoll.wait(most.min(MAX_EVENTS), deadline)?;
+    let found = epoll.wait(most, deadline)?;
     for (i, (events, data)) in found.iter().enumerate() {
         let at = to.wrapping_add(EVENT * i as u64);
         user::write_u32(at, events.bits())?;

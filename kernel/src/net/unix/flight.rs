@@ -20,6 +20,7 @@ use crate::{
     fs::File,
     mem::{self, TryPush},
     net::Socket,
+    sched,
 };
 use alloc::{
     collections::BTreeMap,
@@ -41,31 +42,51 @@ fn unix(file: &File) -> Option<&Unix> {
     file.ops_as::<Socket>()?.0.as_any().downcast_ref()
 }
 
+/// How many files each user has in flight, of whatever kind.
+static USERS: LazyLock<Mutex<BTreeMap<u32, usize>>> = LazyLock::new(Mutex::default);
+
 /// Files in flight, in a packet.
 #[derive(Default)]
-pub struct Flight(Vec<Arc<File>>);
+pub struct Flight {
+    files: Vec<Arc<File>>,
+    /// Who sent them.
+    user: u32,
+}
 
 impl Flight {
-    /// `ENOBUFS` where the table of those in flight cannot grow.
+    /// `ENOBUFS` where the table of those in flight cannot grow, `ETOOMANYREFS` where the sender has more in flight than it may
+    /// have open.
     pub fn new(files: Vec<Arc<File>>) -> Result<Flight> {
         if files.is_empty() {
             return Ok(Flight::default());
         }
-        if !mem::headroom(96 * files.len()) {
-            return Err(Errno::ENOBUFS);
+        let sender = super::super::sender();
+        {
+            let mut users = USERS.lock();
+            let count = users.entry(sender.uid).or_insert(0);
+            if *count > sender.most {
+                return Err(Errno::ETOOMANYREFS);
+            }
+            *count += files.len();
         }
-        for file in files.iter().filter(|f| unix(f).is_some()) {
+        // From here on what is dropped is counted back.
+        let flight = Flight { files, user: sender.uid };
+        let room = mem::headroom(96 * flight.files.len());
+        for file in flight.files.iter().filter(|f| unix(f).is_some()) {
             FLYING.lock().entry(file.id()).or_insert_with(|| (Arc::downgrade(file), 0)).1 += 1;
             ANY.store(true, SeqCst);
         }
-        Ok(Flight(files))
+        if room { Ok(flight) } else { Err(Errno::ENOBUFS) }
     }
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.files.is_empty()
     }
     /// They have arrived.
     pub fn land(&mut self) -> Vec<Arc<File>> {
-        for file in self.0.iter().filter(|f| unix(f).is_some()) {
+        if let Some(count) = USERS.lock().get_mut(&self.user) {
+            *count -= self.files.len();
+        }
+        for file in self.files.iter().filter(|f| unix(f).is_some()) {
             let mut flying = FLYING.lock();
             if let Some(entry) = flying.get_mut(&file.id()) {
                 entry.1 -= 1;
@@ -75,20 +96,20 @@ impl Flight {
             }
             ANY.store(!flying.is_empty(), SeqCst);
         }
-        core::mem::take(&mut self.0)
+        core::mem::take(&mut self.files)
     }
     /// The same files once more, for one who only looks (MSG_PEEK).
     pub fn copies(&self) -> impl Iterator<Item = Arc<File>> {
-        self.0.iter().cloned()
+        self.files.iter().cloned()
     }
     fn numbers(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().map(|f| f.id())
+        self.files.iter().map(|f| f.id())
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if !self.0.is_empty() {
+        if !self.files.is_empty() {
             drop(self.land());
         }
     }
@@ -140,27 +161,35 @@ fn look() -> Result<()> {
             })?;
         }
     }
-    // What waits at each of them.
-    let mut waiting: Vec<Vec<u64>> = Vec::new();
-    for candidate in &all {
-        waiting.try_push(waiting_at(&candidate.file)?)?;
-    }
-    for number in waiting.iter().flatten() {
-        if let Some(candidate) = all.iter_mut().find(|c| c.number == *number) {
-            candidate.from_candidates += 1;
+    // What waits at each of them. The table is in order, and so are the candidates.
+    let mut waiting: Vec<Vec<usize>> = Vec::new();
+    for at in 0..all.len() {
+        let numbers = waiting_at(&all[at].file)?;
+        let mut places = Vec::new();
+        for number in numbers {
+            if let Ok(place) = all.binary_search_by_key(&number, |c| c.number) {
+                all[place].from_candidates += 1;
+                places.try_push(place)?;
+            }
         }
-    }
-    for candidate in &mut all {
-        candidate.alive = candidate.from_candidates != candidate.flying;
+        waiting.try_push(places)?;
+        breathe(at);
     }
     // Whatever waits at one that is alive can still be received.
-    while let Some(at) = (0..all.len()).find(|&at| {
-        let reached = |n: &u64| all.iter().any(|c| c.number == *n && !c.alive);
-        all[at].alive && waiting[at].iter().any(reached)
-    }) {
-        for candidate in all.iter_mut().filter(|c| waiting[at].contains(&c.number)) {
-            candidate.alive = true;
+    let mut next = Vec::new();
+    for (at, candidate) in all.iter_mut().enumerate() {
+        candidate.alive = candidate.from_candidates != candidate.flying;
+        if candidate.alive {
+            next.try_push(at)?;
         }
+    }
+    while let Some(at) = next.pop() {
+        for place in core::mem::take(&mut waiting[at]) {
+            if !core::mem::replace(&mut all[place].alive, true) {
+                next.try_push(place)?;
+            }
+        }
+        breathe(at);
     }
     for candidate in all.iter().filter(|c| !c.alive) {
         if let Some(file) = candidate.file.upgrade()
@@ -170,6 +199,13 @@ fn look() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Now and then let others run: how many there are, a program decides.
+fn breathe(at: usize) {
+    if at % 256 == 255 {
+        sched::yield_now();
+    }
 }
 
 /// The files in packets that wait at a socket, or at those that wait for it to accept them.
