@@ -101,6 +101,8 @@ pub trait FileOps: Any + Send + Sync {
     fn sync(&self, _data_only: bool) -> Result<()> {
         Err(Errno::EINVAL)
     }
+    /// A descriptor of it in this table is gone.
+    fn let_go(&self, _table: u64) {}
     /// The description, which could write, is gone.
     fn closed(&self) {}
     /// Bytes that a regular file has (SEEK_END).

@@ -199,6 +199,10 @@ pub trait Protocol: Send + Sync {
     /// Send what the source gives; what it took counts, also if an error follows.
     fn send(&self, from: &mut Source<'_>, out: Outgoing, wait: Wait) -> Result<()>;
     fn receive(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()>;
+    /// A message of the kernel's own, as it is.
+    fn post(&self, _message: &[u8]) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
     fn poll(&self) -> Events;
     /// Bytes, roughly, that wait in it.
     fn holds(&self) -> usize {

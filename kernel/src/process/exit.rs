@@ -56,6 +56,7 @@ pub(super) fn task_ends(caller: Caller) {
     if robust != 0 {
         futex::exit_robust_list(image.space(), robust, task.tid() as u32);
     }
+    super::pi::holder_ends(&task);
     let cleared = task.clear_child_tid.load(Ordering::Relaxed);
     if cleared != 0 && Arc::strong_count(&image) > 2 && user::write_u32(cleared, 0).is_ok() {
         futex::wake_word(image.space(), cleared);

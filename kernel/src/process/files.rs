@@ -151,6 +151,7 @@ impl FileTable {
     fn closed(&self, slot: Option<Slot>) {
         if let Some(slot) = slot {
             locks::release_process(slot.file.inode().id(), self.id);
+            slot.file.ops().let_go(self.id);
         }
     }
 

@@ -39,7 +39,7 @@ use linux_raw_sys::general as abi;
 const BUCKETS: usize = 64;
 
 /// What a sleeper sleeps on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Key {
     Private { space: SpaceId, at: u64 },
     Shared { object: u32, offset: u64 },
@@ -65,7 +65,7 @@ impl Key {
         Ok(Key::Private { space: space.id(), at })
     }
 
-    fn bucket(&self) -> usize {
+    pub(super) fn bucket(&self) -> usize {
         let word = match *self {
             Key::Private { space, at } => at ^ (u64::from(space.0) << 40),
             Key::Shared { object, offset } => !offset ^ (u64::from(object) << 32),

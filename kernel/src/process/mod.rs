@@ -31,7 +31,9 @@ pub mod futex;
 pub mod host;
 pub mod image;
 pub mod limits;
+pub mod mqueue;
 pub mod oom;
+pub mod pi;
 pub mod pidfd;
 pub mod proc;
 #[allow(clippy::module_inception)]

@@ -42,6 +42,9 @@ pub mod work {
 /// Bytes of a task's name, the final zero included.
 pub const NAME_LEN: usize = 16;
 
+/// The urgency that real-time priorities begin above.
+const REAL_TIME: i32 = 100;
+
 /// Timers may be 50 microseconds late unless told otherwise.
 pub const DEFAULT_SLACK: u64 = 50_000;
 
@@ -91,6 +94,13 @@ pub struct Task {
     pub reset_on_fork: AtomicBool,
     /// Under a real-time policy: 1 to 99.
     pub priority: AtomicU32,
+    /// How urgent those are that wait for a lock of its (see `pi`): [`Task::NOTHING_LENT`], or as [`Task::urgency`] counts.
+    pub lent: AtomicI32,
+    /// It holds, or has held, a lock that others wait for; it is granted one whose last holder died, and has not said so in the
+    /// word; it takes no more part.
+    pub pi_holds: AtomicBool,
+    pub pi_heir: AtomicBool,
+    pub pi_closed: AtomicBool,
     /// The kernel thread that runs it; gone before it starts and after it ends.
     thread: Mutex<Option<Arc<Thread>>>,
 }
@@ -131,6 +141,10 @@ impl Task {
             nice: AtomicI32::new(0),
             policy: AtomicU32::new(0),
             priority: AtomicU32::new(0),
+            lent: AtomicI32::new(Self::NOTHING_LENT),
+            pi_holds: AtomicBool::new(false),
+            pi_heir: AtomicBool::new(false),
+            pi_closed: AtomicBool::new(false),
             reset_on_fork: AtomicBool::new(false),
             thread: Mutex::new(None),
         })
@@ -238,9 +252,33 @@ impl Task {
         self.thread.lock().clone()
     }
 
-    /// Have the scheduler heed its nice value and policy.
+    /// Less than any urgency.
+    pub const NOTHING_LENT: i32 = -1;
+
+    /// How urgent it is by its own policy: 0 for `SCHED_IDLE`, 1 to 40 by its nice value, and above that by priority.
+    fn own_urgency(&self) -> i32 {
+        match self.policy.load(Ordering::Relaxed) {
+            abi::SCHED_FIFO | abi::SCHED_RR => REAL_TIME + self.priority.load(Ordering::Relaxed) as i32,
+            abi::SCHED_IDLE => 0,
+            _ => 20 - self.nice.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How urgent it is, what others lend it included.
+    pub fn urgency(&self) -> i32 {
+        self.own_urgency().max(self.lent.load(Ordering::SeqCst))
+    }
+
+    /// Have the scheduler heed its nice value and policy, or what is lent to it.
     pub fn weigh(&self) {
-        if let Some(thread) = self.thread() {
+        let Some(thread) = self.thread() else { return };
+        let lent = self.lent.load(Ordering::SeqCst);
+        if lent > self.own_urgency() {
+            match lent - REAL_TIME {
+                priority @ 1.. => thread.set_real_time(priority as u32, false),
+                _ => thread.set_nice(20 - lent, false),
+            }
+        } else {
             match self.policy.load(Ordering::Relaxed) {
                 policy @ (abi::SCHED_FIFO | abi::SCHED_RR) => {
                     thread.set_real_time(self.priority.load(Ordering::Relaxed), policy == abi::SCHED_RR)
@@ -248,6 +286,7 @@ impl Task {
                 policy => thread.set_nice(self.nice.load(Ordering::Relaxed), policy == abi::SCHED_IDLE),
             }
         }
+        thread.reorder();
     }
 
     /// Ask for rare work, and get the task to look soon: an interruptible wait of its ends.

@@ -175,3 +175,13 @@ pub(super) fn set_affinity(thread: &Arc<Thread>, allowed: u64) {
         Attentive::relax();
     }
 }
+
+/// Take it off the queue that it waits on, if it does, and put it on one again.
+pub(super) fn reorder(thread: &Arc<Thread>) {
+    if thread.state() == State::Ready {
+        let at = thread.cpu.load(SeqCst);
+        if let Some(thread) = with(at, |run| run.take(cpu(at), Arc::as_ptr(thread))) {
+            enqueue(thread);
+        }
+    }
+}

@@ -259,6 +259,10 @@ impl Thread {
         self.virtual_time.store(fair::band(priority), Relaxed);
         self.band.store(fair::band(priority), Relaxed);
     }
+    /// Its nice level or priority is another than when it joined a queue: it takes its place there anew.
+    pub fn reorder(self: &Arc<Self>) {
+        place::reorder(self);
+    }
     pub(super) fn may_run_on(&self, cpu: usize) -> bool {
         self.affinity.load(Relaxed) >> cpu & 1 != 0
     }

@@ -32,6 +32,7 @@ mod io;
 mod limits;
 mod memory;
 mod nodes;
+mod mqueue;
 mod pidfd;
 mod pipe;
 mod poll;
@@ -69,6 +70,7 @@ static TABLE: [Handler; NUMBERS] = {
         pidfd::CALLS,
         prctl::CALLS,
         sysv::CALLS,
+        mqueue::CALLS,
         socket::CALLS,
         socket_message::CALLS,
         identity::CALLS,

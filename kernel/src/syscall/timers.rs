@@ -94,7 +94,7 @@ fn setitimer(caller: &mut Caller) -> Result<u64> {
 }
 
 /// `struct sigevent`, as far as the kernel reads it: value, signal number, how to notify, thread.
-fn read_event(at: u64) -> Result<(u64, u32, u32, i32)> {
+pub(super) fn read_event(at: u64) -> Result<(u64, u32, u32, i32)> {
     let mut raw = [0; 20];
     user::copy_from(&mut raw, at)?;
     let int = |at: usize| u32::from_ne_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);

@@ -110,6 +110,9 @@ impl Netlink {
 }
 
 impl Protocol for Netlink {
+    fn post(&self, message: &[u8]) -> Result<()> {
+        self.answer(message)
+    }
     fn common(&self) -> &Common {
         &self.common
     }

@@ -124,6 +124,10 @@ impl SigInfo {
             fields: [pair(pid as u32, uid), status as u32 as u64, user, system, 0, 0],
         }
     }
+    /// A message has come to a queue.
+    pub fn queue(signo: u32, pid: i32, uid: u32, value: u64) -> SigInfo {
+        SigInfo { signo, errno: 0, code: abi::SI_MESGQ, fields: [pair(pid as u32, uid), value, 0, 0, 0, 0] }
+    }
     /// A timer of the program's ran out.
     pub fn timer(signo: u32, timer: i32, overrun: i32, value: u64) -> SigInfo {
         SigInfo {
