@@ -33,7 +33,7 @@ static int sleeps(int who) {
     fclose(f);
     return strrchr(line, ')') && strrchr(line, ')')[2] == 'S';
 }
-static volatile int started[8], order[8], finished, result[8];
+static volatile int started[8], order[8], has[8], finished, result[8];
 static pthread_t threads[8];
 static void *locker(void *a) {
     long i = (long)a;
@@ -73,7 +73,7 @@ static void *requeued(void *a) {
     result[i] = fx(&third_word, FUTEX_WAIT_REQUEUE_PI | FUTEX_PRIVATE_FLAG, 7, 0, &word, 0) ? errno : 0;
     order[i] = ++finished;
     if (!result[i]) {
-        T((word & FUTEX_TID_MASK) == tid());
+        has[i] = (word & FUTEX_TID_MASK) == tid();
         fx(&word, FUTEX_UNLOCK_PI | FUTEX_PRIVATE_FLAG, 0, 0, 0, 0);
     }
     return 0;
@@ -267,10 +267,13 @@ int main(void) {
     for (int i = 0; i < 2; i++) {
         pthread_join(threads[i], 0);
         N("requeued", i, result[i]);
+        N("has it", i, has[i]);
         N("order", i, order[i]);
     }
-    T(fx(&third_word, FUTEX_CMP_REQUEUE_PI | FUTEX_PRIVATE_FLAG, 1, 0, &word, 7));
+    long moved = fx(&third_word, FUTEX_CMP_REQUEUE_PI | FUTEX_PRIVATE_FLAG, 1, 0, &word, 7);
     pthread_join(threads[2], 0);
+    T(moved);
+    T(has[2]);
     T(result[2]);
     T(word);
     /* The thread library's mutexes. */

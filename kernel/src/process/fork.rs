@@ -267,10 +267,6 @@ pub(super) fn launch(caller: Caller, set_tid: u64) -> Result<()> {
     let differs = super::current_task().is_some_and(|maker| maker.reset_on_fork.load(Ordering::Relaxed));
     let body = move || {
         let thread = sched::current();
-        caller.task.set_thread(Some(thread.arc()));
-        if differs {
-            caller.task.weigh();
-        }
         thread.set_space(Some(caller.space().clone()));
         if caller.task.has_work() {
             thread.interrupt();
@@ -280,7 +276,13 @@ pub(super) fn launch(caller: Caller, set_tid: u64) -> Result<()> {
         }
         run::run(caller);
     };
-    sched::spawn("task", Box::new(body), Some(owner)).map_err(|_| Errno::EAGAIN)?;
+    let thread = sched::prepare("task", Box::new(body), Some(owner)).map_err(|_| Errno::EAGAIN)?;
+    // Whoever knows its number can give it a policy or a CPU before it has run.
+    task.set_thread(Some(thread.clone()));
+    if differs {
+        task.weigh();
+    }
+    sched::start(thread);
     Ok(())
 }
 

@@ -99,12 +99,22 @@ pub fn spawn(
     body: Box<dyn FnOnce() + Send>,
     owner: Option<Owner>,
 ) -> Result<Arc<Thread>, NoMemory> {
-    let thread = Thread::new(name, body, owner)?;
-    if !run::add_thread(&thread) {
-        return Err(NoMemory);
-    }
-    run::wake(thread.clone());
+    let thread = prepare(name, body, owner)?;
+    start(thread.clone());
     Ok(thread)
+}
+/// As [`spawn`], but it does not run before it is [`start`]ed.
+pub fn prepare(
+    name: &str,
+    body: Box<dyn FnOnce() + Send>,
+    owner: Option<Owner>,
+) -> Result<Arc<Thread>, NoMemory> {
+    let thread = Thread::new(name, body, owner)?;
+    if run::add_thread(&thread) { Ok(thread) } else { Err(NoMemory) }
+}
+/// Let a prepared thread run.
+pub fn start(thread: Arc<Thread>) {
+    run::wake(thread);
 }
 /// Let the others run first, and interrupts in: who yields in a loop may be waiting for one.
 pub fn yield_now() {
