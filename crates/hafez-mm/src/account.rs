@@ -5,10 +5,15 @@
 //! charge has gone, and the sums always equal the machine's (invariant I6).
 //!
 //! The peak is exact though no fault pays for it: it is brought up to date before anything decreases, and when asked.
+//!
+//! Threads of one process on several CPUs are charged to one account. So each CPU keeps what its faults have changed of the
+//! account that they were last charged to on a line of its own, and hands it over when it turns to another account, or when it has
+//! become much ([`MUCH`]). A sum is what the account says and what all CPUs keep for it; a part of it may be less than nothing.
 
+use crate::MAX_CPUS;
 use crate::lock::{Mutex, Once};
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 
 /// The number of an account.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
@@ -47,7 +52,7 @@ pub struct AccountStat {
     pub peak: u64,
     /// Faults that needed no I/O.
     pub minor: u64,
-    /// Faults that waited for a page to come in.
+    /// Faults that had a page read.
     pub major: u64,
 }
 
@@ -63,6 +68,23 @@ struct Account {
     open: AtomicBool,
 }
 
+/// What a CPU's faults have changed, and is not in the account yet. Only that CPU writes it.
+#[repr(align(64))]
+struct Line {
+    /// Which; [`NOBODY`] while it keeps nothing.
+    account: AtomicU32,
+    /// Pages in RAM more, modulo 2^32.
+    resident: AtomicU32,
+    /// Faults that needed no I/O: of the account, and since boot.
+    minor: AtomicU32,
+    faults: AtomicU64,
+}
+
+const NOBODY: u32 = u32::MAX;
+
+/// So many pages are handed over: what a peak may miss for each CPU but the one that looks.
+const MUCH: u32 = 512;
+
 const CHUNK: usize = 64;
 const CHUNKS: usize = 256;
 
@@ -73,6 +95,9 @@ pub struct Accounts {
     opening: Mutex<()>,
     /// Numbers from here on have never been used.
     unused: AtomicU32,
+    lines: [Line; MAX_CPUS],
+    /// CPUs from this one on have charged nothing.
+    end: AtomicU32,
 }
 
 impl Accounts {
@@ -81,6 +106,8 @@ impl Accounts {
             chunks: (0..CHUNKS).map(|_| Once::new()).collect(),
             opening: Mutex::new(()),
             unused: AtomicU32::new(1),
+            lines: [const { Line::new() }; MAX_CPUS],
+            end: AtomicU32::new(0),
         };
         accounts.chunk(0)[0].open.store(true, Relaxed);
         accounts
@@ -105,14 +132,16 @@ impl Accounts {
         let _one = self.opening.lock();
         for n in 1..CHUNK * CHUNKS {
             let account = &self.chunk(n / CHUNK)[n % CHUNK];
-            let free = !account.open.load(Acquire) && account.sums.iter().all(|s| s.load(Acquire) == 0);
-            if free {
-                for count in [&account.peak, &account.minor, &account.major, &account.things] {
+            let id = AccountId(n as u16);
+            if !account.open.load(Acquire) && self.pays_nothing(id) {
+                for count in [&account.peak, &account.major, &account.things] {
                     count.store(0, Relaxed);
                 }
+                // What a CPU still keeps of its last life is taken off.
+                account.minor.store(0u32.wrapping_sub(self.kept(id).1), Relaxed);
                 account.open.store(true, Release);
                 self.unused.fetch_max(n as u32 + 1, AcqRel);
-                return Some(AccountId(n as u16));
+                return Some(id);
             }
         }
         None
@@ -128,11 +157,97 @@ impl Accounts {
         self.get(id).sums[what as usize].fetch_add(pages, Relaxed);
     }
 
+    /// This CPU's line, with what it keeps for the account.
+    #[inline(always)]
+    fn line(&self, cpu: usize, id: AccountId) -> &Line {
+        let line = &self.lines[cpu % MAX_CPUS];
+        if line.account.load(Relaxed) != id.0 as u32 {
+            self.hand_over(cpu, id);
+        }
+        line
+    }
+
+    /// What this CPU keeps goes to its account; from here on it keeps what is charged to this one.
+    #[cold]
+    fn hand_over(&self, cpu: usize, next: AccountId) {
+        self.end.fetch_max(cpu as u32 + 1, AcqRel);
+        let line = &self.lines[cpu % MAX_CPUS];
+        let before = line.account.load(Relaxed);
+        if before != NOBODY {
+            let account = self.get(AccountId(before as u16));
+            account.sums[Charge::Resident as usize].fetch_add(line.resident.load(Relaxed), Relaxed);
+            line.resident.store(0, Release);
+            account.minor.fetch_add(line.minor.load(Relaxed), Relaxed);
+            line.minor.store(0, Release);
+        }
+        line.account.store(next.0 as u32, Release);
+        self.note_peak(next);
+    }
+
+    /// What all CPUs keep for an account: pages in RAM, and faults.
+    fn kept(&self, id: AccountId) -> (u32, u32) {
+        let lines = self.lines[..self.end.load(Acquire) as usize].iter();
+        let own = lines.filter(|line| line.account.load(Acquire) == id.0 as u32);
+        own.fold((0, 0), |(pages, faults): (u32, u32), line| {
+            let add = |sum: u32, more: &AtomicU32| sum.wrapping_add(more.load(Relaxed));
+            (add(pages, &line.resident), add(faults, &line.minor))
+        })
+    }
+
+    /// One of its sums.
+    fn sum(&self, id: AccountId, what: Charge) -> u32 {
+        let sum = self.get(id).sums[what as usize].load(Acquire);
+        if what == Charge::Resident { sum.wrapping_add(self.kept(id).0) } else { sum }
+    }
+
+    fn pays_nothing(&self, id: AccountId) -> bool {
+        [Charge::Resident, Charge::File, Charge::Table, Charge::Slot]
+            .iter()
+            .all(|&what| self.sum(id, what) == 0)
+    }
+
+    /// As [`Accounts::charge`] of a page in RAM, by a fault on this CPU.
     #[inline]
-    pub fn count_fault(&self, id: AccountId, major: bool) {
+    pub fn charge_page(&self, cpu: usize, id: AccountId) {
+        let line = self.line(cpu, id);
+        let pages = line.resident.load(Relaxed).wrapping_add(1);
+        line.resident.store(pages, Relaxed);
+        if pages == MUCH {
+            self.hand_over(cpu, id);
+        }
+    }
+
+    /// As [`Accounts::uncharge`] of pages in RAM, by somebody on this CPU.
+    #[inline]
+    pub fn uncharge_pages(&self, cpu: usize, id: AccountId, pages: u32) {
+        let line = &self.lines[cpu % MAX_CPUS];
+        if line.account.load(Relaxed) != id.0 as u32 {
+            return self.uncharge(id, Charge::Resident, pages);
+        }
         let account = self.get(id);
-        let count = if major { &account.major } else { &account.minor };
-        count.fetch_add(1, Relaxed);
+        let kept = line.resident.load(Relaxed);
+        account.note_peak(kept);
+        let left = kept.wrapping_sub(pages);
+        line.resident.store(left, Relaxed);
+        if (left as i32) < -(MUCH as i32) {
+            self.hand_over(cpu, id);
+        }
+    }
+
+    /// A fault that needed no I/O, on this CPU.
+    #[inline]
+    pub fn count_minor(&self, cpu: usize, id: AccountId) {
+        let line = self.line(cpu, id);
+        line.minor.store(line.minor.load(Relaxed).wrapping_add(1), Relaxed);
+        line.faults.store(line.faults.load(Relaxed) + 1, Relaxed);
+    }
+    /// A fault that had a page read.
+    pub fn count_major(&self, id: AccountId) {
+        self.get(id).major.fetch_add(1, Relaxed);
+    }
+    /// All that [`Accounts::count_minor`] has counted.
+    pub fn minor_faults(&self) -> u64 {
+        self.lines.iter().map(|line| line.faults.load(Relaxed)).sum()
     }
 
     /// So much of what the kernel holds is there for this process.
@@ -146,10 +261,19 @@ impl Accounts {
 
     #[inline]
     pub fn uncharge(&self, id: AccountId, what: Charge, pages: u32) {
-        let account = self.get(id);
-        account.note_peak();
-        let before = account.sums[what as usize].fetch_sub(pages, Relaxed);
-        debug_assert!(before >= pages, "uncharged {what:?} more than was charged");
+        if matches!(what, Charge::Resident | Charge::File) {
+            self.note_peak(id);
+        }
+        let before = self.get(id).sums[what as usize].fetch_sub(pages, Relaxed);
+        // Of pages in RAM a CPU may keep some.
+        debug_assert!(
+            before >= pages || what == Charge::Resident,
+            "uncharged {what:?} more than was charged"
+        );
+    }
+
+    fn note_peak(&self, id: AccountId) {
+        self.get(id).note_peak(self.kept(id).0);
     }
 
     /// All accounts' numbers are below this.
@@ -160,24 +284,23 @@ impl Accounts {
     /// The sums of one account.
     pub fn stat(&self, id: AccountId) -> AccountStat {
         let account = self.get(id);
-        account.note_peak();
-        let sum = |c: Charge| account.sums[c as usize].load(Relaxed) as u64;
+        self.note_peak(id);
+        let sum = |c: Charge| self.sum(id, c) as u64;
         AccountStat {
             resident: sum(Charge::Resident),
             file: sum(Charge::File),
             swapped: sum(Charge::Slot),
             tables: sum(Charge::Table),
             peak: account.peak.load(Relaxed) as u64,
-            minor: account.minor.load(Relaxed) as u64,
+            minor: account.minor.load(Relaxed).wrapping_add(self.kept(id).1) as u64,
             major: account.major.load(Relaxed) as u64,
         }
     }
 
     /// The peak of the account is what it holds now.
     pub fn reset_peak(&self, id: AccountId) {
-        let account = self.get(id);
-        account.peak.store(0, Relaxed);
-        account.note_peak();
+        self.get(id).peak.store(0, Relaxed);
+        self.note_peak(id);
     }
 
     /// Pages in RAM and slots that processes hold.
@@ -185,8 +308,13 @@ impl Accounts {
         let used = self.unused.load(Acquire) as usize;
         let chunks = self.chunks.iter().map_while(Once::get);
         let accounts = chunks.flat_map(|chunk| chunk.iter()).take(used).skip(1);
-        let held = |account: &Account, what: Charge| account.sums[what as usize].load(Relaxed) as u64;
-        accounts.map(|a| held(a, Charge::Resident) + held(a, Charge::Slot)).sum()
+        let held = |account: &Account, what: Charge| account.sums[what as usize].load(Relaxed) as i32 as i64;
+        let kept = |line: &Line| match line.account.load(Acquire) {
+            0 | NOBODY => 0,
+            _ => line.resident.load(Relaxed) as i32 as i64,
+        };
+        let sum: i64 = accounts.map(|a| held(a, Charge::Resident) + held(a, Charge::Slot)).sum();
+        (sum + self.lines.iter().map(kept).sum::<i64>()).max(0) as u64
     }
 
     /// Each account that is open or still pays for something.
@@ -197,10 +325,21 @@ impl Accounts {
             for (i, account) in chunk.iter().enumerate().take(used) {
                 let id = AccountId((c * CHUNK + i) as u16);
                 let open = account.open.load(Acquire);
-                if open || account.sums.iter().any(|s| s.load(Relaxed) != 0) {
+                if open || !self.pays_nothing(id) {
                     f(id, open, self.stat(id));
                 }
             }
+        }
+    }
+}
+
+impl Line {
+    const fn new() -> Self {
+        Line {
+            account: AtomicU32::new(NOBODY),
+            resident: AtomicU32::new(0),
+            minor: AtomicU32::new(0),
+            faults: AtomicU64::new(0),
         }
     }
 }
@@ -217,11 +356,13 @@ impl Account {
         }
     }
 
+    /// `kept`: pages in RAM that are not in its sum yet.
     #[inline]
-    fn note_peak(&self) {
-        let now = self.sums[Charge::Resident as usize].load(Relaxed)
-            + self.sums[Charge::File as usize].load(Relaxed);
-        if now > self.peak.load(Relaxed) {
+    fn note_peak(&self, kept: u32) {
+        let sum = |what: Charge| self.sums[what as usize].load(Relaxed);
+        let now = sum(Charge::Resident).wrapping_add(kept).wrapping_add(sum(Charge::File));
+        // Who looks between two steps of others may see less than nothing.
+        if now > self.peak.load(Relaxed) && now as i32 > 0 {
             self.peak.store(now, Relaxed);
         }
     }

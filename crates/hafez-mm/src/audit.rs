@@ -42,7 +42,7 @@ impl<P: Platform> Memory<P> {
         while let Some((next, space)) = spaces.spaces.next(number) {
             number = next;
             let all = PageRange::new(Vpn(0), USER_END);
-            let regions = space.regions.read();
+            let regions = space.regions(spaces.cpu());
             let (mut stray, mut lost) = (None, None);
             let mut cursor = spaces.cursor(&space, all);
             cursor.look(all, &mut |page, slot| {

@@ -98,6 +98,9 @@ bitflags::bitflags! {
     }
 }
 
+/// CPUs that the core knows: each has its own of what all would otherwise share.
+pub const MAX_CPUS: usize = 16;
+
 /// A set of CPUs, a bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CpuSet(pub u64);

@@ -12,6 +12,9 @@
 //!
 //! With the feature `contention`, each acquisition that found its lock taken is counted, with its place in the source.
 
+mod big_reader;
+
+pub use big_reader::{BigReaderLock, ReadGuard, Readers, Reading, WriteGuard, rank};
 pub use spin::RelaxStrategy;
 
 /// What a CPU does between two looks at what it waits for.
@@ -116,12 +119,13 @@ impl<T> RwLock<T> {
     }
 }
 
+/// A lock was found taken.
 #[cfg(not(feature = "contention"))]
-fn contended() {}
+pub(crate) fn contended() {}
 
 #[cfg(feature = "contention")]
 #[track_caller]
-fn contended() {
+pub(crate) fn contended() {
     contention::note(core::panic::Location::caller());
 }
 

@@ -81,6 +81,8 @@ impl<P: Platform> Memory<P> {
                 kernel: KernelHalf::of(&config.phys, config.kernel_root),
                 most_regions: AtomicUsize::new(MAX_REGIONS),
                 huge_wish: AtomicU8::new(HugeWish::Asked as u8),
+                last: Default::default(),
+                readers: Arc::default(),
             },
             reclaim: Reclaim::new(config.policy),
             dying: Mutex::new(Vec::new()),
@@ -273,13 +275,12 @@ impl<P: Platform> Memory<P> {
     }
     /// Whether the range has no hole.
     pub fn is_mapped(&self, space: &Space, range: PageRange) -> bool {
-        space.regions.read().cover(range)
+        space.regions(self.spaces.cpu()).cover(range)
     }
     /// Whether some of the range is locked.
     pub fn is_locked(&self, space: &Space, range: PageRange) -> bool {
         space
-            .regions
-            .read()
+            .regions(self.spaces.cpu())
             .within(range)
             .any(|region| region.flags.contains(crate::space::RegionFlags::WIRED))
     }
@@ -333,7 +334,10 @@ impl<P: Platform> Memory<P> {
     pub fn release_private(&self, space: &Arc<Space>) {
         let mut at = Vpn(0);
         loop {
-            let next = space.regions.read().first_from(at).map(|region| (region.range, region.is_shared()));
+            let next = space
+                .regions(self.spaces.cpu())
+                .first_from(at)
+                .map(|region| (region.range, region.is_shared()));
             let Some((range, shared)) = next else { return };
             at = range.end;
             if !shared {
@@ -344,7 +348,7 @@ impl<P: Platform> Memory<P> {
     /// Whether the page is in RAM under this address. `None`: nothing is mapped there, or only the page of zeroes.
     pub fn is_resident(&self, space: &Space, at: VirtAddr) -> Option<bool> {
         let page = at.page();
-        let regions = space.regions.read();
+        let regions = space.regions(self.spaces.cpu());
         regions.find(page)?;
         let range = crate::space::map::user_page(page)?;
         match self.spaces.cursor(space, range).get(page) {
@@ -392,7 +396,7 @@ impl<P: Platform> Memory<P> {
         wanted: &dyn Fn(crate::Rights, bool) -> bool,
     ) -> Result<(), FaultError> {
         for page in range.iter() {
-            let region = space.regions.read().find(page).map(|r| (r.rights, r.is_shared()));
+            let region = space.regions(self.spaces.cpu()).find(page).map(|r| (r.rights, r.is_shared()));
             let Some((rights, shared)) = region else { return Err(FaultError::NotMapped) };
             self.fault(space, page.addr(), Access { write: wanted(rights, shared), exec: false })?;
         }

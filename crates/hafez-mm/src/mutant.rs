@@ -34,6 +34,10 @@ pub enum Mutant {
     OpenWithoutFlush,
     /// What comes from the disk is believed.
     SumIgnored,
+    /// A writer does not wait for those who read.
+    WriterDoesNotWait,
+    /// A cursor does not take the lock of the leaf that it comes to.
+    LeafNotLocked,
     /// Nobody tells those who wait that their page is there.
     WakeForgotten,
 }

@@ -211,7 +211,7 @@ impl<P: Platform> Memory<P> {
         ] {
             *to = from.load(Relaxed);
         }
-        stats.minor = counters.minor.iter().map(|line| line.0.load(Relaxed)).sum();
+        stats.minor = spaces.frames.accounts.minor_faults();
         stats
     }
 

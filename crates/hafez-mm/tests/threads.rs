@@ -1,6 +1,9 @@
 //! Real threads, a processor each, on one machine: they fault, map, move, protect, unmap and fork at random with memory at twice
 //! the RAM, and check every word. What the coroutines of the other tests cannot show: what happens between two instructions.
 //!
+//! They meet at each lock that a space has: at its regions, at the shape of its tables, at single leaves (each has pages of his own
+//! and a word of his own in pages of all), and work alone, on ranges of several leaves.
+//!
 //! From time to time all stop, and the audit looks at everything.
 #![cfg(feature = "sim")]
 
@@ -54,6 +57,9 @@ const BASE: u64 = 0x1000_0000;
 /// Pages of each thread's share, and of the range that it maps and unmaps.
 const SHARE: u64 = 90;
 const PLAY: u64 = 40;
+/// Pages in one leaf that all threads use, each its own word of each.
+const COMMON: u64 = 60;
+const COMMON_AT: u64 = BASE - 0x40_0000 + 10 * PAGE;
 /// Pages of the file, and of the shared memory, that all use, each its own word of a page.
 const OBJECT: u64 = 50;
 
@@ -63,6 +69,8 @@ struct Plan {
     frames: u32,
     seconds: u64,
     forks: bool,
+    /// Ranges of many MiB, which get huge pages.
+    wide: bool,
 }
 
 /// One program's thread.
@@ -76,6 +84,9 @@ struct Runner {
     objects: [Arc<Object>; 2],
     /// What its own word in each of their pages must hold, once it has written one.
     words: [[Option<u64>; OBJECT as usize]; 2],
+    /// What its own word in each of the common pages must hold.
+    common: [u64; COMMON as usize],
+    wide: bool,
     operations: u64,
 }
 
@@ -142,6 +153,82 @@ impl Runner {
         }
     }
 
+    /// Some of the pages that all threads use.
+    fn meet(&mut self, space: &Arc<Space>) {
+        for _ in 0..self.random.below(20) {
+            let n = self.random.below(COMMON);
+            let at = COMMON_AT + n * PAGE + 8 * self.cpu as u64;
+            assert_eq!(
+                self.read(space, at),
+                self.common[n as usize],
+                "thread {}'s word of common page {n}",
+                self.cpu
+            );
+            if self.random.one_in(2) {
+                self.common[n as usize] = self.random.next();
+                self.write(space, at, self.common[n as usize]);
+            }
+        }
+        let first = self.random.below(COMMON);
+        let range = PageRange::sized(VirtAddr(COMMON_AT + first * PAGE).page(), COMMON - first).unwrap();
+        match self.random.below(8) {
+            0 => self.memory().advise(space, range, Advice::PageOut).unwrap(),
+            1 => self.memory().protect(space, range, Rights::READ | Rights::WRITE).unwrap(),
+            2 => self.memory().advise(space, range, Advice::Cold).unwrap(),
+            _ => {}
+        }
+    }
+
+    /// A range of several leaves, used here and there, or all of it where it gets huge pages.
+    fn stretch(&mut self, space: &Arc<Space>) {
+        let (pages, key) = (self.random.range(500, 2200), self.random.next() | 1);
+        let at = self.map(space, pages);
+        let range =
+            |first: u64, end: u64| PageRange::sized(VirtAddr(at + first * PAGE).page(), end - first).unwrap();
+        let step = if self.wide { 1 } else { 37 };
+        if self.wide && self.random.one_in(2) {
+            self.memory().advise(space, range(0, pages), Advice::HugePage).unwrap();
+        }
+        let mut used = vec![0; pages as usize];
+        for n in (0..pages).step_by(step) {
+            assert_eq!(self.read(space, at + n * PAGE), 0, "a new page");
+            self.write(space, at + n * PAGE, key ^ n);
+            used[n as usize] = key ^ n;
+        }
+        for _ in 0..3 {
+            let first = self.random.below(pages);
+            let end = (first + self.random.range(1, 900)).min(pages);
+            let (part, rights) = (range(first, end), Rights::READ | Rights::WRITE);
+            match self.random.below(5) {
+                0 => self.memory().advise(space, part, Advice::PageOut).unwrap(),
+                1 => self.memory().protect(space, part, Rights::READ).unwrap(),
+                2 => {
+                    self.memory().advise(space, part, Advice::DontNeed).unwrap();
+                    used[first as usize..end as usize].fill(0);
+                }
+                3 => {
+                    self.memory().unmap(space, part).unwrap();
+                    let there = Where::FixedNoReplace(VirtAddr(at + first * PAGE));
+                    // Another thread may have a range there by now.
+                    match self.memory().map(space, anonymous(there, end - first, rights)) {
+                        Ok(_) => used[first as usize..end as usize].fill(0),
+                        Err(_) => {
+                            let (before, after) = (range(0, first), range(end, pages));
+                            let left = [before, after].into_iter().filter(|part| !part.is_empty());
+                            left.for_each(|part| self.memory().unmap(space, part).unwrap());
+                            return;
+                        }
+                    }
+                }
+                _ => self.memory().protect(space, part, rights).unwrap(),
+            }
+            for n in (first..end).step_by(step) {
+                assert_eq!(self.read(space, at + n * PAGE), used[n as usize], "page {n} of a long range");
+            }
+        }
+        self.memory().unmap(space, range(0, pages)).unwrap();
+    }
+
     fn map(&self, space: &Arc<Space>, pages: u64) -> u64 {
         let rights = Rights::READ | Rights::WRITE;
         let at = Where::Anywhere { hint: None };
@@ -195,6 +282,11 @@ impl Runner {
             let n = self.random.below(SHARE);
             self.check(&child, n);
             self.rewrite(&child, n);
+        }
+        for n in 0..self.random.below(COMMON) {
+            let at = COMMON_AT + n * PAGE + 8 * self.cpu as u64;
+            assert_eq!(self.read(&child, at), self.common[n as usize], "a child's common page {n}");
+            self.write(&child, at, !self.common[n as usize]);
         }
         let of_child = std::mem::replace(&mut self.versions, before);
         self.machine.load(self.cpu, space);
@@ -257,7 +349,9 @@ impl Runner {
         self.operations += 1;
         match self.random.below(100) {
             0..8 => self.share(space),
-            8..80 => {
+            8..28 => self.meet(space),
+            28..30 => self.stretch(space),
+            30..80 => {
                 let n = self.random.below(SHARE);
                 self.check(space, n);
                 if self.random.one_in(2) {
@@ -291,6 +385,8 @@ fn anonymous(at: Where, pages: u64, rights: Rights) -> MapRequest {
 }
 
 fn fight(plan: Plan, seed: u64) {
+    #[cfg(feature = "mutants")]
+    let bug = bug();
     hafez_mm::lock::set_idler(std::thread::yield_now);
     // The others may wait for what a thread that fails holds.
     std::panic::set_hook(Box::new(|why| {
@@ -318,6 +414,8 @@ fn fight(plan: Plan, seed: u64) {
         memory.new_object_file(file, OBJECT * PAGE).unwrap(),
         memory.new_object_shared(OBJECT * PAGE, AccountId::KERNEL).unwrap(),
     ];
+    let common = Where::Fixed(VirtAddr(COMMON_AT));
+    memory.map(&space, anonymous(common, COMMON, rights)).unwrap();
     let (mut operations, over) = (0, &AtomicBool::new(false));
     std::thread::scope(|scope| {
         // The disk answers when it likes, until all is over.
@@ -341,7 +439,20 @@ fn fight(plan: Plan, seed: u64) {
                     let random = Random::new(seed * 100 + cpu as u64);
                     let versions = vec![0; SHARE as usize];
                     let words = [[None; OBJECT as usize]; 2];
-                    let mut runner = Runner { machine, cpu, random, versions, objects, words, operations: 0 };
+                    let (common, wide) = ([0; COMMON as usize], plan.wide);
+                    let mut runner = Runner {
+                        machine,
+                        cpu,
+                        random,
+                        versions,
+                        objects,
+                        words,
+                        common,
+                        wide,
+                        operations: 0,
+                    };
+                    #[cfg(feature = "mutants")]
+                    hafez_mm::mutant::set(bug);
                     runner.machine.load(cpu, &space);
                     let share = Where::Fixed(VirtAddr(runner.page(0)));
                     runner.memory().map(&space, anonymous(share, SHARE, rights)).unwrap();
@@ -396,10 +507,52 @@ fn seed() -> u64 {
 
 #[test]
 fn threads_of_one_space() {
-    fight(Plan { threads: 4, frames: 260, seconds: seconds(4), forks: false }, seed());
+    fight(Plan { threads: 4, frames: 260, seconds: seconds(4), forks: false, wide: false }, seed());
 }
 
 #[test]
 fn threads_that_fork() {
-    fight(Plan { threads: 4, frames: 330, seconds: seconds(4), forks: true }, seed() + 1);
+    fight(Plan { threads: 4, frames: 330, seconds: seconds(4), forks: true, wide: false }, seed() + 1);
+}
+
+#[test]
+fn threads_with_huge_pages() {
+    fight(Plan { threads: 3, frames: 9_000, seconds: seconds(4), forks: true, wide: true }, seed() + 2);
+}
+
+/// The bug that the runners of this process are to have.
+#[cfg(feature = "mutants")]
+fn bug() -> Option<hafez_mm::mutant::Mutant> {
+    use hafez_mm::mutant::Mutant::*;
+    let named = std::env::var("SIM_MUTANT").ok()?;
+    [WriterDoesNotWait, LeafNotLocked].into_iter().find(|bug| format!("{bug:?}") == named)
+}
+
+/// Locks that do not keep out whom they should: a run with one of these bugs must fail. As it may do so in any way, it runs in a
+/// process of its own.
+#[cfg(feature = "mutants")]
+#[test]
+fn locks_that_let_others_in_are_noticed() {
+    for bug in ["WriterDoesNotWait", "LeafNotLocked"] {
+        let mut run = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "threads_of_one_space"])
+            .env("SIM_MUTANT", bug)
+            .env("SIM_SECONDS", "60")
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // It may also hang: a lock that was freed by the wrong one is never free again.
+        let end = Instant::now() + Duration::from_secs(90);
+        let status = loop {
+            match run.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if Instant::now() > end => break None,
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        };
+        let _ = run.kill();
+        let _ = run.wait();
+        assert!(status.is_none_or(|status| !status.success()), "{bug} lives: nobody noticed");
+    }
 }

@@ -13,8 +13,8 @@
 //! Each CPU has a set of these lists of its own, with a lock: a page that comes in joins those of the CPU that brought it in, and
 //! stays there for life (`FrameMeta::home`). So faults on two CPUs write nothing that both need. To the policy they are one set.
 
-use super::MAX_CPUS;
 use super::meta::{Flags, FrameMeta, NONE, State, Word};
+use crate::MAX_CPUS;
 use crate::addr::Pfn;
 use crate::lock::{Mutex, MutexGuard};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};

@@ -20,13 +20,13 @@
 //! |---|---|---|---|---|
 //! | `owner` | – | – | family | object |
 //! | `index` | order | used entries | page (`Vpn`) | page index |
-//! | `slot` | – | – | slot that holds the same bytes, or 0 | the same |
+//! | `slot` | – | of a leaf: its lock | slot that holds the same bytes, or 0 | the same |
 //! | `prev`, `next` | free list | – | generation list | generation list |
 //!
 //! In `prev` stands, above the frame, of which CPU's generation lists it is on one.
 
 use crate::account::AccountId;
-use crate::lock::{Attentive, RelaxStrategy};
+use crate::lock::{Attentive, RelaxStrategy, contended};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 /// What a frame is used for.
@@ -61,7 +61,7 @@ bitflags::bitflags! {
         const REFERENCED = 1 << 9;
         /// In an object's page map or in the swap cache.
         const CACHED = 1 << 10;
-        /// Taken off its list by reclaim, which decides what comes next. Of a page-table node: locked by a cursor.
+        /// Taken off its list by reclaim, which decides what comes next.
         const ISOLATED = 1 << 11;
         /// Its bytes are on their way in; nobody may map or read it yet.
         const READING = 1 << 12;
@@ -248,14 +248,27 @@ impl FrameMeta {
         debug_assert!(before.maps() > 0, "an entry is gone that no map was counted for");
         Word(before.0 - MAP)
     }
-    /// Wait for the node's lock, and take it. Only a leaf that spaces share needs one: others are under their space's.
-    pub fn lock_node(&self) {
-        while self.set(Flags::ISOLATED).has(Flags::ISOLATED) {
-            Attentive::relax();
+    /// Wait for the leaf's lock, and take it.
+    #[inline(always)]
+    #[cfg_attr(feature = "contention", track_caller)]
+    pub fn lock_leaf(&self) {
+        if self.slot.swap(1, Acquire) != 0 {
+            self.wait_for_leaf();
         }
     }
-    pub fn unlock_node(&self) {
-        self.clear(Flags::ISOLATED);
+    #[cold]
+    #[cfg_attr(feature = "contention", track_caller)]
+    fn wait_for_leaf(&self) {
+        contended();
+        while self.slot.swap(1, Acquire) != 0 {
+            while self.slot.load(Relaxed) != 0 {
+                Attentive::relax();
+            }
+        }
+    }
+    #[inline(always)]
+    pub fn unlock_leaf(&self) {
+        self.slot.store(0, Release);
     }
     /// Hold the frame's bytes in RAM; false where it is pinned too often already.
     #[must_use]
@@ -297,6 +310,10 @@ impl FrameMeta {
     #[inline]
     pub fn index(&self) -> u64 {
         self.index.load(Relaxed)
+    }
+    /// A node got an entry, perhaps while others get theirs.
+    pub fn add_index(&self) {
+        self.index.fetch_add(1, AcqRel);
     }
     #[inline]
     pub fn set_index(&self, index: u64) {

@@ -16,6 +16,7 @@ pub mod buddy;
 pub mod lists;
 pub mod meta;
 
+use crate::MAX_CPUS;
 use crate::account::{AccountId, Accounts, Charge};
 use crate::addr::{Pfn, PfnRange};
 use crate::lock::Mutex;
@@ -27,8 +28,6 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 use lists::Lists;
 use meta::{FrameMeta, State, Word};
 
-/// CPUs that the core keeps magazines for.
-pub const MAX_CPUS: usize = 16;
 /// Frames in a magazine. Two refills' worth, so that freeing and allocating in turn never crosses to the buddy lists each time.
 const MAGAZINE: usize = 64;
 const REFILL: usize = MAGAZINE / 2;

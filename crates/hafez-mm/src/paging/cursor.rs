@@ -13,11 +13,29 @@
 //! ```
 //!
 //! A node's record counts its used entries in `index`, so an empty node is known without a scan.
-//! Today one lock guards all of a space's tables; the interface leaves room for a lock a node.
 //!
-//! A leaf may be shared: since a fork several spaces link to it ([`super::share`]). Who walks into one holds the leaf's own
-//! lock until he leaves it, and does not fill or replace its entries: a fault first makes a leaf of the space's own. Only
-//! what takes a page from all who map it changes a shared leaf where it is ([`Slot::take`]).
+//! # Locks
+//!
+//! The *shape* of a space's tables, which node links to which, has a lock whose readers share nothing; each leaf has one of its
+//! own, in its record. So there are two kinds of cursor:
+//!
+//! ```text
+//!   in one leaf    reads the shape, and holds the leaf's lock from when it comes there      what a fault needs, and most calls
+//!   alone          holds the shape for writing: no other cursor of this space is anywhere   ranges of several leaves, and
+//!                                                                                           whatever changes the shape
+//! ```
+//!
+//! Who reads the shape may add a node where there is none, by compare and exchange, and nothing else. So a link, once seen, leads
+//! to its node for as long as the shape is read, and two CPUs that fault on different leaves write nothing that both need. A
+//! cursor in one leaf that comes to something it cannot do so lets go and comes back alone ([`Cursor::alone`]); what was seen
+//! through it before is void then.
+//!
+//! A leaf that has become empty stays where it is until somebody who is alone comes by: the next call on a range around it, or
+//! reclaim, when frames are short.
+//!
+//! A leaf may be shared: since a fork several spaces link to it ([`super::share`]). Who walks into one holds its lock,
+//! alone or not, until he leaves it, and does not fill or replace its entries: a fault first makes a leaf of the space's own.
+//! Only what takes a page from all who map it changes a shared leaf where it is ([`Slot::take`]).
 //!
 //! A leaf may be *whole*: the processor does not look into it, as the upper entry says what all its entries say
 //! ([`super::huge`]). What could change one of them opens it first.
@@ -25,28 +43,31 @@
 use super::entry::{self, Entry};
 use super::gather::{Shootdown, Target};
 use crate::account::{AccountId, Charge};
-use crate::addr::{PageRange, Pfn, Vpn};
+use crate::addr::{PageRange, Pfn, USER_END, Vpn};
 use crate::frame::meta::{FrameMeta, State, Word};
 use crate::frame::{Frames, NoFrames};
-use crate::lock::{Mutex, MutexGuard};
+use crate::lock::{BigReaderLock, Readers, Reading, WriteGuard, rank};
+use crate::mutant::mutant;
 use crate::phys::PhysMap;
 use crate::{Rights, SpaceId};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 
-/// A space's page tables: the root, behind the lock that a cursor holds.
+/// A space's page tables.
 pub struct Tables {
-    root: Mutex<Pfn>,
-    /// The same frame, for loading it without the lock.
+    shape: BigReaderLock<(), { rank::SHAPE }>,
     root_frame: Pfn,
+    /// Where cursors begin: at the root, until that has been given back.
+    top: AtomicU32,
     account: AccountId,
     space: SpaceId,
     /// Bit per CPU that may hold translations.
     pub cpus: AtomicU64,
     /// Some leaf may be shared. Never taken back: what a space was forked with it gives up leaf by leaf.
     pub(super) forked: AtomicBool,
-    /// Leaves that are whole: changed under the lock.
+    /// Leaves that are whole: changed by who is alone.
     pub(super) whole: AtomicU32,
 }
 
@@ -73,14 +94,16 @@ impl Tables {
         cpu: usize,
         account: AccountId,
         kernel: &KernelHalf,
+        readers: &Arc<Readers>,
     ) -> Result<Tables, NoFrames> {
         let root = new_node(frames, cpu, account)?;
         for &(at, bits) in &kernel.0 {
             frames.phys.word(root, at).store(bits, Relaxed);
         }
         Ok(Tables {
-            root: Mutex::new(root),
+            shape: BigReaderLock::new(readers, ()),
             root_frame: root,
+            top: AtomicU32::new(root.0),
             account,
             space: SpaceId(0),
             cpus: AtomicU64::new(0),
@@ -104,16 +127,59 @@ impl Tables {
         self.root_frame
     }
 
-    /// Lock `range`.
-    #[inline]
-    pub fn cursor<'a>(
+    #[inline(always)]
+    fn top(&self) -> Pfn {
+        Pfn(self.top.load(Relaxed))
+    }
+
+    /// Lock a range of one leaf.
+    #[inline(always)]
+    #[cfg_attr(feature = "contention", track_caller)]
+    pub fn cursor_in_leaf<'a>(
         &'a self,
         above: &'a dyn Shootdown,
         frames: &'a Frames,
         cpu: usize,
         range: PageRange,
     ) -> Cursor<'a> {
-        Cursor { root: self.root.lock(), tables: self, above, frames, cpu, range, leaf: None }
+        debug_assert!(is_in_one_leaf(range));
+        let reads = self.shape.keep(cpu);
+        Cursor {
+            root: self.top(),
+            reads: Some(reads),
+            alone: None,
+            tables: self,
+            above,
+            frames,
+            cpu,
+            #[cfg(debug_assertions)]
+            range,
+            leaf: None,
+        }
+    }
+
+    /// Lock `range`, and the shape of the tables.
+    #[cfg_attr(feature = "contention", track_caller)]
+    pub fn cursor_alone<'a>(
+        &'a self,
+        above: &'a dyn Shootdown,
+        frames: &'a Frames,
+        cpu: usize,
+        #[cfg_attr(not(debug_assertions), expect(unused_variables))] range: PageRange,
+    ) -> Cursor<'a> {
+        let alone = self.shape.write();
+        Cursor {
+            root: self.top(),
+            reads: None,
+            alone: Some(alone),
+            tables: self,
+            above,
+            frames,
+            cpu,
+            #[cfg(debug_assertions)]
+            range,
+            leaf: None,
+        }
     }
 
     /// Who pays for its nodes.
@@ -130,7 +196,9 @@ impl Tables {
     /// Give back the root of tables that no CPU uses and whose lower half is empty. Who still has a reference to the space, and
     /// looks through a cursor later, finds tables without an entry: those of the frame of zeroes.
     pub fn destroy(&self, frames: &Frames, cpu: usize) {
-        let root = core::mem::replace(&mut *self.root.lock(), frames.zero);
+        let alone = self.shape.write();
+        let root = Pfn(self.top.swap(frames.zero.0, Relaxed));
+        drop(alone);
         let meta = frames.meta(root);
         debug_assert_eq!(meta.index(), 0, "a space is destroyed with entries in it");
         // The kernel's half is still there.
@@ -158,24 +226,29 @@ pub(super) fn free_node(frames: &Frames, cpu: usize, node: Pfn) {
 
 /// Exclusive access to the entries of a range of one space.
 pub struct Cursor<'a> {
-    pub(super) root: MutexGuard<'a, Pfn>,
+    pub(super) root: Pfn,
+    /// One of the two: what it holds of the shape.
+    reads: Option<Reading<'a>>,
+    alone: Option<WriteGuard<'a, (), { rank::SHAPE }>>,
     pub(super) tables: &'a Tables,
     /// Who flushes.
     pub(super) above: &'a dyn Shootdown,
     pub(super) frames: &'a Frames,
     pub(super) cpu: usize,
+    #[cfg(debug_assertions)]
     range: PageRange,
     /// The last leaf found.
-    pub(super) leaf: Option<Leaf>,
+    pub(super) leaf: Option<Leaf<'a>>,
 }
 
 /// A leaf that a cursor is at.
 #[derive(Clone, Copy)]
-pub(super) struct Leaf {
+pub(super) struct Leaf<'a> {
     /// The number of its first page, divided by 512.
     pub at: u64,
     pub node: Pfn,
-    /// Others link to it too, and the cursor holds its lock.
+    pub meta: &'a FrameMeta,
+    /// Others link to it too.
     pub shared: bool,
 }
 
@@ -316,6 +389,35 @@ impl Slot<'_> {
 }
 
 impl<'a> Cursor<'a> {
+    /// Only what lies in its range may be asked of a cursor.
+    #[inline(always)]
+    fn expect(&self, part: PageRange) {
+        #[cfg(debug_assertions)]
+        assert!(
+            part.is_empty() || self.range.covers(&part),
+            "{part:?} is outside the cursor's {:?}",
+            self.range
+        );
+        let _ = part;
+    }
+
+    /// Whether nobody else has a cursor on this space.
+    #[inline]
+    pub fn is_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
+    /// From here on nobody else has a cursor on this space. What was seen before may have changed meanwhile.
+    #[cold]
+    pub fn alone(&mut self) {
+        if !self.is_alone() {
+            self.leave();
+            self.reads = None;
+            let alone = self.tables.shape.write();
+            (self.root, self.alone) = (self.tables.top(), Some(alone));
+        }
+    }
+
     /// The entry's place, if the nodes above it exist.
     #[inline]
     pub fn find(&mut self, page: Vpn) -> Option<Slot<'a>> {
@@ -328,17 +430,15 @@ impl<'a> Cursor<'a> {
     /// As [`Cursor::find`], but for leaves that are whole, which stay so.
     #[inline]
     pub fn place(&mut self, page: Vpn) -> Option<Slot<'a>> {
-        let leaf = self.leaf_of(page)?;
-        Some(self.slot(leaf.node, page, leaf.shared))
+        let Leaf { node, meta, shared, .. } = self.leaf_of(page)?;
+        Some(Slot { word: self.frames.phys.word(node, index(page, 0)), node: meta, shared })
     }
 
     #[inline]
-    pub(super) fn leaf_of(&mut self, page: Vpn) -> Option<Leaf> {
-        debug_assert!(self.range.contains(page), "{page:?} is outside the cursor's {:?}", self.range);
-        match self.leaf {
-            Some(leaf) if leaf.at == page.0 >> 9 => Some(leaf),
-            _ => self.walk(page),
-        }
+    pub(super) fn leaf_of(&mut self, page: Vpn) -> Option<Leaf<'a>> {
+        self.expect(PageRange::new(page, page.add(1)));
+        let here = self.leaf.is_some_and(|leaf| leaf.at == page.0 >> 9) || self.walk(page).is_some();
+        if here { self.leaf } else { None }
     }
 
     /// The entry's place, with nodes made as needed.
@@ -363,51 +463,79 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline(never)]
-    fn walk(&mut self, page: Vpn) -> Option<Leaf> {
-        let mut node = *self.root;
+    fn walk(&mut self, page: Vpn) -> Option<()> {
+        let mut node = self.root;
         for level in (2..=TOP).rev() {
-            node = entry::linked(self.frames.phys.word(node, index(page, level)).load(Relaxed))?;
+            node = entry::linked(self.frames.phys.word(node, index(page, level)).load(Acquire))?;
         }
         let word = self.frames.phys.word(node, index(page, 1));
-        let bits = word.load(Relaxed);
+        let bits = word.load(Acquire);
         let leaf = entry::linked(bits)?;
+        let meta = self.frames.meta(leaf);
         self.leave();
-        let shared = entry::is_guarded(bits) && self.lock_shared(word, leaf);
-        self.leaf = Some(Leaf { at: page.0 >> 9, node: leaf, shared });
-        self.leaf
+        let shared = self.enter(word, bits, leaf, meta);
+        self.leaf = Some(Leaf { at: page.0 >> 9, node: leaf, meta, shared });
+        Some(())
+    }
+
+    /// Come to a leaf by this link, and take its lock, unless nobody else can be there. Whether others link to it too.
+    #[inline(always)]
+    fn enter(&self, link: &AtomicU64, bits: u64, leaf: Pfn, meta: &FrameMeta) -> bool {
+        if !self.is_alone() {
+            mutant!(LeafNotLocked, (), meta.lock_leaf());
+        }
+        entry::is_guarded(bits) && self.enter_guarded(link, leaf)
+    }
+
+    /// Let go of a leaf.
+    #[inline(always)]
+    fn exit(&self, meta: &FrameMeta, shared: bool) {
+        if shared || !self.is_alone() {
+            meta.unlock_leaf();
+        }
     }
 
     /// Forget the leaf that the cursor is at.
     #[inline]
     pub(super) fn leave(&mut self) {
-        if let Some(Leaf { node, shared: true, .. }) = self.leaf.take() {
-            self.frames.meta(node).unlock_node();
+        if let Some(Leaf { meta, shared, .. }) = self.leaf.take() {
+            self.exit(meta, shared);
         }
     }
 
     /// Make the nodes that lead to `page`, down to the one of `level`.
     #[cold]
     pub(super) fn grow(&mut self, page: Vpn, level: u32) -> Result<Pfn, NoFrames> {
-        let mut node = *self.root;
+        let mut node = self.root;
         for level in (level + 1..=TOP).rev() {
             let word = self.frames.phys.word(node, index(page, level));
-            node = match entry::linked(word.load(Relaxed)) {
+            node = match entry::linked(word.load(Acquire)) {
                 Some(next) => next,
-                None => {
-                    let next = new_node(self.frames, self.cpu, self.tables.account)?;
-                    let meta = self.frames.meta(node);
-                    meta.set_index(meta.index() + 1);
-                    word.store(entry::link(next), Release);
-                    next
-                }
+                None => self.link_new(node, word)?,
             };
         }
         Ok(node)
     }
 
+    /// Link to a new node, at this word of the one above; to another's, if that one was faster.
+    fn link_new(&self, above: Pfn, word: &AtomicU64) -> Result<Pfn, NoFrames> {
+        let new = new_node(self.frames, self.cpu, self.tables.account)?;
+        match word.compare_exchange(0, entry::link(new), AcqRel, Acquire) {
+            Ok(_) => {
+                self.frames.meta(above).add_index();
+                Ok(new)
+            }
+            Err(bits) => {
+                free_node(self.frames, self.cpu, new);
+                // Nothing but a link comes to where nothing was while the shape is read.
+                entry::linked(bits).ok_or(NoFrames)
+            }
+        }
+    }
+
     /// Visit each entry of `range` that is not absent, in order of address.
     pub fn each(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
-        debug_assert!(self.range.covers(&range) || range.is_empty());
+        self.expect(range);
         self.open(range);
         if is_in_one_leaf(range) {
             if let Some(leaf) = self.leaf_of(range.start) {
@@ -421,13 +549,13 @@ impl<'a> Cursor<'a> {
     /// As [`Cursor::each`], to look only: nothing may be changed, and what is whole stays so.
     pub fn look(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
         self.leave();
-        self.visit(*self.root, TOP, range, &mut Looking(f));
+        self.visit(self.root, TOP, range, &mut Looking(f));
     }
 
     /// Visit each entry of `range` that is absent; all of it is in the leaf of the entry that was found last.
     #[inline]
     pub fn each_absent(&self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
-        let Some(Leaf { at, node, shared }) = self.leaf else { return };
+        let Some(Leaf { at, node, shared, .. }) = self.leaf else { return };
         debug_assert!(is_in_one_leaf(range) && range.start.0 >> 9 == at);
         let words = &self.frames.phys.words(node)[index(range.start, 0)..][..range.len() as usize];
         let node = self.frames.meta(node);
@@ -438,11 +566,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// As [`Cursor::each`], and afterwards unlink the nodes that have become empty. A leaf that is shared or whole and
+    /// As [`Cursor::each`], and afterwards, who is alone unlinks the nodes that have become empty. A leaf that is shared or whole and
     /// lies in the range is unlinked as it is, and its entries are not visited; of a shared one that lies in it in part, nothing
     /// may be used there.
     pub fn clear(&mut self, range: PageRange, visitor: &mut impl Visitor) {
-        debug_assert!(self.range.covers(&range) || range.is_empty());
+        self.expect(range);
         if self.open_edges(range) && is_in_one_leaf(range) {
             let leaf = self.leaf_of(range.start);
             if let Some(leaf) = leaf.filter(|leaf| !leaf.shared) {
@@ -453,17 +581,20 @@ impl<'a> Cursor<'a> {
             }
             if leaf.is_none_or(|leaf| !leaf.shared) {
                 self.leave();
-                return self.prune(range.start, visitor);
+                if self.is_alone() {
+                    self.prune(range.start, visitor);
+                }
+                return;
             }
         }
         self.leave();
-        self.visit(*self.root, TOP, range, visitor);
+        self.visit(self.root, TOP, range, visitor);
     }
 
     /// Unlink what has become empty on the way to `page`, from below.
     fn prune(&self, page: Vpn, visitor: &mut impl Visitor) {
         let mut way: ArrayVec<(&AtomicU64, Pfn, Pfn), { TOP as usize }> = ArrayVec::new();
-        let mut node = *self.root;
+        let mut node = self.root;
         for level in (1..=TOP).rev() {
             let word = self.frames.phys.word(node, index(page, level));
             let Some(child) = entry::linked(word.load(Relaxed)) else { break };
@@ -474,26 +605,24 @@ impl<'a> Cursor<'a> {
             if self.frames.meta(child).index() > 0 {
                 return;
             }
-            word.store(0, Release);
-            let meta = self.frames.meta(node);
-            meta.set_index(meta.index() - 1);
-            visitor.unlinked(child);
+            self.unlink(node, word, child, visitor);
         }
     }
 
     /// Whether the tables have no node below the root.
     pub fn is_empty(&self) -> bool {
-        self.frames.meta(*self.root).index() == 0
+        self.frames.meta(self.root).index() == 0
     }
 
     /// The first page of `range` whose entry is not absent.
     pub fn next_used(&self, range: PageRange) -> Option<Vpn> {
-        self.seek(*self.root, TOP, range, &|_, level| level == 0)
+        debug_assert!(self.is_alone() || self.leaf.is_some_and(|leaf| leaf.at == range.start.0 >> 9));
+        self.seek(self.root, TOP, range, &|_, level| level == 0)
     }
 
     /// The first page of `range` that has a leaf with entries.
     pub fn next_leaf(&self, range: PageRange) -> Option<Vpn> {
-        self.seek(*self.root, TOP, range, &|child, level| level == 1 && self.frames.meta(child).index() > 0)
+        self.seek(self.root, TOP, range, &|child, level| level == 1 && self.frames.meta(child).index() > 0)
     }
 
     /// The first page of `range` whose way ends at an entry that `found` likes: it gets the node that the entry links to,
@@ -535,7 +664,6 @@ impl<'a> Cursor<'a> {
     }
 
     fn visit<V: Visitor>(&self, node: Pfn, level: u32, range: PageRange, visitor: &mut V) {
-        let meta = self.frames.meta(node);
         let mut page = range.start;
         while page < range.end {
             let Some(used) = self.skip(node, level, page, range.end) else { return };
@@ -545,12 +673,12 @@ impl<'a> Cursor<'a> {
             let word = self.frames.phys.word(node, index(used, level));
             let bits = word.load(Acquire);
             let Some(child) = self.child(bits) else { continue };
-            if V::CLEARS && level == 1 && self.unlink_whole(word) {
-                meta.set_index(meta.index() - 1);
-                visitor.unlinked(child);
+            if V::CLEARS && level == 1 && self.forget_whole(word) {
+                self.unlink(node, word, child, visitor);
                 continue;
             }
-            let shared = level == 1 && entry::is_guarded(bits) && self.lock_shared(word, child);
+            let below = self.frames.meta(child);
+            let shared = level == 1 && self.enter(word, bits, child, below);
             let part = PageRange::new(used, end);
             match (level, V::CLEARS && shared) {
                 (1, false) => {
@@ -560,13 +688,46 @@ impl<'a> Cursor<'a> {
                 (1, true) => debug_assert!(whole || self.skip(child, 0, used, end).is_none()),
                 _ => self.visit(child, level - 1, part, visitor),
             }
-            if shared {
-                self.frames.meta(child).unlock_node();
+            if level == 1 {
+                self.exit(below, shared);
             }
-            if V::CLEARS && if shared { whole } else { self.frames.meta(child).index() == 0 } {
-                word.store(0, Release);
-                meta.set_index(meta.index() - 1);
-                visitor.unlinked(child);
+            if V::CLEARS
+                && self.is_alone()
+                && if shared { whole } else { self.frames.meta(child).index() == 0 }
+            {
+                self.unlink(node, word, child, visitor);
+            }
+        }
+    }
+
+    /// Take away the link at this word of a node. Nobody else is in these tables.
+    fn unlink(&self, node: Pfn, word: &AtomicU64, child: Pfn, visitor: &mut impl Visitor) {
+        debug_assert!(self.is_alone());
+        word.store(0, Release);
+        let meta = self.frames.meta(node);
+        meta.set_index(meta.index() - 1);
+        visitor.unlinked(child);
+    }
+
+    /// Unlink the nodes that are empty; of the leaves those that nothing is used in.
+    pub fn tidy(&mut self, visitor: &mut impl Visitor) {
+        self.alone();
+        self.leave();
+        self.tidy_below(self.root, TOP, PageRange::new(Vpn(0), USER_END), visitor);
+    }
+
+    fn tidy_below(&self, node: Pfn, level: u32, range: PageRange, visitor: &mut impl Visitor) {
+        let mut page = range.start;
+        while page < range.end {
+            let Some(used) = self.skip(node, level, page, range.end) else { return };
+            page = end_of(used, level).min(range.end);
+            let word = self.frames.phys.word(node, index(used, level));
+            let Some(child) = entry::linked(word.load(Acquire)) else { continue };
+            if level > 1 {
+                self.tidy_below(child, level - 1, PageRange::new(used, page), visitor);
+            }
+            if self.frames.meta(child).index() == 0 {
+                self.unlink(node, word, child, visitor);
             }
         }
     }
@@ -617,7 +778,7 @@ fn next_used(words: &[AtomicU64], mut at: usize) -> Option<(usize, &AtomicU64)> 
 }
 
 #[inline]
-pub(super) fn is_in_one_leaf(range: PageRange) -> bool {
+pub(crate) fn is_in_one_leaf(range: PageRange) -> bool {
     !range.is_empty() && range.start.0 >> 9 == (range.end.0 - 1) >> 9
 }
 

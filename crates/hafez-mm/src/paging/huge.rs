@@ -16,8 +16,8 @@
 //! needs was set aside when the page was made. The price is a frame for each 2 MiB, which small pages would take as well.
 //!
 //! A processor must never find one address by translations of both sizes. So who opens a leaf closes the way first (nobody
-//! gets through), has all processors forget the space, and only then links to the leaf. Meanwhile he has the tables' lock:
-//! whoever faults there waits for it, and finds small pages.
+//! gets through), has all processors forget the space, and only then links to the leaf. Meanwhile his cursor is alone:
+//! whoever faults there waits, and finds small pages.
 //!
 //! Which leaf is behind a large entry is kept by block of RAM ([`Frames::leaf_behind`]): a word for each 2 MiB. As only
 //! pages that one space alone maps are ever whole (a fork opens them), the block tells its one leaf; and reclaim,
@@ -68,6 +68,7 @@ impl<'a> Cursor<'a> {
     /// vacant.
     pub fn join(&mut self, page: Vpn, first: Pfn, rights: Rights) -> Result<(), NoFrames> {
         let page = around(page).start;
+        debug_assert!(self.is_alone());
         self.leave();
         let above = self.grow(page, 1)?;
         let leaf = new_node(self.frames, self.cpu, self.tables.account())?;
@@ -78,8 +79,7 @@ impl<'a> Cursor<'a> {
         }
         self.frames.meta(leaf).set_index(PAGES);
         self.frames.set_leaf_behind(first, Some(leaf));
-        let meta = self.frames.meta(above);
-        meta.set_index(meta.index() + 1);
+        self.frames.meta(above).add_index();
         self.tables.whole.fetch_add(1, Relaxed);
         self.frames.phys.word(above, index(page, 1)).store(entry::large(first, rights), Release);
         Ok(())
@@ -100,9 +100,15 @@ impl<'a> Cursor<'a> {
 
     #[cold]
     fn open_with(&mut self, range: PageRange, mut inspect: Option<Inspect<'_>>) {
+        let mut any = false;
+        self.each_whole(range, &mut |_, _| any = true);
+        if !any {
+            return;
+        }
+        self.alone();
         self.leave();
         let mut found = 0;
-        self.each_upper(*self.root, TOP, range, &mut |_, word| {
+        self.each_upper(self.root, TOP, range, &mut |_, word| {
             let Some(first) = entry::large_frame(word.load(Relaxed)) else { return };
             let Some(leaf) = self.frames.leaf_behind(first) else { return };
             word.store(entry::closed_link(leaf), Release);
@@ -116,7 +122,7 @@ impl<'a> Cursor<'a> {
         self.frames.opened.fetch_add(found as u64, Relaxed);
         let proof =
             mutant!(OpenWithoutFlush, Flushed::forged(), forget_all(self.above, &self.tables.target()));
-        self.each_upper(*self.root, TOP, range, &mut |page, word| {
+        self.each_upper(self.root, TOP, range, &mut |page, word| {
             let Some(leaf) = entry::closed(word.load(Relaxed)) else { return };
             if let Some(inspect) = &mut inspect {
                 self.visit_leaf(leaf, around(page), &mut |page, slot| inspect(page, slot, &proof), false);
@@ -140,11 +146,11 @@ impl<'a> Cursor<'a> {
         !is_in_one_leaf(range) || !self.is_whole(range.start)
     }
 
-    /// Of a leaf that is to be cleared: if it is whole, take away its upper entry. What its own entries name goes with it.
+    /// Of a leaf that is to be cleared: if it is whole, it is so no longer, and is to be unlinked. What its own entries name goes
+    /// with it.
     #[inline]
-    pub(super) fn unlink_whole(&self, word: &AtomicU64) -> bool {
+    pub(super) fn forget_whole(&self, word: &AtomicU64) -> bool {
         let Some(first) = entry::large_frame(word.load(Relaxed)) else { return false };
-        word.store(0, Release);
         self.frames.set_leaf_behind(first, None);
         self.tables.whole.fetch_sub(1, Relaxed);
         true
@@ -180,9 +186,9 @@ impl<'a> Cursor<'a> {
 
     /// The entry of the node above the leaf.
     fn upper(&self, page: Vpn) -> Option<&'a AtomicU64> {
-        let mut node = *self.root;
+        let mut node = self.root;
         for level in (2..=TOP).rev() {
-            node = entry::linked(self.frames.phys.word(node, index(page, level)).load(Relaxed))?;
+            node = entry::linked(self.frames.phys.word(node, index(page, level)).load(Acquire))?;
         }
         Some(self.frames.phys.word(node, index(page, 1)))
     }
@@ -207,7 +213,7 @@ impl<'a> Cursor<'a> {
         if self.tables.whole.load(Relaxed) == 0 {
             return;
         }
-        self.each_upper(*self.root, TOP, range, &mut |page, word| {
+        self.each_upper(self.root, TOP, range, &mut |page, word| {
             if let Some(first) = entry::large_frame(word.load(Relaxed)) {
                 f(around(page).start, first);
             }

@@ -34,17 +34,22 @@ impl Slot<'_> {
 }
 
 impl Cursor<'_> {
-    /// What a guarded link leads to: lock it if others link to it too; if not, the guard is taken off. Whether it is shared.
+    /// At what a guarded link leads to: whether others link to it too; it is locked then. If not, the guard is taken off.
     #[cold]
-    pub(super) fn lock_shared(&self, link: &AtomicU64, leaf: Pfn) -> bool {
+    pub(super) fn enter_guarded(&self, link: &AtomicU64, leaf: Pfn) -> bool {
         let meta = self.frames.meta(leaf);
         if meta.word().maps() > 1 {
-            meta.lock_node();
+            // Who is not alone holds it already.
+            if !self.is_alone() {
+                return true;
+            }
+            meta.lock_leaf();
             if meta.word().maps() > 1 {
                 return true;
             }
-            meta.unlock_node();
+            meta.unlock_leaf();
         }
+        // Others of this space may do the same now: no link of it changes otherwise while its shape is read.
         link.store(entry::link(leaf), Release);
         false
     }
@@ -76,14 +81,17 @@ impl Cursor<'_> {
         Ok(writable)
     }
 
-    /// Put a leaf of the space's own in place of the shared one that the cursor is at. `copy` tells the new entry for each that
-    /// is used, and has counted it. The old leaf, for the gather: ways through it may be cached until the whole space is flushed.
+    /// Put a leaf of the space's own in place of the shared one that `page` is in, if it is. `copy` tells the new entry for each
+    /// that is used, and has counted it. The old leaf, for the gather: ways through it may be cached until the whole space is
+    /// flushed. The cursor is alone then.
     #[cold]
     pub fn own(
         &mut self,
+        page: Vpn,
         copy: &mut impl FnMut(&Slot<'_>) -> Option<Entry>,
     ) -> Result<Option<Pfn>, NoFrames> {
-        let Some(Leaf { at, node: old, shared: true }) = self.leaf else { return Ok(None) };
+        self.alone();
+        let Some(Leaf { at, node: old, shared: true, .. }) = self.leaf_of(page) else { return Ok(None) };
         let first = Vpn(at << 9);
         let new = new_node(self.frames, self.cpu, self.tables.account())?;
         let mut used = 0;
@@ -102,7 +110,8 @@ impl Cursor<'_> {
         let above = self.grow(first, 1)?;
         self.frames.phys.word(above, index(first, 1)).store(entry::link(new), Release);
         self.leave();
-        self.leaf = Some(Leaf { at, node: new, shared: false });
+        let meta = self.frames.meta(new);
+        self.leaf = Some(Leaf { at, node: new, meta, shared: false });
         Ok(Some(old))
     }
 
@@ -134,7 +143,7 @@ impl Cursor<'_> {
             let words = self.frames.phys.words(node)[..count].iter();
             words.filter_map(|word| self.child(word.load(Acquire)))
         };
-        for third in links(*self.root, 256) {
+        for third in links(self.root, 256) {
             for second in links(third, 512) {
                 links(second, 512).for_each(&mut *f);
             }

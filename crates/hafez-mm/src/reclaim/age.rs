@@ -9,9 +9,10 @@ use crate::Platform;
 use crate::addr::{PageRange, USER_END, Vpn};
 use crate::paging::{Entry, Sweep};
 use crate::space::Spaces;
+use crate::space::map::Clearing;
 
 impl Reclaim {
-    /// Walk all spaces; used pages join `generation`.
+    /// Walk all spaces; used pages join `generation`, and nodes of page tables that nothing is used in are free.
     #[inline(never)]
     pub(super) fn walk<P: Platform>(&self, spaces: &Spaces<P>, generation: u8) {
         let mut number = 0;
@@ -19,7 +20,8 @@ impl Reclaim {
             number = next;
             let mut sweep = Sweep::new(spaces);
             let all = PageRange::new(Vpn(0), USER_END);
-            spaces.cursor(&space, all).each(all, &mut |page, slot| {
+            let mut cursor = spaces.cursor(&space, all);
+            cursor.each(all, &mut |page, slot| {
                 if slot.take_accessed()
                     && let Entry::Present { frame, .. } = slot.get()
                     && frame != spaces.frames.zero
@@ -29,6 +31,9 @@ impl Reclaim {
                     spaces.frames.lists.promote(spaces.frames.table(), frame, generation);
                 }
             });
+            let mut gather = spaces.gather(&space);
+            cursor.tidy(&mut Clearing { spaces, gather: &mut gather });
+            gather.flush();
         }
     }
 }

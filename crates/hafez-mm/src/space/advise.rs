@@ -91,7 +91,7 @@ impl<P: Platform> Spaces<P> {
         let mut punched = alloc::vec::Vec::new();
         let mut ahead = alloc::vec::Vec::new();
         {
-            let regions = space.regions.read();
+            let regions = space.regions(self.cpu());
             for region in regions.within(range) {
                 let part = region.range.intersect(&range);
                 let wired = region.flags.contains(RegionFlags::WIRED);
@@ -156,7 +156,7 @@ impl<P: Platform> Spaces<P> {
         range: PageRange,
         mut change: impl FnMut(&mut Region) -> Result<(), MmError>,
     ) -> Result<(), Stop> {
-        let mut regions = space.regions.write();
+        let mut regions = space.regions_mut();
         let covered = regions.cover(range);
         let mut at = range.start;
         while let Some(region) = regions.first_from(at).filter(|r| r.range.start.max(at) < range.end) {
@@ -175,7 +175,7 @@ impl<P: Platform> Spaces<P> {
 
     /// mseal: nothing, if there is a hole.
     pub fn seal(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
-        if !space.regions.read().cover(range) {
+        if !space.regions(self.cpu()).cover(range) {
             return Err(MmError::NotMapped.into());
         }
         space.sealed.store(true, Relaxed);
@@ -214,7 +214,7 @@ impl<P: Platform> Spaces<P> {
         strict: bool,
         next: &mut dyn FnMut(u64) -> Result<u64, MmError>,
     ) -> Result<(), Stop> {
-        if strict && !space.regions.read().cover(range) {
+        if strict && !space.regions(self.cpu()).cover(range) {
             return Err(MmError::NotMapped.into());
         }
         let done = self.alter_each(space, range, |region| {
@@ -256,7 +256,7 @@ impl<P: Platform> Spaces<P> {
         range: PageRange,
         f: &mut dyn FnMut(Vpn, bool),
     ) -> Result<(), Stop> {
-        let regions = space.regions.read();
+        let regions = space.regions(self.cpu());
         if !regions.cover(range) {
             return Err(MmError::NotMapped.into());
         }
@@ -289,7 +289,7 @@ impl<P: Platform> Spaces<P> {
 
     /// mlock and munlock: the regions, and the pages that are there. The caller brings in the rest.
     pub fn wire(&self, space: &Space, range: PageRange, on: bool) -> Result<(), Stop> {
-        let mut regions = space.regions.write();
+        let mut regions = space.regions_mut();
         let covered = regions.cover(range);
         let mut at = range.start;
         while let Some(region) = regions.first_from(at).filter(|r| r.range.start.max(at) < range.end) {

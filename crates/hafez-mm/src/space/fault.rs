@@ -16,16 +16,15 @@
 //! over. So every look at an entry is a fresh one, and two CPUs that fault on one page meet without knowing it.
 
 use super::{Access, Backing, FaultError, Region, RegionFlags, Space, Spaces, Stop};
-use crate::account::Charge;
 use crate::addr::{PageRange, Pfn, USER_END, VirtAddr, Vpn};
+use crate::frame::Priority;
 use crate::frame::lists::Arrival;
 use crate::frame::meta::{Flags, FrameMeta, MAX_MAPS, State, Word};
-use crate::frame::{MAX_CPUS, Priority};
 use crate::mutant::mutant;
 use crate::object::pages::NODE;
 use crate::object::{Object, Place};
 use crate::paging::{Cursor, Entry, Slot};
-use crate::{Platform, Rights};
+use crate::{MAX_CPUS, Platform, Rights};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::*;
 
@@ -55,27 +54,32 @@ impl<P: Platform> Spaces<P> {
         if page >= USER_END {
             return Err(FaultError::NotMapped.into());
         }
-        let mut kind = &self.counters.minor[self.cpu() % MAX_CPUS].0;
-        let mut waited = false;
+        let mut kind = None;
         let mut brought = PageRange::new(page, page);
         loop {
             match self.look(space, page, access, brought)? {
                 Look::Done => break,
                 Look::Wait(frame) => self.wait_for(frame),
                 Look::Fill { object, index } => {
-                    kind =
-                        if object.is_file() { &self.counters.major_file } else { &self.counters.major_swap };
+                    kind = Some(match object.is_file() {
+                        true => &self.counters.major_file,
+                        false => &self.counters.major_swap,
+                    });
                     self.fill(&object, index)?;
                 }
                 Look::Read { slot } => {
-                    kind = &self.counters.major_swap;
+                    kind = Some(&self.counters.major_swap);
                     brought = self.read_in(space, page, slot)?;
                 }
             }
-            waited = true;
         }
-        kind.fetch_add(1, Relaxed);
-        self.frames.accounts.count_fault(space.account, waited);
+        match kind {
+            Some(count) => {
+                count.fetch_add(1, Relaxed);
+                self.frames.accounts.count_major(space.account);
+            }
+            None => self.frames.accounts.count_minor(self.cpu(), space.account),
+        }
         Ok(())
     }
 
@@ -88,8 +92,9 @@ impl<P: Platform> Spaces<P> {
 
     /// `brought`: what this fault has had read from swap, which is to be mapped with the page.
     fn look(&self, space: &Space, page: Vpn, access: Access, brought: PageRange) -> Result<Look, Stop> {
-        let regions = space.regions.read();
-        let Some(region) = regions.find(page) else {
+        let cpu = self.cpu();
+        let regions = space.regions(cpu);
+        let Some(region) = regions.find_again(page, &self.last[cpu % MAX_CPUS].0) else {
             drop(regions);
             self.grow_stack(space, page)?;
             return self.look(space, page, access, brought);
@@ -97,7 +102,8 @@ impl<P: Platform> Spaces<P> {
         if !allows(region, access) {
             return Err(FaultError::Denied.into());
         }
-        let mut cursor = self.cursor(space, leaf_part(region, page));
+        let part = leaf_part(region, page);
+        let mut cursor = space.tables.cursor_in_leaf(self, &self.frames, cpu, part);
         let mut slot = match cursor.place(page) {
             Some(slot) => slot,
             None => {
@@ -109,7 +115,7 @@ impl<P: Platform> Spaces<P> {
             }
         };
         if mutant!(SharedLeafChanged, false, slot.is_shared()) {
-            self.own(space, &mut cursor)?;
+            self.own(space, &mut cursor, page)?;
             slot = cursor.make(page)?;
         }
         // The leaf is the space's own: the entry is as it says.
@@ -153,7 +159,7 @@ impl<P: Platform> Spaces<P> {
         let wired = region.flags.contains(RegionFlags::WIRED);
         let flags = if wired { Flags::DIRTY | Flags::WIRED } else { Flags::DIRTY };
         meta.begin(Word::new(State::Anon, space.account, 1).with(flags), space.family.id, page.0);
-        self.frames.accounts.charge(space.account, Charge::Resident, 1);
+        self.frames.accounts.charge_page(self.cpu(), space.account);
         if !wired {
             self.frames.lists.insert_arrival(self.frames.table(), self.cpu(), frame, Arrival::Wanted);
         }
@@ -315,7 +321,7 @@ impl<P: Platform> Spaces<P> {
     /// The access was below a stack: extend it, if it may reach so far.
     #[cold]
     fn grow_stack(&self, space: &Space, page: Vpn) -> Result<(), Stop> {
-        let mut regions = space.regions.write();
+        let mut regions = space.regions_mut();
         let Some(stack) = regions.first_from(page) else { return Err(FaultError::NotMapped.into()) };
         let (start, pages) = (stack.range.start, stack.range.end.since(page));
         let fits = stack.flags.contains(RegionFlags::GROWS_DOWN) && pages <= stack.grow_limit;

@@ -25,8 +25,8 @@ impl<P: Platform> Spaces<P> {
         child.set_no_huge(parent.no_huge.load(Relaxed));
         child.sealed.store(parent.sealed.load(Relaxed), Relaxed);
         // Held to the end: no page of the parent may come or go in between.
-        let regions = parent.regions.write();
-        let mut of_child = child.regions.write();
+        let regions = parent.regions_mut();
+        let mut of_child = child.regions_mut();
         let (mut apart, mut refused) = (false, Ok(()));
         for region in regions.from(Vpn(0)) {
             apart |= region.flags.intersects(APART);
@@ -94,8 +94,8 @@ impl<P: Platform> Spaces<P> {
         ours: &mut Cursor<'_>,
         gather: &mut Gather<'_, Self>,
     ) -> Result<(), Stop> {
-        while theirs.next_shared(range).is_some() {
-            self.own(parent, theirs)?;
+        while let Some(page) = theirs.next_shared(range) {
+            self.own(parent, theirs, page)?;
         }
         let mut result = Ok(());
         theirs.each(range, &mut |page, slot| {

@@ -62,6 +62,7 @@ impl<P: Platform> Spaces<P> {
                 self.cursor(space, around(page))
             }
         };
+        cursor.alone();
         if cursor.is_vacant(page) && self.join(space, region, page, block, &mut cursor) {
             return None;
         }

@@ -4,7 +4,7 @@
 
 use super::{Backing, Label, MmError, Region, RegionFlags, Regions, Space, Spaces, Stop};
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
-use crate::lock::RwLockWriteGuard;
+use crate::paging::huge::around;
 use crate::paging::{Cursor, Entry, Gather, Slot, Visitor};
 use crate::{Platform, Rights};
 use alloc::sync::Arc;
@@ -58,7 +58,7 @@ impl<P: Platform> Spaces<P> {
         if request.pages == 0 || request.pages > USER_END.0 {
             return Err(if request.pages == 0 { MmError::Invalid } else { MmError::NoMemory }.into());
         }
-        let mut regions = space.regions.write();
+        let mut regions = space.regions_mut();
         let (start, replace) = place(space, &mut regions, request)?;
         let range = PageRange::sized(start, request.pages).ok_or(MmError::NoMemory)?;
         if replace {
@@ -111,16 +111,11 @@ impl<P: Platform> Spaces<P> {
 
     #[inline]
     pub fn unmap(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
-        self.cut(space, &mut space.regions.write(), range)
+        self.cut(space, &mut space.regions_mut(), range)
     }
 
     /// Take the range out of the regions, and its entries away.
-    pub(super) fn cut(
-        &self,
-        space: &Space,
-        regions: &mut RwLockWriteGuard<'_, Regions>,
-        range: PageRange,
-    ) -> Result<(), Stop> {
+    pub(super) fn cut(&self, space: &Space, regions: &mut Regions, range: PageRange) -> Result<(), Stop> {
         let Some(first) = regions.first_from(range.start).map(|region| region.range) else { return Ok(()) };
         if first.start >= range.end {
             return Ok(());
@@ -164,6 +159,10 @@ impl<P: Platform> Spaces<P> {
     #[inline]
     pub(crate) fn clear_range(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
         let mut cursor = self.cursor(space, range);
+        if range.covers(&around(range.start)) {
+            // Leaves that go as they are.
+            cursor.alone();
+        }
         let mut gather = self.gather(space);
         self.own_edges(space, &mut cursor, range)?;
         cursor.clear(range, &mut Clearing { spaces: self, gather: &mut gather });
@@ -174,7 +173,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     pub(super) fn unmap_all(&self, space: &Space) {
-        let mut regions = space.regions.write();
+        let mut regions = space.regions_mut();
         let mut cursor = self.cursor(space, PageRange::new(Vpn(0), USER_END));
         let mut gather = self.gather(space);
         gather.all_pages();
@@ -201,13 +200,13 @@ impl<P: Platform> Spaces<P> {
 
     /// mprotect. Up to a hole or a refusal the change is made, as on Linux.
     pub fn protect(&self, space: &Space, range: PageRange, rights: Rights) -> Result<(), Stop> {
-        let mut regions = space.regions.write();
+        let mut regions = space.regions_mut();
         let mut cursor = self.cursor(space, range);
         let mut gather = self.gather(space);
         self.own_range(space, &mut cursor, range)?;
         let mut at = range.start;
         while at < range.end {
-            let Some(region) = regions.find(at) else { return Err(MmError::NotMapped.into()) };
+            let Some(region) = regions.seek(at) else { return Err(MmError::NotMapped.into()) };
             if region.flags.contains(RegionFlags::SEALED) {
                 return Err(MmError::Sealed.into());
             }
@@ -276,9 +275,9 @@ impl<P: Platform> Spaces<P> {
 }
 
 /// Makes every entry absent, into the gather.
-struct Clearing<'a, 'g, P: Platform> {
-    spaces: &'a Spaces<P>,
-    gather: &'a mut Gather<'g, Spaces<P>>,
+pub(crate) struct Clearing<'a, 'g, P: Platform> {
+    pub spaces: &'a Spaces<P>,
+    pub gather: &'a mut Gather<'g, Spaces<P>>,
 }
 
 impl<P: Platform> Visitor for Clearing<'_, '_, P> {

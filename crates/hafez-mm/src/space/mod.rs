@@ -32,17 +32,19 @@ pub mod remap;
 mod share;
 pub mod swapin;
 
+use crate::MAX_CPUS;
 use crate::account::AccountId;
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
-use crate::frame::{Frames, MAX_CPUS, NoFrames};
-use crate::lock::{Mutex, RwLock};
+use crate::frame::{Frames, NoFrames};
+use crate::lock::{BigReaderLock, Mutex, ReadGuard, Readers, WriteGuard, rank};
 use crate::object::{Family, Ghosts, Object, Registry};
+use crate::paging::cursor::is_in_one_leaf;
 use crate::paging::{Cursor, Flush, FlushPages, Gather, KernelHalf, Tables, Target};
 use crate::swap::Swap;
 use crate::{CpuSet, Platform, Rights};
 use alloc::sync::Arc;
 pub use balance::Balance;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 pub use regions::{Backing, Label, Region, RegionFlags, Regions};
 
 /// The number of a space.
@@ -123,6 +125,9 @@ pub struct Access {
     pub exec: bool,
 }
 
+/// The right to change a space's regions.
+pub(crate) type RegionsMut<'a> = WriteGuard<'a, Regions, { rank::REGIONS }>;
+
 /// Regions in one space at most, as Linux's `vm.max_map_count`.
 pub const MAX_REGIONS: usize = 65530;
 
@@ -132,7 +137,7 @@ pub struct Space {
     account: AccountId,
     pub(crate) family: Arc<Family>,
     pub(crate) tables: Tables,
-    pub(crate) regions: RwLock<Regions>,
+    regions: BigReaderLock<Regions, { rank::REGIONS }>,
     /// The program wants no huge pages (`PR_SET_THP_DISABLE`).
     pub(crate) no_huge: AtomicBool,
     /// Some region may be sealed.
@@ -206,28 +211,28 @@ impl Space {
     }
     /// In order of address. The callback must not call into memory management.
     pub fn for_each_region(&self, f: &mut dyn FnMut(&RegionInfo)) {
-        for region in self.regions.read().from(Vpn(0)) {
+        for region in self.regions.write().from(Vpn(0)) {
             f(&RegionInfo::from(region));
         }
     }
     /// Those that end after `page`, in order, for as long as the callback wants more. It must not call into memory management.
     pub fn regions_from(&self, page: Vpn, f: &mut dyn FnMut(&RegionInfo) -> bool) {
-        let regions = self.regions.read();
+        let regions = self.regions.write();
         let _ = regions.from(page).all(|region| f(&RegionInfo::from(region)));
     }
     pub fn region_at(&self, at: VirtAddr) -> Option<RegionInfo> {
-        self.regions.read().find(at.page()).map(RegionInfo::from)
+        self.regions.write().find(at.page()).map(RegionInfo::from)
     }
     /// Pages that its regions cover, resident or not.
     pub fn total_pages(&self) -> u64 {
-        self.regions.read().pages()
+        self.regions.write().pages()
     }
     /// Pages of it that are promised: private, without a file that they could be read from again.
     pub fn promised(&self) -> u64 {
         let promised = |r: &&Region| {
             !r.is_shared() && r.rights.contains(Rights::WRITE) && !r.flags.contains(RegionFlags::NO_RESERVE)
         };
-        self.regions.read().from(Vpn(0)).filter(promised).map(|region| region.range.len()).sum()
+        self.regions.write().from(Vpn(0)).filter(promised).map(|region| region.range.len()).sum()
     }
     /// The heap's start and its present end, in bytes.
     pub fn heap(&self) -> (VirtAddr, VirtAddr) {
@@ -244,21 +249,31 @@ impl Space {
     pub(crate) fn map_top(&self) -> Vpn {
         Vpn(self.map_top.load(Relaxed))
     }
+    /// To look at its regions, on this CPU.
+    #[inline(always)]
+    #[cfg_attr(feature = "contention", track_caller)]
+    pub(crate) fn regions(&self, cpu: usize) -> ReadGuard<'_, Regions> {
+        self.regions.read(cpu)
+    }
+    /// To change them; nobody else looks at them then.
+    #[inline(always)]
+    #[cfg_attr(feature = "contention", track_caller)]
+    pub(crate) fn regions_mut(&self) -> RegionsMut<'_> {
+        self.regions.write()
+    }
     pub(crate) fn target(&self) -> Target<'_> {
         self.tables.target()
     }
 }
 
-/// A count with a cache line to itself.
+/// A number with a cache line to itself.
 #[derive(Default)]
 #[repr(align(64))]
-pub struct Line(pub AtomicU64);
+pub struct Line(pub AtomicU32);
 
 /// Numbers for `/proc/vmstat` and the summary.
 #[derive(Default)]
 pub struct Counters {
-    /// By CPU: the only one that every fault counts.
-    pub minor: [Line; MAX_CPUS],
     pub major_file: AtomicU64,
     pub major_swap: AtomicU64,
     pub swapped_in: AtomicU64,
@@ -294,6 +309,10 @@ pub struct Spaces<P: Platform> {
     pub most_regions: AtomicUsize,
     /// A [`crate::HugeWish`].
     pub huge_wish: AtomicU8,
+    /// By CPU: where the region of its last fault stood among its space's.
+    pub last: [Line; MAX_CPUS],
+    /// What each CPU reads of the spaces at this moment.
+    pub readers: Arc<Readers>,
 }
 
 impl<P: Platform> Spaces<P> {
@@ -301,8 +320,20 @@ impl<P: Platform> Spaces<P> {
         self.platform.cpu()
     }
 
+    #[inline]
+    #[cfg_attr(feature = "contention", track_caller)]
     pub(crate) fn cursor<'a>(&'a self, space: &'a Space, range: PageRange) -> Cursor<'a> {
-        space.tables.cursor(self, &self.frames, self.cpu(), range)
+        match is_in_one_leaf(range) {
+            true => space.tables.cursor_in_leaf(self, &self.frames, self.cpu(), range),
+            false => self.cursor_alone(space, range),
+        }
+    }
+
+    /// As [`Spaces::cursor`], in the tables of a space that nobody else is in then.
+    #[inline(never)]
+    #[cfg_attr(feature = "contention", track_caller)]
+    pub(crate) fn cursor_alone<'a>(&'a self, space: &'a Space, range: PageRange) -> Cursor<'a> {
+        space.tables.cursor_alone(self, &self.frames, self.cpu(), range)
     }
 
     pub(crate) fn gather<'a>(&'a self, space: &'a Space) -> Gather<'a, Self> {
@@ -330,7 +361,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     fn make_space(&self, account: AccountId, family: Arc<Family>, map_top: u64) -> Result<Arc<Space>, Stop> {
-        let tables = Tables::new(&self.frames, self.cpu(), account, &self.kernel)?;
+        let tables = Tables::new(&self.frames, self.cpu(), account, &self.kernel, &self.readers)?;
         let mut members = family.members.lock();
         let room = members.try_reserve(1).is_ok();
         let make = |id, tables: Tables| Space {
@@ -338,7 +369,7 @@ impl<P: Platform> Spaces<P> {
             account,
             family: family.clone(),
             tables: tables.of(SpaceId(id)),
-            regions: RwLock::new(Regions::new()),
+            regions: BigReaderLock::new(&self.readers, Regions::new()),
             no_huge: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
             heap: Mutex::new((VirtAddr(0), VirtAddr(0))),

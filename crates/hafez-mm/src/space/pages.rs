@@ -279,7 +279,7 @@ impl<P: Platform> Spaces<P> {
             let Some(mapping) = next else { return };
             last = Some(mapping);
             let Some(space) = self.spaces.get(mapping.space.0) else { continue };
-            let regions = space.regions.read();
+            let regions = space.regions(self.cpu());
             for region in regions.from(Vpn(0)) {
                 let Backing::Object { object: backing, first } = &region.backing else { continue };
                 let here =
@@ -316,7 +316,7 @@ impl<P: Platform> Spaces<P> {
     pub fn sync(&self, space: &super::Space, range: PageRange) -> Result<(), Stop> {
         let mut objects: alloc::vec::Vec<Arc<Object>> = alloc::vec::Vec::new();
         let covered = {
-            let regions = space.regions.read();
+            let regions = space.regions(self.cpu());
             for region in regions.within(range).filter(|r| r.is_shared()) {
                 if let Backing::Object { object, .. } = &region.backing
                     && !objects.iter().any(|o| o.id == object.id)

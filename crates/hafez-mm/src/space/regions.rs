@@ -156,8 +156,9 @@ pub struct Regions {
     chunks: Vec<Chunk>,
     count: usize,
     pages: u64,
-    /// Where the last look-up found its region: chunk and place. Most find theirs in the same one, and look there first.
-    hint: AtomicU32,
+    /// Where something was changed last: chunk and place. Most who come next look for that. Faults, which look but change nothing,
+    /// have a hint of their own for each CPU ([`Regions::find_again`]).
+    hint: u32,
 }
 
 /// Where a region stands: its chunk's number, and its number there. Good until regions come or go.
@@ -166,9 +167,19 @@ type Place = (usize, usize);
 /// Bits for a region's number in its chunk, in a hint.
 const HINT_SHIFT: u32 = 8;
 
+#[inline]
+fn hinted_at(hint: u32) -> Place {
+    (hint as usize >> HINT_SHIFT, hint as usize & ((1 << HINT_SHIFT) - 1))
+}
+
+#[inline]
+fn hint_to((chunk, at): Place) -> u32 {
+    (chunk << HINT_SHIFT | at) as u32
+}
+
 impl Regions {
     pub const fn new() -> Self {
-        Regions { chunks: Vec::new(), count: 0, pages: 0, hint: AtomicU32::new(0) }
+        Regions { chunks: Vec::new(), count: 0, pages: 0, hint: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -193,7 +204,7 @@ impl Regions {
 
     /// The place of the last region that starts at or before `page`.
     fn locate(&self, page: Vpn) -> Option<Place> {
-        let place @ (chunk, at) = self.hint();
+        let place @ (chunk, at) = hinted_at(self.hint);
         if let Some([this, next]) = self.chunks.get(chunk).and_then(|chunk| chunk.regions.get(at..at + 2))
             && this.range.start <= page
             && page < next.range.start
@@ -208,17 +219,10 @@ impl Regions {
         Some((chunk, at))
     }
 
-    /// Where the next look-up is likely to find its region, if there is a region at all.
+    /// The place of the region that `page` is in, if it is where the hint says.
     #[inline]
-    fn hint(&self) -> Place {
-        let hint = self.hint.load(Relaxed) as usize;
-        (hint >> HINT_SHIFT, hint & ((1 << HINT_SHIFT) - 1))
-    }
-
-    /// The place of the region that `page` is in, if it is the one of the last look-up.
-    #[inline]
-    fn hinted(&self, page: Vpn) -> Option<Place> {
-        let (chunk, at) = self.hint();
+    fn hinted(&self, page: Vpn, hint: u32) -> Option<Place> {
+        let (chunk, at) = hinted_at(hint);
         let region = self.chunks.get(chunk)?.regions.get(at)?;
         region.range.contains(page).then_some((chunk, at))
     }
@@ -226,29 +230,49 @@ impl Regions {
     /// The place of the region that `page` is in.
     #[inline]
     fn place(&self, page: Vpn) -> Option<Place> {
-        self.hinted(page).or_else(|| self.search(page))
+        self.hinted(page, self.hint).or_else(|| self.search(page))
     }
 
     fn search(&self, page: Vpn) -> Option<Place> {
-        let place = self.locate(page).filter(|&place| page < self.at(place).range.end)?;
-        self.note(place);
-        Some(place)
+        self.locate(page).filter(|&place| page < self.at(place).range.end)
     }
 
     /// The next look-up is likely to be for the region there.
     #[inline]
-    fn note(&self, (chunk, at): Place) {
-        self.hint.store((chunk << HINT_SHIFT | at) as u32, Relaxed);
+    fn note(&mut self, place: Place) {
+        self.hint = hint_to(place);
     }
 
     /// The region that `page` is in.
-    #[inline]
     pub fn find(&self, page: Vpn) -> Option<&Region> {
-        let (chunk, at) = self.hint();
+        self.place(page).map(|place| self.at(place))
+    }
+
+    /// As [`Regions::find`], and the next look-up is likely to be for the same.
+    #[inline]
+    pub fn seek(&mut self, page: Vpn) -> Option<&Region> {
+        if self.hinted(page, self.hint).is_none() {
+            let place = self.search(page)?;
+            self.note(place);
+        }
+        Some(self.at(hinted_at(self.hint)))
+    }
+
+    /// As [`Regions::find`], with a hint where it may be, which tells afterwards where it is.
+    #[inline]
+    pub fn find_again(&self, page: Vpn, hint: &AtomicU32) -> Option<&Region> {
+        let (chunk, at) = hinted_at(hint.load(Relaxed));
         match self.chunks.get(chunk).and_then(|chunk| chunk.regions.get(at)) {
             Some(region) if region.range.contains(page) => Some(region),
-            _ => self.search(page).map(|place| self.at(place)),
+            _ => self.find_elsewhere(page, hint),
         }
+    }
+
+    #[inline(never)]
+    fn find_elsewhere(&self, page: Vpn, hint: &AtomicU32) -> Option<&Region> {
+        let place = self.place(page)?;
+        hint.store(hint_to(place), Relaxed);
+        Some(self.at(place))
     }
 
     #[inline]
@@ -280,7 +304,7 @@ impl Regions {
     /// The place of the first region that ends after `page`: the one it is in, or the next above.
     #[inline]
     fn place_from(&self, page: Vpn) -> Option<Place> {
-        self.hinted(page).or_else(|| match self.locate(page) {
+        self.hinted(page, self.hint).or_else(|| match self.locate(page) {
             Some(place) if page < self.at(place).range.end => Some(place),
             place => self.place_above(place),
         })

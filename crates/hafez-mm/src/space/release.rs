@@ -154,15 +154,22 @@ impl<P: Platform> Spaces<P> {
             }
             let what = if word.state() == State::File { Charge::File } else { Charge::Resident };
             if payer != (word.account(), what) {
-                if pages > 0 {
-                    self.frames.accounts.uncharge(payer.0, payer.1, pages);
-                }
+                self.uncharge(payer, pages);
                 (payer, pages) = ((word.account(), what), 0);
             }
             pages += 1;
         }
-        self.frames.accounts.uncharge(payer.0, payer.1, pages);
+        self.uncharge(payer, pages);
         self.frames.free_frames(self.cpu(), frames);
+    }
+
+    #[inline(always)]
+    fn uncharge(&self, (payer, what): (AccountId, Charge), pages: u32) {
+        match (pages, what) {
+            (0, _) => {}
+            (_, Charge::Resident) => self.frames.accounts.uncharge_pages(self.cpu(), payer, pages),
+            _ => self.frames.accounts.uncharge(payer, what, pages),
+        }
     }
 
     /// An object's page is no longer in its page map: free it, or leave that to the last who holds it.

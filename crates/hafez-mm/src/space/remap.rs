@@ -37,7 +37,7 @@ impl<P: Platform> Spaces<P> {
         if new == 0 || new > USER_END.0 || old > USER_END.0 {
             return Err(MmError::Invalid.into());
         }
-        let mut regions = space.regions.write();
+        let mut regions = space.regions_mut();
         let region = regions.find(at).cloned().ok_or(MmError::NotMapped)?;
         let old_range = PageRange::sized(at, old).ok_or(MmError::Invalid)?;
         if region.flags.contains(RegionFlags::SEALED) {
@@ -133,13 +133,13 @@ impl<P: Platform> Spaces<P> {
     /// Make the nodes that the moved entries will need, and those that they leave the space's own.
     fn prepare(&self, space: &Space, from: PageRange, to: Vpn) -> Result<(), Stop> {
         let (mut used, both) = (from.start, span(from, to));
-        let mut cursor = self.cursor(space, both);
+        let mut cursor = self.cursor_alone(space, both);
         while let Some(page) = cursor.next_used(PageRange::new(used, from.end)) {
             if cursor.make(to.add(page.since(from.start)))?.is_shared() {
-                self.own(space, &mut cursor)?;
+                self.own(space, &mut cursor, to.add(page.since(from.start)))?;
             }
             if cursor.find(page).is_some_and(|slot| slot.is_shared()) {
-                self.own(space, &mut cursor)?;
+                self.own(space, &mut cursor, page)?;
             }
             used = page.add(1);
         }
@@ -149,7 +149,7 @@ impl<P: Platform> Spaces<P> {
     fn move_entries(&self, space: &Space, from: PageRange, to: Vpn) -> Result<(), Stop> {
         let mut gather = self.gather(space);
         let mut shared = false;
-        let mut cursor = self.cursor(space, span(from, to));
+        let mut cursor = self.cursor_alone(space, span(from, to));
         let mut used = from.start;
         while let Some(page) = cursor.next_used(PageRange::new(used, from.end)) {
             used = page.add(1);
@@ -193,7 +193,7 @@ impl<P: Platform> Spaces<P> {
 
     /// remap_file_pages: the range, of regions that share one object, shows that object's pages from `first` on.
     pub fn turn_pages(&self, space: &Space, range: PageRange, first: u64) -> Result<(), Stop> {
-        let mut regions = space.regions.write();
+        let mut regions = space.regions_mut();
         let mut new = regions.find(range.start).cloned().ok_or(MmError::Invalid)?;
         let Backing::Object { object, .. } = &new.backing else { return Err(MmError::Invalid.into()) };
         let object = object.clone();
@@ -227,7 +227,7 @@ impl<P: Platform> Spaces<P> {
 
     /// Move the heap's end. The end as it is afterwards: where it was, if it cannot move there.
     pub fn brk(&self, space: &Space, to: VirtAddr, limit: u64) -> Result<VirtAddr, Stop> {
-        let mut regions = space.regions.write();
+        let mut regions = space.regions_mut();
         let mut heap = space.heap.lock();
         let (start, end) = *heap;
         if to < start || to.0 - start.0 > limit {

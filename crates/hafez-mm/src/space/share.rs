@@ -13,10 +13,10 @@ use crate::paging::{Cursor, Entry, Slot};
 use crate::{Platform, Rights};
 
 impl<P: Platform> Spaces<P> {
-    /// See that the leaf that the cursor is at is the space's own. Its translations are flushed.
+    /// See that the leaf that `page` is in is the space's own. Its translations are flushed, and the cursor is alone.
     #[cold]
-    pub(super) fn own(&self, space: &Space, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
-        if let Some(old) = cursor.own(&mut |slot| self.copy_entry(slot))? {
+    pub(super) fn own(&self, space: &Space, cursor: &mut Cursor<'_>, page: Vpn) -> Result<(), Stop> {
+        if let Some(old) = cursor.own(page, &mut |slot| self.copy_entry(slot))? {
             let mut gather = self.gather(space);
             mutant!(OwnWithoutFlush, (), gather.all_pages());
             gather.leave_leaf(old);
@@ -75,8 +75,10 @@ impl<P: Platform> Spaces<P> {
         cursor: &mut Cursor<'_>,
         range: PageRange,
     ) -> Result<(), Stop> {
-        while space.tables.may_share() && cursor.next_shared(range).is_some() {
-            self.own(space, cursor)?;
+        while space.tables.may_share()
+            && let Some(page) = cursor.next_shared(range)
+        {
+            self.own(space, cursor, page)?;
         }
         Ok(())
     }

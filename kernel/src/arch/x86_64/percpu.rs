@@ -21,7 +21,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// CPUs that the kernel can use.
-pub const MAX_CPUS: usize = hafez_mm::frame::MAX_CPUS;
+pub const MAX_CPUS: usize = hafez_mm::MAX_CPUS;
 
 /// Bytes of each stack for exceptions that must not trust the current one.
 pub const IST_BYTES: usize = 4096;
