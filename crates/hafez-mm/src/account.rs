@@ -8,7 +8,7 @@
 //!
 //! Threads of one process on several CPUs are charged to one account. So each CPU keeps what its faults have changed of the
 //! account that they were last charged to on a line of its own, and hands it over when it turns to another account, or when it has
-//! become much ([`MUCH`]). A sum is what the account says and what all CPUs keep for it; a part of it may be less than nothing.
+//! become much (`MUCH`). A sum is what the account says and what all CPUs keep for it; a part of it may be less than nothing.
 
 use crate::MAX_CPUS;
 use crate::lock::{Mutex, Once};
