@@ -437,8 +437,12 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn leaf_of(&mut self, page: Vpn) -> Option<Leaf<'a>> {
         self.expect(PageRange::new(page, page.add(1)));
-        let here = self.leaf.is_some_and(|leaf| leaf.at == page.0 >> 9) || self.walk(page).is_some();
-        if here { self.leaf } else { None }
+        if self.leaf.is_some_and(|leaf| leaf.at == page.0 >> 9) {
+            return self.leaf;
+        }
+        self.leave();
+        self.walk(page)?;
+        self.leaf
     }
 
     /// The entry's place, with nodes made as needed.
@@ -472,7 +476,6 @@ impl<'a> Cursor<'a> {
         let bits = word.load(Acquire);
         let leaf = entry::linked(bits)?;
         let meta = self.frames.meta(leaf);
-        self.leave();
         let shared = self.enter(word, bits, leaf, meta);
         self.leaf = Some(Leaf { at: page.0 >> 9, node: leaf, meta, shared });
         Some(())

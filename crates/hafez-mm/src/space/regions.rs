@@ -110,7 +110,17 @@ impl Region {
     }
 
     /// Whether `next` continues this region as if they were one.
+    #[inline]
     fn continues(&self, next: &Region) -> bool {
+        // Most neighbours differ in these.
+        self.range.end == next.range.start
+            && self.rights == next.rights
+            && self.flags == next.flags
+            && self.is_like(next)
+    }
+
+    #[inline(never)]
+    fn is_like(&self, next: &Region) -> bool {
         let backing = match (&self.backing, &next.backing) {
             (Backing::Anonymous, Backing::Anonymous) => true,
             (Backing::Object { object: a, first: i }, Backing::Object { object: b, first: j }) => {
@@ -125,10 +135,7 @@ impl Region {
         };
         backing
             && label
-            && self.range.end == next.range.start
-            && self.rights == next.rights
             && self.max_rights == next.max_rights
-            && self.flags == next.flags
             && self.nodes == next.nodes
             && !self.flags.contains(RegionFlags::GROWS_DOWN)
     }
