@@ -115,7 +115,7 @@ fn the_ways_are_told() {
     for line in [
         "lo               UNKNOWN        127.0.0.1/8 ::1/128 ",
         "eth0             UP             10.0.2.15/24 fec0::5054:ff:fe12:3456/64 ",
-        "default via 10.0.2.2 dev eth0 proto boot ",
+        "default via 10.0.2.2 dev eth0 ",
         "10.0.2.0/24 dev eth0 proto kernel scope link src 10.0.2.15 ",
         "32766:\tfrom all lookup main",
     ] {

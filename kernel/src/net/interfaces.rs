@@ -24,6 +24,10 @@ const MULTICAST: u16 = 0x1000;
 const ETHERNET: u16 = 1;
 const LOOP: u16 = 772;
 
+/// Requests to a driver: of `ethtool`, and of the older `mii-tool`. None here answers them, as none of the loopback's does.
+const ETHTOOL: u32 = 0x8946;
+const MII: u32 = 0x8947;
+
 /// The flags of an interface.
 pub fn flags(one: &inet::Interface) -> u16 {
     UP | RUNNING | if one.index == inet::LOOPBACK { LOOPBACK } else { BROADCAST | MULTICAST }
@@ -81,7 +85,7 @@ pub fn request(code: u32, at: u64) -> Result<usize> {
         | ioctl::SIOCADDRT
         | ioctl::SIOCDELRT => return Err(Errno::EPERM),
 
-        ioctl::SIOCGIFNAME..=ioctl::SIOCGIFTXQLEN => {}
+        ioctl::SIOCGIFNAME..=ioctl::SIOCGIFTXQLEN | ETHTOOL | MII => {}
         _ => return Err(Errno::ENOTTY),
     }
     let mut request = [0; REQUEST];
@@ -94,6 +98,9 @@ pub fn request(code: u32, at: u64) -> Result<usize> {
         _ => i.name.as_bytes() == &request[..end],
     });
     let one = named.next().ok_or(Errno::ENODEV)?;
+    if matches!(code, ETHTOOL | MII) {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let (ip, prefix) = ipv4(one);
     let mask = u32::MAX.checked_shl(32 - prefix as u32).unwrap_or(0);
     let mut told = [0; 24];

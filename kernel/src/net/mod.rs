@@ -303,8 +303,8 @@ impl FileOps for Socket {
     }
 }
 
-/// `socket(2)`: the type without its flags.
-pub fn create(domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Protocol>> {
+/// `socket(2)`: the type without its flags. `root`: the caller may send packets by hand.
+pub fn create(domain: u32, kind: u32, protocol: u32, root: bool) -> Result<Arc<dyn Protocol>> {
     if domain >= abi::AF_MAX {
         return Err(Errno::EAFNOSUPPORT);
     }
@@ -316,7 +316,7 @@ pub fn create(domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Protocol>
     }
     match domain {
         abi::AF_UNIX => Ok(unix::Unix::create(kind, protocol)?),
-        abi::AF_INET | abi::AF_INET6 => inet::create(domain, kind, protocol),
+        abi::AF_INET | abi::AF_INET6 => inet::create(domain, kind, protocol, root),
         abi::AF_NETLINK => Ok(netlink::Netlink::create(kind, protocol)?),
         _ => Err(Errno::EAFNOSUPPORT),
     }
@@ -324,11 +324,11 @@ pub fn create(domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Protocol>
 
 /// `socketpair(2)`: two that are connected.
 pub fn pair(domain: u32, kind: u32, protocol: u32) -> Result<(Arc<dyn Protocol>, Arc<dyn Protocol>)> {
-    let one = create(domain, kind, protocol)?;
+    let one = create(domain, kind, protocol, false)?;
     if domain != abi::AF_UNIX {
         return Err(Errno::EOPNOTSUPP);
     }
-    let two = create(domain, kind, protocol)?;
+    let two = create(domain, kind, protocol, false)?;
     if let (Some(a), Some(b)) = (one.as_any().downcast_ref(), two.as_any().downcast_ref()) {
         unix::join(a, b);
     }

@@ -47,7 +47,7 @@ pub struct Common {
 }
 
 /// The options that are on or off.
-const FLAGS: [u32; 13] = [
+const FLAGS: [u32; 14] = [
     abi::SO_REUSEADDR,
     abi::SO_REUSEPORT,
     abi::SO_KEEPALIVE,
@@ -58,6 +58,8 @@ const FLAGS: [u32; 13] = [
     abi::SO_DEBUG,
     abi::SO_NO_CHECK,
     abi::SO_RXQ_OVFL,
+    // There are no security labels to be told of.
+    abi::SO_PASSSEC,
     // Of other levels, but kept here: they are flags too.
     V6ONLY,
     NODELAY,

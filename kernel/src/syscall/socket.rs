@@ -82,7 +82,8 @@ fn owner(caller: &Caller) -> (u32, u32) {
 fn socket(caller: &mut Caller) -> Result<u64> {
     let [domain, kind, protocol, ..] = caller.args();
     let (nonblock, close_on_exec) = flags(kind)?;
-    let new = net::create(domain as u32, kind as u32 & net_abi::SOCK_TYPE_MASK, protocol as u32)?;
+    let root = caller.task.cred().may(cap::NET_RAW);
+    let new = net::create(domain as u32, kind as u32 & net_abi::SOCK_TYPE_MASK, protocol as u32, root)?;
     at::install(caller, net::file::open(new, owner(caller), nonblock)?, close_on_exec)
 }
 

@@ -1,4 +1,4 @@
-//! TCP and UDP, over IPv4 and IPv6: `tcp(7)`, `udp(7)`, `udplite(7)`, `ip(7)`, `ipv6(7)`.
+//! TCP, UDP and raw packets, over IPv4 and IPv6: `tcp(7)`, `udp(7)`, `udplite(7)`, `ip(7)`, `ipv6(7)`.
 //!
 //! ```text
 //!   to an address of this machine     two sockets hand each other bytes (tcp.rs, udp.rs)
@@ -17,6 +17,7 @@ mod header;
 mod options;
 mod outside;
 mod ports;
+mod raw;
 mod tcp;
 mod udp;
 
@@ -44,11 +45,17 @@ pub struct Row {
 
 pub fn row(socket: &dyn Protocol) -> Option<Row> {
     let any = socket.as_any();
-    any.downcast_ref::<tcp::Tcp>().map_or_else(|| any.downcast_ref::<udp::Udp>()?.row(), tcp::Tcp::row)
+    if let Some(tcp) = any.downcast_ref::<tcp::Tcp>() {
+        return tcp.row();
+    }
+    if let Some(udp) = any.downcast_ref::<udp::Udp>() {
+        return udp.row();
+    }
+    any.downcast_ref::<raw::Raw>()?.row()
 }
 
 /// `socket(2)` for AF_INET and AF_INET6.
-pub fn create(domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Protocol>> {
+pub fn create(domain: u32, kind: u32, protocol: u32, root: bool) -> Result<Arc<dyn Protocol>> {
     if protocol >= abi::IPPROTO_MAX {
         return Err(Errno::EINVAL);
     }
@@ -56,10 +63,16 @@ pub fn create(domain: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Protocol>
         (abi::SOCK_STREAM, abi::IPPROTO_IP | abi::IPPROTO_TCP) => Ok(tcp::Tcp::new(domain)),
         (abi::SOCK_DGRAM, abi::IPPROTO_IP | abi::IPPROTO_UDP) => Ok(udp::Udp::new(domain, abi::IPPROTO_UDP)),
         (abi::SOCK_DGRAM, abi::IPPROTO_UDPLITE) => Ok(udp::Udp::new(domain, protocol)),
+        (abi::SOCK_DGRAM, abi::IPPROTO_ICMP) if domain == abi::AF_INET => {
+            Ok(raw::Raw::new(domain, kind, protocol)?)
+        }
+        (abi::SOCK_DGRAM, abi::IPPROTO_ICMPV6) if domain == abi::AF_INET6 => {
+            Ok(raw::Raw::new(domain, kind, protocol)?)
+        }
         (abi::SOCK_STREAM | abi::SOCK_DGRAM, _) => Err(Errno::EPROTONOSUPPORT),
-        // Packets by hand are not for programs here, root or not.
         (abi::SOCK_RAW, 0) => Err(Errno::EPROTONOSUPPORT),
-        (abi::SOCK_RAW, _) => Err(Errno::EPERM),
+        (abi::SOCK_RAW, _) if !root => Err(Errno::EPERM),
+        (abi::SOCK_RAW, _) => Ok(raw::Raw::new(domain, kind, protocol)?),
         _ => Err(Errno::ESOCKTNOSUPPORT),
     }
 }

@@ -34,6 +34,9 @@ const KNOWN: &[Known] = &[
     (abi::IPPROTO_IP, raw::IP_RECVTTL, 0, Values::Flag),
     (abi::IPPROTO_IP, raw::IP_RECVTOS, 0, Values::Flag),
     (abi::IPPROTO_IP, raw::IP_PKTINFO, 0, Values::Flag),
+    // Options that no packet has here: who asks is never told of one.
+    (abi::IPPROTO_IP, raw::IP_RECVOPTS, 0, Values::Flag),
+    (abi::IPPROTO_IP, raw::IP_RETOPTS, 0, Values::Flag),
     (abi::IPPROTO_IP, raw::IP_RECVORIGDSTADDR, 0, Values::Flag),
     (abi::IPPROTO_IP, raw::IP_FREEBIND, 0, Values::Flag),
     (abi::IPPROTO_IP, raw::IP_BIND_ADDRESS_NO_PORT, 0, Values::Flag),
@@ -101,7 +104,7 @@ fn flag(level: u32, name: u32) -> Option<u32> {
 fn belongs(common: &Common, level: u32) -> bool {
     match level {
         abi::IPPROTO_TCP => common.kind == abi::SOCK_STREAM,
-        abi::IPPROTO_UDP => common.kind == abi::SOCK_DGRAM,
+        abi::IPPROTO_UDP => common.kind == abi::SOCK_DGRAM && common.protocol == abi::IPPROTO_UDP,
         abi::IPPROTO_UDPLITE => common.protocol == abi::IPPROTO_UDPLITE,
         abi::IPPROTO_IPV6 => common.domain == abi::AF_INET6,
         abi::IPPROTO_IP | abi::SOL_SOCKET => true,

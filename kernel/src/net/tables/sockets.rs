@@ -106,15 +106,25 @@ pub fn udp(table: &mut Table, six: bool, protocol: u32) -> Result<()> {
     Ok(())
 }
 
-/// There are none: only the heads.
-pub fn raw(table: &mut Table) -> Result<()> {
-    table.line(format_args!(
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops"
-    ))
+/// Raw sockets, or ICMP sockets for anybody.
+pub fn raw(table: &mut Table, six: bool, ping: bool) -> Result<()> {
+    let head =
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+    table.line(format_args!("{} ref pointer drops", if six { HEAD6 } else { head }))?;
+    let domain = if six { abi::AF_INET6 } else { abi::AF_INET };
+    let kind = if ping { abi::SOCK_DGRAM } else { abi::SOCK_RAW };
+    for (n, socket) in registry::each().enumerate() {
+        let common = socket.common();
+        let wanted = (common.domain, common.kind) == (domain, kind);
+        let ours =
+            kind == abi::SOCK_RAW || matches!(common.protocol, abi::IPPROTO_ICMP | abi::IPPROTO_ICMPV6);
+        let Some(row) = (wanted && ours).then(|| inet::row(&*socket)).flatten() else { continue };
+        let columns = Columns { row: &row, common, six };
+        table.line(format_args!("{n:4}: {columns} 2 {:016x} {}", 0, common.drops()))?;
+    }
+    Ok(())
 }
-pub fn raw6(table: &mut Table) -> Result<()> {
-    table.line(format_args!("{HEAD6} ref pointer drops"))
-}
+/// There are none: only the head.
 pub fn packet(table: &mut Table) -> Result<()> {
     table.line(format_args!("sk               RefCnt Type Proto  Iface R Rmem   User   Inode"))
 }
@@ -180,6 +190,10 @@ fn all_of(domain: u32, protocol: u32) -> usize {
     registry::each().filter(|s| (s.common().domain, s.common().protocol) == (domain, protocol)).count()
 }
 
+fn of_kind(domain: u32, kind: u32) -> usize {
+    registry::each().filter(|s| (s.common().domain, s.common().kind) == (domain, kind)).count()
+}
+
 pub fn sockstat(table: &mut Table) -> Result<()> {
     let pages = registry::each().map(|s| s.holds()).sum::<usize>().div_ceil(hafez_mm::PAGE_SIZE);
     table.line(format_args!("sockets: used {}", registry::each().count()))?;
@@ -190,12 +204,12 @@ pub fn sockstat(table: &mut Table) -> Result<()> {
     ))?;
     table.line(format_args!("UDP: inuse {} mem 0", count(false, abi::IPPROTO_UDP)))?;
     table.line(format_args!("UDPLITE: inuse {}", count(false, abi::IPPROTO_UDPLITE)))?;
-    table.line(format_args!("RAW: inuse 0\nFRAG: inuse 0 memory 0"))
+    table.line(format_args!("RAW: inuse {}\nFRAG: inuse 0 memory 0", of_kind(abi::AF_INET, abi::SOCK_RAW)))
 }
 
 pub fn sockstat6(table: &mut Table) -> Result<()> {
     table.line(format_args!("TCP6: inuse {}", count(true, abi::IPPROTO_TCP)))?;
     table.line(format_args!("UDP6: inuse {}", count(true, abi::IPPROTO_UDP)))?;
     table.line(format_args!("UDPLITE6: inuse {}", count(true, abi::IPPROTO_UDPLITE)))?;
-    table.line(format_args!("RAW6: inuse 0\nFRAG6: inuse 0 memory 0"))
+    table.line(format_args!("RAW6: inuse {}\nFRAG6: inuse 0 memory 0", of_kind(abi::AF_INET6, abi::SOCK_RAW)))
 }

@@ -41,11 +41,11 @@ use crate::{
     sched::{self, WaitQueue},
 };
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use hafez_mm::lock::Mutex;
 use smoltcp::{
-    socket::{tcp, udp},
+    socket::{icmp, tcp, udp},
     time::Duration,
 };
 use stack::{Connection, Stack, new_connection};
@@ -207,6 +207,25 @@ pub fn flush() {
 fn look() {
     LOOK.store(true, SeqCst);
     LOOKER.wake_all();
+}
+
+/// Send an ICMP echo request, whole, with this identifier.
+pub fn send_echo(ident: u16, to: IpAddr, hops: u8, bytes: &[u8]) -> Result<()> {
+    if bytes.len() > FRAME - 14 - if to.is_ipv4() { 20 } else { 40 } {
+        return Err(Errno::EMSGSIZE);
+    }
+    start()?;
+    let result = on(|stack| {
+        let handle = stack.echo_socket(ident).ok_or(Errno::ENOBUFS)?;
+        let socket = stack.sockets.get_mut::<icmp::Socket<'_>>(handle);
+        socket.set_hop_limit(Some(hops.max(1)));
+        // One that finds no room is lost.
+        let _ = socket.send_slice(bytes, to.into());
+        stack.egress();
+        Ok(())
+    });
+    look();
+    result.unwrap_or(Err(Errno::ENETDOWN))
 }
 
 /// Send a datagram.

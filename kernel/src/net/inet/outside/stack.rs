@@ -1,6 +1,6 @@
 //! smoltcp's machine and what it works for: connections, those that are being made, those that end, ports for datagrams.
 
-use super::super::{Head, OUTSIDE, ports, tcp::Tcp, udp::Udp};
+use super::super::{Head, OUTSIDE, ports, raw, tcp::Tcp, udp::Udp};
 use super::interfaces::{ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, PREFIX, PREFIX6};
 use super::wire::{Opening, Port, count_in, opening};
 use crate::{
@@ -16,13 +16,15 @@ use alloc::{
 };
 use core::net::{IpAddr, SocketAddr};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::socket::{tcp, udp};
+use smoltcp::socket::{icmp, tcp, udp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpEndpoint};
 
 /// Buffers of a connection, in bytes.
 const RECEIVE: usize = 16 << 10;
 const SEND: usize = 16 << 10;
+/// Identifiers of echo requests that are remembered.
+const MAX_ECHOES: usize = 16;
 /// Buffers of a port for datagrams: two wait at most to go out or come in, for both are emptied at once.
 const DATAGRAMS: usize = 4;
 const DATAGRAM_BYTES: usize = 2 * FRAME;
@@ -92,6 +94,8 @@ pub struct Stack {
     pub closing: Vec<Handle>,
     /// By local port.
     datagrams: Vec<(u16, Handle)>,
+    /// By identifier of the echo requests that were sent; the last is the newest.
+    echoes: Vec<(u16, Handle)>,
     frame: Vec<u8>,
     /// Of the datagram that came last.
     hops: u8,
@@ -119,6 +123,7 @@ impl Stack {
             embryos: Vec::new(),
             closing: Vec::new(),
             datagrams: Vec::new(),
+            echoes: Vec::new(),
             frame: Vec::with_capacity(FRAME),
             hops: 0,
             class: 0,
@@ -136,6 +141,7 @@ impl Stack {
                 let mut port = Port { card: self.card, frame: Some(&frame) };
                 self.interface.poll_ingress_single(now(), &mut port, &mut self.sockets);
                 self.take_datagrams();
+                self.take_echoes();
                 self.take_embryos();
             }
         }
@@ -264,6 +270,39 @@ impl Stack {
         let handle = self.sockets.add(socket);
         self.datagrams.push((port, handle));
         Some(handle)
+    }
+
+    /// The smoltcp socket for echoes with this identifier, made if there is none: the oldest makes room.
+    pub fn echo_socket(&mut self, ident: u16) -> Option<Handle> {
+        if let Some((_, handle)) = self.echoes.iter().find(|(i, _)| *i == ident) {
+            return Some(*handle);
+        }
+        if self.echoes.len() >= MAX_ECHOES {
+            let (_, oldest) = self.echoes.remove(0);
+            self.sockets.remove(oldest);
+        }
+        if !mem::headroom(2 * DATAGRAM_BYTES + 2048) {
+            return None;
+        }
+        let buffer =
+            || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; DATAGRAMS], vec![0; DATAGRAM_BYTES]);
+        let mut socket = icmp::Socket::new(buffer(), buffer());
+        socket.bind(icmp::Endpoint::Ident(ident)).ok()?;
+        let handle = self.sockets.add(socket);
+        self.echoes.push((ident, handle));
+        Some(handle)
+    }
+
+    /// Answers to echo requests go to raw sockets.
+    fn take_echoes(&mut self) {
+        for (_, handle) in &self.echoes {
+            let socket = self.sockets.get_mut::<icmp::Socket<'_>>(*handle);
+            while let Ok((bytes, from)) = socket.recv() {
+                let from = IpAddr::from(from);
+                let to = if from.is_ipv4() { ADDRESS.into() } else { ADDRESS6.into() };
+                raw::came(bytes, from, to, super::super::header::HOPS);
+            }
+        }
     }
 
     /// Datagrams that have come go to the sockets that they are for.
