@@ -619,7 +619,11 @@ impl<'a> Cursor<'a> {
 
     /// The first page of `range` whose entry is not absent.
     pub fn next_used(&self, range: PageRange) -> Option<Vpn> {
-        debug_assert!(self.is_alone() || self.leaf.is_some_and(|leaf| leaf.at == range.start.0 >> 9));
+        debug_assert!(
+            range.is_empty()
+                || self.is_alone()
+                || self.leaf.is_some_and(|leaf| leaf.at == range.start.0 >> 9)
+        );
         self.seek(self.root, TOP, range, &|_, level| level == 0)
     }
 
