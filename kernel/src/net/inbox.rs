@@ -379,11 +379,13 @@ impl Inbox {
         if len <= SMALL && rights.is_empty() {
             return self.send_small(from, len, account, cred);
         }
+        // What may fail comes before the bytes are taken.
+        let flight = Flight::new(core::mem::take(rights))?;
         let mut packet = Packet::new(from, len.min(STREAM_PACKET), account, cred)?;
         if packet.len() == 0 {
             return Ok(());
         }
-        packet.rights = Flight::new(core::mem::take(rights))?;
+        packet.rights = flight;
         self.push(packet).map_err(|_| self.refused())
     }
 

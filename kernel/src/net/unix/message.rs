@@ -125,6 +125,8 @@ impl Unix {
             let ready = || self.account.is_writable() || self.shut().write || self.common.has_error();
             self.common.sleep(wait, ready)?;
         }
+        // What may fail comes before the bytes are taken.
+        let rights = Flight::new(out.rights)?;
         let mut packet = Packet::new(from, len, &self.account, cred)?;
         if from.faulted() {
             from.uncount(packet.len());
@@ -132,7 +134,7 @@ impl Unix {
         }
         let name = self.state.lock().name.clone();
         packet.source = name.and_then(|n| boxed(n.address.clone()));
-        packet.rights = Flight::new(out.rights)?;
+        packet.rights = rights;
         Ok(packet)
     }
 
