@@ -395,8 +395,29 @@ static void datagrams(void) {
     close(n);
 }
 
+/* What nobody will read is lost, but not more than can be under way: the rest is told. */
+static void to_nobody(void) {
+    struct sockaddr_in a = in("127.0.0.1", 0);
+    int l = socket(AF_INET, SOCK_STREAM, 0), c = socket(AF_INET, SOCK_STREAM, 0);
+    socklen_t n = sizeof a;
+    bind(l, SA(a));
+    listen(l, 1);
+    getsockname(l, (void *)&a, &n);
+    connect(c, SA(a));
+    close(accept(l, 0, 0));
+    char *much = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct iovec v[256];
+    for (int i = 0; i < 256; i++) v[i].iov_base = much, v[i].iov_len = 1 << 20;
+    long sent = writev(c, v, 256);
+    T(sent > 0 && sent < 256 << 20);
+    T(writev(c, v, 256));
+    close(c);
+    close(l);
+}
+
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
+    to_nobody();
     options();
     names();
     connections();

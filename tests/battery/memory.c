@@ -117,6 +117,14 @@ int main(void) {
     T((long)mmap((void*)0x20000001, PG, rw, an, -1, 0) != 0x20000000);
     a = mmap(0, PG, rw, an|MAP_32BIT, -1, 0);
     T((unsigned long)a < 0x80000000UL);
+    /* new pages of zeroes come from nowhere: no major faults */
+    struct rusage before, after;
+    getrusage(RUSAGE_SELF, &before);
+    char *fresh = mmap(0, 64*PG, rw, MAP_SHARED|MAP_ANONYMOUS, -1, 0);
+    for (int i = 0; i < 64; i++) fresh[i*PG] = 1;
+    getrusage(RUSAGE_SELF, &after);
+    T(after.ru_majflt - before.ru_majflt);
+    munmap(fresh, 64*PG);
     T((long)mmap((void*)0x50000000, PG, rw, an|MAP_32BIT, -1, 0));
     T((long)mmap((void*)0x30000000, PG, rw, an|MAP_32BIT, -1, 0));
     a = mmap((void*)0x50000000, PG, rw, an|MAP_32BIT, -1, 0);

@@ -100,8 +100,13 @@ static long clone3(struct clone_args *args) {
     return pid;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     int st;
+    if (argc > 1) {
+        int sig = 0;
+        prctl(PR_GET_PDEATHSIG, &sig);
+        return sig;
+    }
     pid_t p, me = getpid();
     /* numbers */
     T(getpid() == syscall(SYS_gettid));
@@ -367,6 +372,12 @@ int main(void) {
     T(prctl(PR_GET_PDEATHSIG, &sig));
     T(sig);
     W(CHILD(sig = 7; prctl(PR_GET_PDEATHSIG, &sig); _exit(sig)));
+    /* kept by exec, gone with a change of who one is */
+    T(prctl(PR_GET_PDEATHSIG, &sig));
+    W(CHILD(prctl(PR_SET_PDEATHSIG, SIGUSR2); execl("/proc/self/exe", "process", "death signal", (char *)0)));
+    W(CHILD(prctl(PR_SET_PDEATHSIG, SIGUSR2); setresuid(-1, 5, -1); prctl(PR_GET_PDEATHSIG, &sig); _exit(sig)));
+    W(CHILD(prctl(PR_SET_PDEATHSIG, SIGUSR2); setresgid(-1, 5, -1); prctl(PR_GET_PDEATHSIG, &sig); _exit(sig)));
+    W(CHILD(prctl(PR_SET_PDEATHSIG, SIGUSR2); setfsuid(5); prctl(PR_GET_PDEATHSIG, &sig); _exit(sig)));
     T(prctl(PR_SET_PDEATHSIG, 99));
     T(prctl(PR_SET_PDEATHSIG, 0));
     T(prctl(PR_GET_PDEATHSIG, 8));

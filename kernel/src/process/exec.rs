@@ -448,7 +448,9 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     task.clear_child_tid.store(0, Ordering::Relaxed);
     task.robust_list.store(0, Ordering::Relaxed);
     task.rseq.clear();
-    task.death_signal.store(0, Ordering::Relaxed);
+    if loaded.cred.uid != loaded.cred.euid || loaded.cred.gid != loaded.cred.egid {
+        task.death_signal.store(0, Ordering::Relaxed);
+    }
     task.set_cred(loaded.cred);
     task.set_name(&loaded.name);
     process.timers.delete_posix();

@@ -198,8 +198,13 @@ impl Task {
         self.cred.lock().clone()
     }
 
+    /// Who changes who it acts as no longer hears of its parent's end (`prctl(PR_SET_PDEATHSIG)`).
     pub fn set_cred(&self, cred: Arc<Cred>) {
-        *self.cred.lock() = cred;
+        let ids = |cred: &Cred| [cred.euid, cred.egid, cred.fsuid, cred.fsgid];
+        let old = core::mem::replace(&mut *self.cred.lock(), cred.clone());
+        if ids(&old) != ids(&cred) || cred.caps.permitted & !old.caps.permitted != 0 {
+            self.death_signal.store(0, Ordering::Relaxed);
+        }
     }
 
     /// The program it runs; `None` once it has ended.

@@ -61,11 +61,12 @@ impl<P: Platform> Spaces<P> {
                 Look::Done => break,
                 Look::Wait(frame) => self.wait_for(frame),
                 Look::Fill { object, index } => {
-                    kind = Some(match object.is_file() {
-                        true => &self.counters.major_file,
-                        false => &self.counters.major_swap,
-                    });
-                    self.fill(&object, index)?;
+                    if self.fill(&object, index)? {
+                        kind = Some(match object.is_file() {
+                            true => &self.counters.major_file,
+                            false => &self.counters.major_swap,
+                        });
+                    }
                 }
                 Look::Read { slot } => {
                     kind = Some(&self.counters.major_swap);

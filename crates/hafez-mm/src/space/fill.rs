@@ -23,20 +23,24 @@ use core::sync::atomic::Ordering::*;
 const AHEAD_MAX: u64 = 64;
 
 impl<P: Platform> Spaces<P> {
-    /// See that page `index` is in the page map, or on its way there.
+    /// See that page `index` is in the page map, or on its way there. Whether it was read from somewhere, or is one of zeroes.
     #[cold]
-    pub(super) fn fill(&self, object: &Object, index: u64) -> Result<(), Stop> {
+    pub(super) fn fill(&self, object: &Object, index: u64) -> Result<bool, Stop> {
         match &object.source {
-            Source::File(pager) => self.fill_from_file(object, pager, index),
+            Source::File(pager) => self.fill_from_file(object, pager, index)?,
             Source::Shared => {
                 let place = object.pages.lock().get(index);
                 match place {
-                    Place::Swap(slot) => self.read_in_shared(object, index, slot),
-                    Place::Nowhere => self.new_shared_page(object, index),
-                    Place::Frame(_) => Ok(()),
+                    Place::Swap(slot) => self.read_in_shared(object, index, slot)?,
+                    Place::Nowhere => {
+                        self.new_shared_page(object, index)?;
+                        return Ok(false);
+                    }
+                    Place::Frame(_) => return Ok(false),
                 }
             }
         }
+        Ok(true)
     }
 
     /// A page of zeroes for a hole of a shared object, or for what lies past a file's old end.

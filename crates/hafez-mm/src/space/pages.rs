@@ -65,7 +65,9 @@ impl<P: Platform> Spaces<P> {
             };
             match busy {
                 Some(frame) => self.wait_for(frame),
-                None => self.fill(object, index)?,
+                None => {
+                    self.fill(object, index)?;
+                }
             }
         }
     }

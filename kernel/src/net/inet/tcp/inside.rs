@@ -201,9 +201,7 @@ impl Tcp {
             }
             let gone = self.state.lock().gone;
             let Some(peer) = peer.upgrade().filter(|_| !gone) else {
-                // The bytes go, and a reset comes back: the next write is told.
-                from.skip_all();
-                self.hears_reset(Errno::EPIPE);
+                self.send_to_nobody(from);
                 return Ok(());
             };
             let result =
@@ -221,6 +219,15 @@ impl Tcp {
         Ok(())
     }
 
+    /// The bytes go, as many as can be under way, and a reset comes back: the next write is told.
+    fn send_to_nobody(&self, from: &mut Source<'_>) {
+        let rest = from.remaining().saturating_sub(self.account.limit());
+        from.hold_back(rest);
+        from.skip_all();
+        from.let_go(rest);
+        self.hears_reset(Errno::EPIPE);
+    }
+
     /// MSG_OOB: the last byte is urgent.
     pub(super) fn send_urgent(&self, from: &mut Source<'_>, peer: Weak<Tcp>, wait: Wait) -> Result<()> {
         if from.remaining() == 0 {
@@ -234,8 +241,7 @@ impl Tcp {
         }
         let gone = self.state.lock().gone;
         let Some(peer) = peer.upgrade().filter(|_| !gone) else {
-            from.skip_all();
-            self.hears_reset(Errno::EPIPE);
+            self.send_to_nobody(from);
             return Ok(());
         };
         peer.inbox.send_urgent(from, &self.account, Ucred::default())?;
