@@ -35,6 +35,8 @@ pub struct Rseq {
     at: AtomicU64,
     len: AtomicU32,
     signature: AtomicU32,
+    /// One more than the CPU that the program was told last; 0: none.
+    told: AtomicU32,
 }
 
 impl Rseq {
@@ -48,6 +50,7 @@ impl Rseq {
         self.at.store(other.at.load(Relaxed), Relaxed);
         self.len.store(other.len.load(Relaxed), Relaxed);
         self.signature.store(other.signature.load(Relaxed), Relaxed);
+        self.told.store(other.told.load(Relaxed), Relaxed);
     }
     pub fn clear(&self) {
         self.at.store(0, Relaxed);
@@ -72,6 +75,7 @@ pub fn register(caller: &Caller, at: u64, len: u32, signature: u32) -> Result<()
     }
     mine.len.store(len, Relaxed);
     mine.signature.store(signature, Relaxed);
+    mine.told.store(0, Relaxed);
     mine.at.store(at, Relaxed);
     if at != 0 {
         caller.task.work.fetch_or(work::RSEQ, Relaxed);
@@ -144,7 +148,8 @@ pub fn settle(caller: &mut Caller) {
         return;
     }
     let cpu = arch::cpu::id() as u32;
-    if leave(caller, at).and_then(|()| tell(at, cpu, cpu, cpu)).is_err() {
+    let known = caller.task.rseq.told.swap(cpu + 1, Relaxed) == cpu + 1;
+    if leave(caller, at).is_err() || !known && tell(at, cpu, cpu, cpu).is_err() {
         refuse(caller);
     }
 }

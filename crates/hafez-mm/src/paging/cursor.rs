@@ -208,10 +208,14 @@ impl Tables {
 }
 
 pub(super) fn new_node(frames: &Frames, cpu: usize, account: AccountId) -> Result<Pfn, NoFrames> {
-    let node = frames.alloc_node(cpu)?;
+    Ok(begin_node(frames, frames.alloc_node(cpu)?, account))
+}
+
+/// Make a frame a node, whose entries the caller has seen to, or will.
+pub(super) fn begin_node(frames: &Frames, node: Pfn, account: AccountId) -> Pfn {
     frames.meta(node).begin(Word::new(State::Table, account, 1), 0, 0);
     frames.accounts.charge(account, Charge::Table, 1);
-    Ok(node)
+    node
 }
 
 /// Free a node that no CPU can walk any more.

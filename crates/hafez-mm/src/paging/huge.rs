@@ -23,12 +23,12 @@
 //! pages that one space alone maps are ever whole (a fork opens them), the block tells its one leaf; and reclaim,
 //! going by blocks, finds all huge pages without a walk.
 
-use super::cursor::{Cursor, Slot, TOP, end_of, index, is_in_one_leaf, new_node};
+use super::cursor::{Cursor, Slot, TOP, begin_node, end_of, index, is_in_one_leaf};
 use super::entry::{self, Entry};
 use super::gather::{Flushed, forget_all};
 use crate::Rights;
 use crate::addr::{PageRange, Pfn, Vpn};
-use crate::frame::{Frames, NoFrames};
+use crate::frame::{Frames, NoFrames, Priority};
 use crate::mutant::mutant;
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
@@ -71,7 +71,9 @@ impl<'a> Cursor<'a> {
         debug_assert!(self.is_alone());
         self.leave();
         let above = self.grow(page, 1)?;
-        let leaf = new_node(self.frames, self.cpu, self.tables.account())?;
+        // Not one of zeroes: all its entries are filled.
+        let leaf = self.frames.alloc(self.cpu, Priority::Kernel)?;
+        let leaf = begin_node(self.frames, leaf, self.tables.account());
         let mut bits = Entry::Present { frame: first, rights, accessed: true, dirty: true }.encode();
         for word in self.frames.phys.words(leaf) {
             word.store(bits, Relaxed);
