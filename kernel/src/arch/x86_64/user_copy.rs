@@ -362,12 +362,20 @@ pub fn copy_to_now(to: u64, from: &[u8]) -> Result<(), BadAddress> {
 /// Copy words from the program.
 #[inline]
 pub fn copy_words_from<const N: usize>(from: u64) -> Result<[u64; N], BadAddress> {
+    with_words_from(from, |words| *words)
+}
+/// Copy words from the program, and have a look at them where they are.
+#[inline]
+pub fn with_words_from<const N: usize, R>(
+    from: u64,
+    look: impl FnOnce(&[u64; N]) -> R,
+) -> Result<R, BadAddress> {
     check(from, N * 8)?;
     let mut words = MaybeUninit::<[u64; N]>::uninit();
     // SAFETY: the source is in the user half (checked) and may fault; where it did not, all words have been written.
     unsafe {
         done(user_copy(words.as_mut_ptr().cast(), from as *const u8, N * 8))?;
-        Ok(words.assume_init())
+        Ok(look(words.assume_init_ref()))
     }
 }
 /// Copy words to the program. On an error, part may have been written.

@@ -77,12 +77,11 @@ fn next(caller: &Caller) -> Option<SigInfo> {
         return None;
     }
     let wanted = SigSet(!task.mask().0);
-    let own = task.pending.take(wanted);
-    let mut info = own.or_else(|| process.pending.take(wanted))?;
-    if info.is_of_timer() {
-        process.timers.taken(&mut info);
+    let mut info = task.pending.take(wanted).or_else(|| process.pending.take(wanted));
+    if let Some(info) = info.as_mut().filter(|info| info.is_of_timer()) {
+        process.timers.taken(info);
     }
-    Some(info)
+    info
 }
 
 /// The action of a signal that has a handler. A signal without one does here what it does.

@@ -138,18 +138,21 @@ pub fn sigreturn(caller: &mut Caller) -> Result<u64> {
 }
 
 fn restore(caller: &mut Caller) -> Result<()> {
-    let uc: [u64; UCONTEXT / 8] = user::copy_words_from(caller.user.rsp())?;
+    user::with_words_from(caller.user.rsp(), |uc| restore_from(caller, uc))?
+}
+
+fn restore_from(caller: &mut Caller, uc: &[u64; UCONTEXT / 8]) -> Result<()> {
     let u = &mut caller.user;
-    [u.r8, u.r9, u.r10, u.r11, u.r12, u.r13, u.r14, u.r15] = part(&uc, UC_REGISTERS);
-    [u.rdi, u.rsi, u.rbp, u.rbx, u.rdx, u.rax, u.rcx] = part(&uc, UC_REGISTERS + 8);
-    let [rsp, rip, rflags] = part(&uc, UC_REGISTERS + 15);
+    [u.r8, u.r9, u.r10, u.r11, u.r12, u.r13, u.r14, u.r15] = part(uc, UC_REGISTERS);
+    [u.rdi, u.rsi, u.rbp, u.rbx, u.rdx, u.rax, u.rcx] = part(uc, UC_REGISTERS + 8);
+    let [rsp, rip, rflags] = part(uc, UC_REGISTERS + 15);
     u.set_rsp(rsp);
     u.set_rip(rip);
     u.set_rflags(rflags);
     u.keep_all();
     // What the old mask lets through does not wait for the next trap.
     set_mask(&caller.task, SigSet(uc[UC_MASK]));
-    let [base, flags, size] = part(&uc, UC_STACK);
+    let [base, flags, size] = part(uc, UC_STACK);
     let alt = AltStack { base, size, flags: flags as u32 & !abi::SS_ONSTACK };
     // As if by sigaltstack: while it is in use it stays.
     let mut now = caller.task.alt_stack.lock();
