@@ -95,15 +95,19 @@ impl Signal {
         Arc::default()
     }
     /// Something changed. Not with a lock held that `poll` takes.
+    #[inline]
     pub fn notify(&self) {
         self.count.fetch_add(1, Relaxed);
         self.queue.wake_all();
-        if self.has_hooks.load(Relaxed) {
-            self.hooks.lock().iter().filter_map(Weak::upgrade).for_each(|hook| hook.pull());
+        if self.has_hooks.load(Relaxed) || self.has_owners.load(Relaxed) {
+            self.tell_others();
         }
-        if self.has_owners.load(Relaxed) {
-            self.signal_owners(abi::SIGIO);
-        }
+    }
+    /// Those who do not wait in the queue.
+    #[cold]
+    fn tell_others(&self) {
+        self.hooks.lock().iter().filter_map(Weak::upgrade).for_each(|hook| hook.pull());
+        self.signal_owners(abi::SIGIO);
     }
     /// Urgent data came: whoever owns the file hears of it, asked or not.
     pub fn urge(&self) {

@@ -318,7 +318,9 @@ unsafe fn arm(state: *mut State) -> bool {
     true
 }
 
+// Cold beside a system call; but a page fault goes this way, too.
 #[cold]
+#[inline(always)]
 fn other_trap(vector: u64, frame: &Frame) -> Trap {
     let error = frame.error;
     if vector == trap::PAGE_FAULT {
