@@ -132,17 +132,18 @@ int main(void) {
     struct sigaction sa = {0};
     sa.sa_handler = hnd;
     sigaction(SIGALRM, &sa, 0);
-    struct itimerval it = {{0,0},{0,30000}};
+    /* Again and again, so that one comes while we wait, however late that begins. */
+    struct itimerval it = {{0,30000},{0,30000}};
     setitimer(ITIMER_REAL, &it, 0);
     T(fx(&w, FUTEX_WAIT, 0, 0, 0, 0));
-    struct timespec two = {2, 0};
-    setitimer(ITIMER_REAL, &it, 0);
+    struct timespec two = {20, 0};
     T(fx(&w, FUTEX_WAIT, 0, &two, 0, 0));
     sa.sa_flags = SA_RESTART;
     sigaction(SIGALRM, &sa, 0);
-    struct timespec q = {0, 80000000};
-    setitimer(ITIMER_REAL, &it, 0);
+    struct timespec q = {20, 0};
     T(fx(&w, FUTEX_WAIT, 0, &q, 0, 0));
+    it = (struct itimerval){{0,0},{0,0}};
+    setitimer(ITIMER_REAL, &it, 0);
     /* pthread */
     for (long i = 0; i < 4; i++) pthread_create(&th[i], 0, adder, 0);
     for (int i = 0; i < 4; i++) pthread_join(th[i], 0);

@@ -127,6 +127,8 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         mask: task.mask(),
     };
     let child = Task::new(tid, child_process.clone(), parts);
+    *child.guard.lock() = task.guard.lock().clone();
+    child.io_priority.store(task.io_priority.load(Ordering::Relaxed), Ordering::Relaxed);
     child.nodes.store(task.nodes.load(Ordering::Relaxed), Ordering::Relaxed);
     let nice = task.nice.load(Ordering::Relaxed);
     if task.reset_on_fork.load(Ordering::Relaxed) {

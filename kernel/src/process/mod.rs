@@ -40,6 +40,7 @@ pub mod proc;
 pub mod process;
 pub mod rseq;
 pub mod run;
+pub mod seccomp;
 pub mod settime;
 pub mod signal;
 pub mod signalfd;

@@ -16,6 +16,7 @@
 
 use super::image::Image;
 use super::rseq;
+use super::seccomp::Guard;
 use super::signal::{self, SigInfo};
 use super::task::{Task, work};
 use crate::arch::user::{self, Trap, UserContext};
@@ -40,6 +41,8 @@ pub struct Caller {
     pub(super) restart: Option<(u64, Errno)>,
     /// The mask to go back to, where a call waits under another (`sigsuspend`, `ppoll`).
     pub(super) saved_mask: Option<signal::SigSet>,
+    /// The system calls by number; none where something stands before them (see `seccomp`).
+    pub calls: &'static [syscall::Handler],
     /// How `restart_syscall` goes on with the interrupted call.
     pub resume: Option<Resume>,
 }
@@ -50,7 +53,9 @@ pub type Resume = Box<dyn FnOnce(&mut Caller) -> crate::errno::Result<u64> + Sen
 impl Caller {
     /// A caller about to run `task` for the first time.
     pub(super) fn new(task: Arc<Task>, image: Arc<Image>, user: UserContext) -> Caller {
-        Caller { task, image, user, restart: None, saved_mask: None, resume: None }
+        let guarded = !matches!(*task.guard.lock(), Guard::Nothing);
+        let calls = if guarded { &[] } else { syscall::all() };
+        Caller { task, image, user, restart: None, saved_mask: None, calls, resume: None }
     }
 
     /// The six arguments of a system call. Take them apart at once: `let [fd, at, len, ..] = caller.args();`
@@ -118,6 +123,11 @@ fn rare(caller: &mut Caller) -> bool {
         if bits & work::RSEQ != 0 {
             caller.task.work.fetch_and(!work::RSEQ, Ordering::SeqCst);
             rseq::settle(caller);
+            continue;
+        }
+        if bits & work::GUARD != 0 {
+            caller.task.work.fetch_and(!work::GUARD, Ordering::SeqCst);
+            caller.calls = &[];
             continue;
         }
         if bits & work::STOP != 0 {

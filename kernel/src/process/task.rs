@@ -18,6 +18,7 @@ use super::files::{Cred, FileTable, FsContext};
 use super::image::Image;
 use super::process::{Process, Usage};
 use super::rseq::Rseq;
+use super::seccomp::Guard;
 use super::signal::{AltStack, Pending, SigSet};
 use crate::errno::Result;
 use crate::fs::File;
@@ -37,6 +38,8 @@ pub mod work {
     pub const EXIT: u32 = 4;
     /// What it registered with `rseq(2)` is to be looked at: the CPU, or what it was in.
     pub const RSEQ: u32 = 8;
+    /// Another thread has put a guard before its system calls.
+    pub const GUARD: u32 = 16;
 }
 
 /// Bytes of a task's name, the final zero included.
@@ -101,6 +104,10 @@ pub struct Task {
     pub pi_holds: AtomicBool,
     pub pi_heir: AtomicBool,
     pub pi_closed: AtomicBool,
+    /// What stands before its system calls.
+    pub guard: Mutex<Guard>,
+    /// `IOPRIO_*`, as it was chosen.
+    pub io_priority: AtomicU32,
     /// The kernel thread that runs it; gone before it starts and after it ends.
     thread: Mutex<Option<Arc<Thread>>>,
 }
@@ -146,6 +153,8 @@ impl Task {
             pi_heir: AtomicBool::new(false),
             pi_closed: AtomicBool::new(false),
             reset_on_fork: AtomicBool::new(false),
+            guard: Mutex::default(),
+            io_priority: AtomicU32::new(0),
             thread: Mutex::new(None),
         })
     }
@@ -310,6 +319,16 @@ impl Task {
         Usage { user, system, voluntary, involuntary, ..Usage::default() }
     }
 
+    /// Put a guard before its calls, for another thread of its process. On whichever CPU it runs, it hears of it now.
+    pub fn set_guard(&self, guard: Guard) {
+        let old = core::mem::replace(&mut *self.guard.lock(), guard);
+        drop(old);
+        self.work.fetch_or(work::GUARD, Ordering::SeqCst);
+        if let Some(thread) = self.thread() {
+            thread.poke();
+        }
+    }
+
     /// Whether it has been told to end.
     pub fn is_ending(&self) -> bool {
         self.work.load(Ordering::SeqCst) & work::EXIT != 0
@@ -317,7 +336,7 @@ impl Task {
 
     /// Whether an interruptible call should give up: rare work is waiting.
     pub fn has_work(&self) -> bool {
-        self.work.load(Ordering::SeqCst) & !work::RSEQ != 0
+        self.work.load(Ordering::SeqCst) & !(work::RSEQ | work::GUARD) != 0
     }
 }
 

@@ -259,6 +259,13 @@ impl Thread {
         self.virtual_time.store(fair::band(priority), Relaxed);
         self.band.store(fair::band(priority), Relaxed);
     }
+    /// If it runs a program on another CPU, have it come into the kernel.
+    pub fn poke(&self) {
+        let at = self.cpu();
+        if at != crate::arch::cpu::id() && self.state() == State::Running {
+            crate::arch::smp::reschedule(at);
+        }
+    }
     /// Its nice level or priority is another than when it joined a queue: it takes its place there anew.
     pub fn reorder(self: &Arc<Self>) {
         place::reorder(self);

@@ -1,10 +1,10 @@
 //! What a process sets for itself: `prctl`, `personality`.
 //!
-//! Some of `prctl` asks for what this kernel never does to anybody (seccomp, dropped time-stamp counter): asking then
+//! Some of `prctl` asks for what this kernel never does to anybody (a time-stamp counter withheld): asking then
 //! tells so, and switching it off succeeds, as it is off.
 #![forbid(unsafe_code)]
 
-use super::{Calls, advise, capability, user};
+use super::{Calls, advise, capability, seccomp, user};
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
@@ -85,6 +85,8 @@ fn prctl(caller: &mut Caller) -> Result<u64> {
             no_more(&[a, b, c, d])?;
             return Ok(process.no_new_code.load(Ordering::Relaxed) as u64);
         }
+        prctl::PR_GET_SECCOMP => return Ok(task.guard.lock().told().0.into()),
+        prctl::PR_SET_SECCOMP => return seccomp::set_mode(caller, a, b),
         what => {
             let known = capability::request(caller, what, [a, b, c, d]);
             return known.unwrap_or_else(|| never(what, [a, b, c, d]));
@@ -97,7 +99,6 @@ fn prctl(caller: &mut Caller) -> Result<u64> {
 fn never(what: u32, [a, b, c, d]: [u64; 4]) -> Result<u64> {
     let zero = |ok: bool| if ok { Ok(0) } else { Err(Errno::EINVAL) };
     match what {
-        prctl::PR_GET_SECCOMP => Ok(0),
         prctl::PR_GET_TIMING => Ok(prctl::PR_TIMING_STATISTICAL as u64),
         prctl::PR_SET_TIMING => zero(a == prctl::PR_TIMING_STATISTICAL as u64),
         prctl::PR_GET_TSC => user::write_u32(a, prctl::PR_TSC_ENABLE).map(|()| 0).map_err(Into::into),

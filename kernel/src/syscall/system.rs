@@ -32,6 +32,7 @@ pub const CALLS: &Calls = &[
     (abi::__NR_reboot, root_only),
     (abi::__NR_swapon, root_only),
     (abi::__NR_swapoff, root_only),
+    (abi::__NR_acct, acct),
 ];
 
 /// Bytes of each of the six names of `struct new_utsname`.
@@ -101,6 +102,11 @@ fn vhangup(caller: &mut Caller) -> Result<u64> {
     }
     crate::fs::tty::hang_up_own();
     Ok(0)
+}
+
+/// No records of processes are written; only who might ask for them hears that.
+fn acct(caller: &mut Caller) -> Result<u64> {
+    Err(if caller.task.cred().may(cap::SYS_PACCT) { Errno::ENOSYS } else { Errno::EPERM })
 }
 
 /// Not for programs: the machine, and what is mounted in it, are the `hafez` command's.

@@ -9,6 +9,7 @@
 use super::Node;
 use crate::errno::{Errno, Result};
 use crate::fs::inode::*;
+use crate::mem::TryPush;
 use alloc::{boxed::Box, collections::BTreeMap, sync::Arc, vec::Vec};
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -255,8 +256,10 @@ impl Node {
         let mut full = false;
         below.readdir(0, &mut |entry| {
             if !matches!(entry.name, b"." | b"..") {
-                full = !crate::mem::headroom(entry.name.len() + 128);
-                list.push(Listed { name: entry.name.into(), ino: entry.ino, kind: entry.kind });
+                full = !crate::mem::headroom(entry.name.len() + 128)
+                    || list
+                        .try_push(Listed { name: entry.name.into(), ino: entry.ino, kind: entry.kind })
+                        .is_err();
             }
             !full
         })?;

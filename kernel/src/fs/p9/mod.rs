@@ -67,8 +67,10 @@ pub fn sync_all() -> Result<()> {
     let shares = SHARES.lock().clone();
     let mut result = Ok(());
     for share in shares {
-        for inode in share.table.all() {
+        let mut from = 0;
+        while let Some((next, inode)) = share.table.next(from) {
             result = result.and(inode.write_back());
+            from = next;
         }
     }
     result

@@ -10,7 +10,6 @@ use alloc::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     sync::Weak,
-    vec::Vec,
 };
 use hafez_mm::lock::Mutex;
 
@@ -78,8 +77,9 @@ impl Table {
         drop(all);
     }
 
-    /// All inodes that are alive.
-    pub fn all(&self) -> Vec<Arc<P9Inode>> {
-        self.known.lock().values().filter_map(Weak::upgrade).collect()
+    /// The first inode from the number `from` on that is alive, and from where to look for the next.
+    pub fn next(&self, from: u64) -> Option<(u64, Arc<P9Inode>)> {
+        let known = self.known.lock();
+        known.range(from..).find_map(|(number, inode)| Some((number.checked_add(1)?, inode.upgrade()?)))
     }
 }

@@ -172,7 +172,8 @@ pub fn status(subject: &Subject) -> Result<Vec<u8>> {
     }
     let bound = u8::from(process.no_new_privileges.load(Relaxed));
     let (mask, list) = cpus(task.as_ref().and_then(|task| task.thread()).as_deref());
-    let _ = writeln!(text, "NoNewPrivs:\t{bound}\nSeccomp:\t0\nSeccomp_filters:\t0");
+    let (mode, filters) = task.as_ref().map_or((0, 0), |task| task.guard.lock().told());
+    let _ = writeln!(text, "NoNewPrivs:\t{bound}\nSeccomp:\t{mode}\nSeccomp_filters:\t{filters}");
     let _ = writeln!(
         text,
         "Cpus_allowed:\t{mask:x}\nCpus_allowed_list:\t{list}\nMems_allowed:\t1\nMems_allowed_list:\t0"

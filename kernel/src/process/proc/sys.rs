@@ -42,7 +42,7 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/tainted", "0"),
         ("kernel/sched_autogroup_enabled", "0"),
         ("kernel/sched_rr_timeslice_ms", "100"),
-        ("kernel/seccomp/actions_avail", ""),
+        ("kernel/seccomp/actions_avail", "kill_process kill_thread trap errno trace log allow"),
         ("kernel/random/entropy_avail", "256"),
         ("kernel/random/poolsize", "256"),
         ("kernel/shm_rmid_forced", "0"),

@@ -54,6 +54,11 @@ pub fn force(caller: &mut Caller, info: SigInfo) {
     force_default(caller, info, false);
 }
 
+/// The same, and it does end the process.
+pub fn kill(caller: &mut Caller, info: SigInfo) {
+    force_default(caller, info, true);
+}
+
 fn force_default(caller: &mut Caller, info: SigInfo, always: bool) {
     let task = &caller.task;
     let actions = task.process.actions();

@@ -20,7 +20,7 @@ mod frame;
 mod send;
 mod set;
 
-pub use deliver::{deliver, force};
+pub use deliver::{deliver, force, kill};
 pub use frame::min_stack;
 pub use frame::sigreturn;
 pub(super) use send::offer;

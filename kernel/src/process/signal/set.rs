@@ -124,6 +124,12 @@ impl SigInfo {
             fields: [pair(pid as u32, uid), status as u32 as u64, user, system, 0, 0],
         }
     }
+    /// A filter did not let a system call through: where, which, of what machine, and what the filter added.
+    pub fn seccomp(at: u64, number: u32, architecture: u32, with: u32) -> SigInfo {
+        const SYS_SECCOMP: i32 = 1;
+        let fields = [at, pair(number, architecture), 0, 0, 0, 0];
+        SigInfo { signo: abi::SIGSYS, errno: with as i32, code: SYS_SECCOMP, fields }
+    }
     /// A message has come to a queue.
     pub fn queue(signo: u32, pid: i32, uid: u32, value: u64) -> SigInfo {
         SigInfo { signo, errno: 0, code: abi::SI_MESGQ, fields: [pair(pid as u32, uid), value, 0, 0, 0, 0] }

@@ -309,17 +309,19 @@ pub fn remove(id: i32, cred: &Cred) -> Result<()> {
 
 /// A process has ended: undo what it wanted undone. A value stays within its bounds.
 pub fn process_ends(pid: Pid) {
-    let mut woken = Vec::new();
-    for set in SETS.lock().things.values_mut() {
-        let Some(undo) = set.undo.remove(&pid) else { continue };
-        for (number, by) in undo {
+    let mut from = i32::MIN;
+    loop {
+        let mut sets = SETS.lock();
+        let mut those = sets.things.range_mut(from..);
+        let Some((id, set)) = those.find(|(_, set)| set.undo.contains_key(&pid)) else { return };
+        from = id.saturating_add(1);
+        for (number, by) in set.undo.remove(&pid).into_iter().flatten() {
             let semaphore = &mut set.semaphores[number as usize];
             semaphore.value = (semaphore.value + by).clamp(0, HIGHEST);
             semaphore.last = pid;
         }
-        woken.push(set.waiting.clone());
-    }
-    for waiting in woken {
+        let waiting = set.waiting.clone();
+        drop(sets);
         waiting.wake();
     }
 }
