@@ -51,10 +51,15 @@ static void start(int i, void *(*f)(void *)) {
     nap(3);
     while (!sleeps(started[i])) nap(2);
 }
+/* Returns when the first thread, which says that it is about to, waits. */
+static volatile int about_to_wait;
+static void first_waits(void) {
+    while (!about_to_wait || !sleeps(getpid())) nap(2);
+}
 static void *dies(void *a) {
     word = tid();
     started[(long)a] = tid();
-    nap(80);
+    first_waits();
     return 0;
 }
 static void *holds_other(void *a) {
@@ -96,7 +101,7 @@ static void *adder(void *a) {
 static void *takes_and_dies(void *a) {
     pthread_mutex_lock(a);
     started[0] = 1;
-    nap(60);
+    first_waits();
     return 0;
 }
 /* The tale of three: a slow one holds the lock, a busy one keeps the CPU, an urgent one wants the lock. One CPU for all. */
@@ -192,6 +197,7 @@ int main(void) {
     T(fx(&word, FUTEX_LOCK_PI2 | FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME, 0, &t, 0, 0));
     /* The holder dies with it. */
     uint32_t dead = word;
+    about_to_wait = 1;
     T(fx(&word, FUTEX_LOCK_PI | FUTEX_PRIVATE_FLAG, 0, 0, 0, 0));
     T((word & FUTEX_TID_MASK) == tid());
     T(word & FUTEX_OWNER_DIED);
@@ -286,10 +292,11 @@ int main(void) {
     pthread_mutexattr_setrobust(&kind, PTHREAD_MUTEX_ROBUST);
     pthread_mutex_t robust;
     T(pthread_mutex_init(&robust, &kind));
-    started[0] = 0;
+    started[0] = about_to_wait = 0;
     pthread_create(&threads[0], 0, takes_and_dies, &robust);
     while (!started[0]) nap(1);
     T(pthread_mutex_trylock(&robust));
+    about_to_wait = 1;
     T(pthread_mutex_lock(&robust));
     T(pthread_mutex_consistent(&robust));
     T(pthread_mutex_unlock(&robust));
