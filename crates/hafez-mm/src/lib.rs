@@ -29,8 +29,8 @@
 //! ```text
 //!   Space::regions
 //!     Family::members, Object::mappings
-//!       Tables (a cursor; in a fork the parent's, then the child's)
-//!         a shared leaf
+//!       the shape of Tables (a cursor; in a fork the parent's, then the child's)
+//!         a leaf of them
 //!         Object::pages
 //!           Swap::state, a Request
 //!             Lists

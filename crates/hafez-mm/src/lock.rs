@@ -10,6 +10,8 @@
 //!   CPU 1  spins for the tables' lock ── idler: flush, answer ┘ ── … gets the lock
 //! ```
 //!
+//! What many read and few change, and what CPUs must not meet at, is behind a [`BigReaderLock`].
+//!
 //! With the feature `contention`, each acquisition that found its lock taken is counted, with its place in the source.
 
 mod big_reader;

@@ -11,7 +11,7 @@
 //! the child execs, exits or never touches what lies there, the parent has every page back as it was, for one walk.
 //!
 //! An entry of a shared leaf is one entry: its frame counts one map for it, its slot one reference, however many spaces
-//! come by it. The links to the leaf are counted in its record (`maps`). They grow only under the lock of a space that has
+//! come by it. The links to the leaf are counted in its record (`maps`). They grow only by who is alone in a space that has
 //! one, so a space that finds itself alone stays so. While there are several the leaf's own lock orders what is done
 //! through them. Who unlinks it lets go of it after a flush, and the last one lets go of what the entries name.
 
