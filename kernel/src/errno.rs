@@ -117,7 +117,8 @@ impl From<hafez_mm::FaultError> for Errno {
         use hafez_mm::FaultError as F;
         match e {
             F::NotMapped | F::Denied => Errno::EFAULT,
-            F::PastEnd | F::Io => Errno::EIO,
+            F::PastEnd | F::Io | F::Unanswered => Errno::EIO,
+            F::Interrupted => Errno::EINTR,
             F::OutOfMemory => Errno::ENOMEM,
         }
     }

@@ -84,6 +84,7 @@ pub use reclaim::PolicyKind;
 pub use space::advise::Advice;
 pub use space::map::{MapRequest, Where};
 pub use space::remap::RemapHow;
+pub use space::watch::{PlaceError, Watched, Watcher};
 pub use space::{Access, Backing, FaultError, Label, MmError, RegionFlags, RegionInfo, Space, SpaceId};
 pub use stats::{CacheStat, FrameUse, HugeWish, PageAt, RegionStat, Stats};
 pub use swap::{IoError, QueueFull, SwapDevice, SwapOp};

@@ -20,6 +20,7 @@ use crate::reclaim::{PolicyKind, Reclaim};
 use crate::space::advise::{Advice, Naming};
 use crate::space::map::MapRequest;
 use crate::space::remap::RemapHow;
+use crate::space::watch::{PlaceError, Watched};
 use crate::space::{Access, Balance, Counters, FaultError, MAX_REGIONS, MmError, Space, Spaces, Stop};
 use crate::stats::HugeWish;
 use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
@@ -240,9 +241,11 @@ impl<P: Platform> Memory<P> {
             let write = advice == Advice::PopulateWrite;
             let wanted = |rights: crate::Rights, _| write && rights.contains(crate::Rights::WRITE);
             return self.fault_in(space, range, &wanted).map_err(|error| match error {
-                FaultError::NotMapped | FaultError::OutOfMemory => MmError::NoMemory,
+                FaultError::NotMapped | FaultError::OutOfMemory | FaultError::Interrupted => {
+                    MmError::NoMemory
+                }
                 FaultError::Denied => MmError::Invalid,
-                FaultError::PastEnd | FaultError::Io => MmError::Io,
+                FaultError::PastEnd | FaultError::Io | FaultError::Unanswered => MmError::Io,
             });
         }
         let cooled =
@@ -301,6 +304,25 @@ impl<P: Platform> Memory<P> {
     /// Lock the pages of the range that are in RAM, and the others as they come.
     pub fn wire_as_they_come(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
         self.spaces.wire(space, range, true).map_err(refused)
+    }
+    /// Watch memory without a file, or watch it no longer (`userfaultfd`).
+    pub fn watch(
+        &self,
+        space: &Arc<Space>,
+        range: PageRange,
+        watcher: &Watched,
+        on: bool,
+    ) -> Result<(), MmError> {
+        self.spaces.watch(space, range, watcher, on).map_err(refused)
+    }
+    /// The watcher watches nothing of the space any more.
+    pub fn unwatch(&self, space: &Arc<Space>, watcher: &Watched) {
+        self.spaces.unwatch(space, watcher);
+    }
+    /// Put a page where one is missing and watched: these bytes, or zeroes.
+    pub fn place_page(&self, space: &Arc<Space>, page: Vpn, bytes: Option<&[u8]>) -> Result<(), PlaceError> {
+        let placed = self.retry(space.account(), || self.spaces.place_page(space, page, bytes));
+        placed.unwrap_or(Err(PlaceError::NoMemory))
     }
     /// mseal.
     pub fn seal(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {

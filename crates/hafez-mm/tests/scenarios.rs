@@ -4,8 +4,8 @@
 use hafez_mm::sim::machine::{Host, current_cpu};
 use hafez_mm::sim::{Build, Disk, Faults, Hooks, Machine, SimFile, tasks};
 use hafez_mm::{
-    Access, AccountId, Backing, FaultError, MapRequest, Memory, OomReport, PageRange, PolicyKind, Rights,
-    Space, VirtAddr, Where,
+    Access, AccountId, Backing, FaultError, MapRequest, Memory, MmError, OomReport, PageRange, PlaceError,
+    PolicyKind, Rights, Space, VirtAddr, Watched, Watcher, Where,
 };
 use std::sync::{Arc, Mutex};
 
@@ -328,4 +328,101 @@ fn a_huge_page_is_cut_up() {
         assert_eq!(bench.touch(&space, at(n), None), Ok(word(&space, n)));
     }
     bench.memory().audit().unwrap();
+}
+
+/// Brings every second page, and leaves the others unanswered.
+struct Server {
+    bench: Arc<Bench>,
+    space: Arc<Space>,
+    asked: Mutex<Vec<(u64, bool)>>,
+}
+
+impl Watcher for Server {
+    fn missing(&self, at: VirtAddr, write: bool, still: &dyn Fn() -> bool) -> Result<(), FaultError> {
+        assert!(still());
+        self.asked.lock().unwrap().push((at.0, write));
+        let number = (at.0 - BASE) / 4096;
+        if number % 2 == 1 {
+            return Err(FaultError::Unanswered);
+        }
+        let bytes = number.to_le_bytes().repeat(512);
+        assert_eq!(self.bench.memory().place_page(&self.space, at.page(), Some(&bytes)), Ok(()));
+        assert!(!still());
+        Ok(())
+    }
+}
+
+/// Pages of watched memory are brought by the watcher, once, also under want of RAM; a child's and moved ones are not its business.
+#[test]
+fn watched_pages_are_brought() {
+    for shared in [false, true] {
+        let bench = Arc::new(Bench::new(64, 1024));
+        let space = bench.space();
+        let memory = bench.memory();
+        let backing = match shared {
+            true => Backing::Object {
+                object: memory.new_object_shared(300 << 12, space.account()).unwrap(),
+                first: 0,
+            },
+            false => Backing::Anonymous,
+        };
+        bench.map(&space, BASE, 300, backing, shared);
+        let server = Arc::new(Server { bench: bench.clone(), space: space.clone(), asked: Mutex::default() });
+        let watched = Watched(server.clone());
+        let other =
+            Watched(Arc::new(Server { bench: bench.clone(), space: space.clone(), asked: Mutex::default() }));
+        let range = PageRange::of_bytes(VirtAddr(BASE), 200 << 12).unwrap();
+        let at = |n: u64| VirtAddr(page(n)).page();
+        assert_eq!(memory.place_page(&space, at(0), None), Err(PlaceError::NotWatched));
+        assert_eq!(memory.watch(&space, range, &watched, true), Ok(()));
+        assert_eq!(memory.watch(&space, range, &other, true), Err(MmError::Busy));
+        (0..200).step_by(2).for_each(|n| assert_eq!(bench.touch(&space, page(n), None), Ok(n)));
+        assert_eq!(bench.touch(&space, page(1), Some(9)), Err(FaultError::Unanswered));
+        assert_eq!(bench.touch(&space, page(200), None), Ok(0));
+        // What was brought is never asked for again, swapped or not.
+        (0..200)
+            .step_by(2)
+            .for_each(|n| assert_eq!(bench.touch(&space, page(n) + 8, Some(n + 1)), Ok(n + 1)));
+        (0..200).step_by(2).for_each(|n| assert_eq!(bench.touch(&space, page(n) + 8, None), Ok(n + 1)));
+        assert_eq!(server.asked.lock().unwrap().len(), 101);
+        assert_eq!(memory.place_page(&space, at(4), None), Err(PlaceError::Exists));
+        assert_eq!(memory.place_page(&space, at(3), None), Ok(()));
+        assert_eq!(bench.touch(&space, page(3), Some(5)), Ok(5));
+        let child = memory.fork_space(&space, memory.open_account().unwrap()).unwrap();
+        if !shared {
+            assert_eq!(bench.touch(&child, page(5), None), Ok(0));
+        }
+        assert_eq!(bench.touch(&child, page(6), None), Ok(6));
+        leave(&bench.machine, &child);
+        memory.unwatch(&space, &watched);
+        assert_eq!(bench.touch(&space, page(7), None), Ok(0));
+        assert_eq!(memory.watch(&space, range, &other, true), Ok(()));
+        memory.unwatch(&space, &other);
+        memory.audit().unwrap();
+    }
+}
+
+/// What is sealed cannot go, move or change; what lies beside it can.
+#[test]
+fn sealed_memory_stays() {
+    let bench = Bench::new(64, 256);
+    let (space, memory) = (bench.space(), bench.memory());
+    bench.map(&space, BASE, 10, Backing::Anonymous, false);
+    (0..10).for_each(|n| _ = bench.touch(&space, page(n), Some(n)).unwrap());
+    let range = |first: u64, pages: u64| PageRange::of_bytes(VirtAddr(page(first)), pages << 12).unwrap();
+    assert_eq!(memory.seal(&space, range(8, 4)), Err(MmError::NotMapped));
+    assert_eq!(memory.seal(&space, range(4, 2)), Ok(()));
+    assert_eq!(memory.unmap(&space, range(2, 4)), Err(MmError::Sealed));
+    assert_eq!(memory.protect(&space, range(5, 1), Rights::READ), Err(MmError::Sealed));
+    let how = hafez_mm::RemapHow::MayMove;
+    assert_eq!(memory.remap(&space, VirtAddr(page(4)), 4096, 4 << 12, how), Err(MmError::Sealed));
+    let onto = hafez_mm::RemapHow::Fixed(VirtAddr(page(5)));
+    assert_eq!(memory.remap(&space, VirtAddr(page(8)), 4096, 4096, onto), Err(MmError::Sealed));
+    (0..10).for_each(|n| assert_eq!(bench.touch(&space, page(n), None), Ok(n)));
+    let child = memory.fork_space(&space, memory.open_account().unwrap()).unwrap();
+    assert_eq!(memory.unmap(&child, range(4, 1)), Err(MmError::Sealed));
+    leave(&bench.machine, &child);
+    assert_eq!(memory.unmap(&space, range(0, 4)), Ok(()));
+    assert_eq!(memory.unmap(&space, range(6, 4)), Ok(()));
+    memory.audit().unwrap();
 }

@@ -55,6 +55,7 @@ pub mod timer;
 pub mod timerfd;
 pub mod timers;
 pub mod user;
+pub mod userfault;
 mod vdso;
 pub mod wait;
 

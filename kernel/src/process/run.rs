@@ -150,7 +150,8 @@ fn fault_signal(caller: &mut Caller, addr: u64, why: FaultError) {
     let (signo, code) = match why {
         FaultError::NotMapped => (abi::SIGSEGV, abi::SEGV_MAPERR),
         FaultError::Denied => (abi::SIGSEGV, abi::SEGV_ACCERR),
-        FaultError::PastEnd | FaultError::Io => (abi::SIGBUS, abi::BUS_ADRERR),
+        FaultError::PastEnd | FaultError::Io | FaultError::Unanswered => (abi::SIGBUS, abi::BUS_ADRERR),
+        FaultError::Interrupted => return,
         // The SIGKILL is on its way to somebody. If it is not for us, the next try finds memory.
         FaultError::OutOfMemory => return sched::yield_now(),
     };

@@ -58,6 +58,10 @@ fn fault(addr: u64, write: bool, exec: bool) -> bool {
                 }
                 sched::yield_now();
             }
+            // The signal waits until the kernel is through with the memory; only the end does not.
+            Err(FaultError::Interrupted) if super::current_task().is_some_and(|t| !t.is_ending()) => {
+                sched::clear_interrupt();
+            }
             Err(_) => return false,
         }
     }

@@ -1,4 +1,5 @@
-//! What a program says of memory: `madvise`, `process_madvise`, `process_mrelease`, `mseal`, and names for memory (`prctl`).
+//! What a program says of memory: `madvise`, `process_madvise`, `process_mrelease`, `mseal`, `userfaultfd`, and names for memory
+//! (`prctl`).
 //!
 //! Advice changes what the kernel does with pages, not what is mapped where. It is given for a range, holes are passed over, and
 //! that there were some is told at the end. Of another process's memory only that can be said which destroys nothing.
@@ -12,7 +13,7 @@ use crate::fs::caps::cap;
 use crate::mem::memory;
 use crate::process::pidfd::PidFile;
 use crate::process::run::Caller;
-use crate::process::{Image, Process};
+use crate::process::{Image, Process, userfault};
 use alloc::sync::Arc;
 use hafez_mm::space::advise::Naming;
 use hafez_mm::{Advice, Label, MmError, PageRange, Rights, Space};
@@ -24,6 +25,7 @@ pub const CALLS: &Calls = &[
     (abi::__NR_process_madvise, process_madvise),
     (abi::__NR_process_mrelease, process_mrelease),
     (abi::__NR_mseal, mseal),
+    (abi::__NR_userfaultfd, userfaultfd),
 ];
 
 fn madvise(caller: &mut Caller) -> Result<u64> {
@@ -170,6 +172,21 @@ fn mseal(caller: &mut Caller) -> Result<u64> {
     }
     memory().seal(caller.space(), part)?;
     Ok(0)
+}
+
+/// The kernel's own accesses fault, too: to hold those up is for who may trace others.
+fn userfaultfd(caller: &mut Caller) -> Result<u64> {
+    let flags = caller.args()[0] as u32;
+    const USER_ONLY: u32 = abi::UFFD_USER_MODE_ONLY;
+    if flags & !(abi::O_CLOEXEC | abi::O_NONBLOCK | USER_ONLY) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    // The kernel's accesses are not told apart here: who may not have those told may have none.
+    if !caller.task.cred().may(cap::SYS_PTRACE) {
+        return Err(Errno::EPERM);
+    }
+    let file = userfault::open(&caller.image, flags & abi::O_NONBLOCK)?;
+    at::install(caller, file, flags & abi::O_CLOEXEC != 0)
 }
 
 /// Bytes of a name at most, with its NUL.

@@ -72,6 +72,8 @@ pub struct Object {
     pub(crate) retired: AtomicBool,
     /// Its pages stay in RAM (`SHM_LOCK`).
     pub(crate) locked: AtomicBool,
+    /// Some region that maps it has had a watcher: a page of zeroes is not as good as none.
+    pub(crate) watched: AtomicBool,
     /// Its pages are being let go of: by one only, of the two who may see that nothing refers to it any more.
     pub(crate) ending: AtomicBool,
     /// Where a sequential reader would go on, and how much it would get.
@@ -100,6 +102,7 @@ impl Object {
             mappings: Mutex::new(BTreeMap::new()),
             retired: AtomicBool::new(false),
             locked: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             ahead: Mutex::new(Ahead { next: 0, window: 0 }),
             dirtied: AtomicU64::new(0),

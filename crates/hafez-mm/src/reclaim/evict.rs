@@ -303,8 +303,9 @@ impl Reclaim {
             if word.maps() > 0 || word.pins() > 0 || word.has(Flags::DIRTY) || !here {
                 false
             } else {
-                // A shared object's page of zeroes is a hole: it needs no slot at all.
-                let hole = map.is_some() && fill == 0;
+                // A shared object's page of zeroes is a hole: it needs no slot at all. Not where holes are asked about.
+                let watched = object.as_ref().is_some_and(|object| object.watched.load(Relaxed));
+                let hole = map.is_some() && fill == 0 && !watched;
                 state.uncache_as(&spaces.frames, page.slot, Tier::Filled(fill), map.is_some() && !hole);
                 if let Some(map) = &mut map {
                     map.set(meta.index(), if hole { Place::Nowhere } else { Place::Swap(page.slot) });

@@ -150,7 +150,7 @@ impl<P: Platform> Spaces<P> {
 
     /// Say something else of every part of a region that lies in the range, from below, up to the first refusal. Holes are
     /// skipped and reported at the end.
-    fn alter_each(
+    pub(super) fn alter_each(
         &self,
         space: &Space,
         range: PageRange,
@@ -165,9 +165,10 @@ impl<P: Platform> Spaces<P> {
             at = part.end;
             let mut changed = region.clone();
             change(&mut changed)?;
-            let (flags, nodes, label) = (changed.flags, changed.nodes, changed.label);
+            let Region { flags, nodes, label, watcher, .. } = changed;
             self.alter(&mut regions, whole, part, |region| {
-                (region.flags, region.nodes, region.label) = (flags, nodes, label);
+                (region.flags, region.nodes) = (flags, nodes);
+                (region.label, region.watcher) = (label, watcher);
             })?;
         }
         if covered { Ok(()) } else { Err(MmError::NotMapped.into()) }

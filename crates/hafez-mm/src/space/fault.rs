@@ -15,6 +15,7 @@
 //! a page that must be read first is brought to where all can find it (page map, swap cache), and the fault starts
 //! over. So every look at an entry is a fresh one, and two CPUs that fault on one page meet without knowing it.
 
+use super::watch::Watched;
 use super::{Access, Backing, FaultError, Region, RegionFlags, Space, Spaces, Stop};
 use crate::addr::{PageRange, Pfn, USER_END, VirtAddr, Vpn};
 use crate::frame::Priority;
@@ -38,6 +39,10 @@ pub(super) enum Look {
         object: Arc<Object>,
         index: u64,
     },
+    /// Its watcher is to bring it.
+    Ask {
+        watcher: Watched,
+    },
     /// They are in this slot.
     Read {
         slot: u32,
@@ -60,6 +65,7 @@ impl<P: Platform> Spaces<P> {
             match self.look(space, page, access, brought)? {
                 Look::Done => break,
                 Look::Wait(frame) => self.wait_for(frame),
+                Look::Ask { watcher } => self.ask(space, watcher, at, access.write)?,
                 Look::Fill { object, index } => {
                     if self.fill(&object, index)? {
                         kind = Some(match object.is_file() {
@@ -122,6 +128,7 @@ impl<P: Platform> Spaces<P> {
         // The leaf is the space's own: the entry is as it says.
         match slot.raw() {
             Entry::Absent => match &region.backing {
+                Backing::Anonymous if region.flags.contains(RegionFlags::WATCHED) => Ok(ask(region)),
                 Backing::Anonymous if access.write => self.new_page(space, region, page, &slot),
                 Backing::Anonymous => {
                     self.map_zero(region, &slot);
@@ -166,7 +173,7 @@ impl<P: Platform> Spaces<P> {
         }
     }
 
-    fn map_zero(&self, region: &Region, slot: &Slot<'_>) {
+    pub(super) fn map_zero(&self, region: &Region, slot: &Slot<'_>) {
         let rights = without_write(region.rights);
         slot.fill(Entry::Present { frame: self.frames.zero, rights, accessed: true, dirty: false });
     }
@@ -188,6 +195,9 @@ impl<P: Platform> Spaces<P> {
         }
         let pages = object.pages.lock();
         let Place::Frame(frame) = pages.get(index) else {
+            if region.flags.contains(RegionFlags::WATCHED) && pages.get(index) == Place::Nowhere {
+                return Ok(ask(region));
+            }
             return Ok(Look::Fill { object: object.clone(), index });
         };
         let meta = self.frames.meta(frame);
@@ -336,6 +346,13 @@ impl<P: Platform> Spaces<P> {
         regions.change(start, |stack| stack.range.start = page);
         Ok(())
     }
+}
+
+/// The page of a watched region is missing.
+#[cold]
+fn ask(region: &Region) -> Look {
+    // Without one it would not be marked; another look tells.
+    region.watcher.clone().map_or(Look::Done, |watcher| Look::Ask { watcher })
 }
 
 /// The same rights but writing; what may be written or executed may also be read.

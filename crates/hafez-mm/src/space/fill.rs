@@ -47,18 +47,24 @@ impl<P: Platform> Spaces<P> {
     fn new_shared_page(&self, object: &Object, index: u64) -> Result<(), Stop> {
         let frame = self.frames.alloc(self.cpu(), Priority::User)?;
         self.frames.phys.zero(frame);
+        self.enter_shared_page(object, index, frame);
+        Ok(())
+    }
+
+    /// The frame becomes the object's page, if there is none yet; else it is freed.
+    pub(super) fn enter_shared_page(&self, object: &Object, index: u64, frame: Pfn) -> bool {
         let mut pages = object.pages.lock();
         if pages.get(index) != Place::Nowhere {
             drop(pages);
             self.frames.free_frame(self.cpu(), frame);
-            return Ok(());
+            return false;
         }
         let word = Word::new(State::Shared, object.account, 0).with(Flags::CACHED | Flags::DIRTY);
         self.frames.meta(frame).begin(word, object.id, index);
         self.frames.accounts.charge(object.account, Charge::Resident, 1);
         pages.set(index, Place::Frame(frame));
         self.frames.lists.insert_arrival(self.frames.table(), self.cpu(), frame, Arrival::Wanted);
-        Ok(())
+        true
     }
 
     #[inline(never)]

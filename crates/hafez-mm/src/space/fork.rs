@@ -36,8 +36,9 @@ impl<P: Platform> Spaces<P> {
                     break;
                 }
                 let mut copy = region.clone();
-                // Locks on memory are not inherited.
-                copy.flags -= RegionFlags::WIRED;
+                // Locks on memory are not inherited, nor are watchers.
+                copy.flags -= RegionFlags::WIRED | RegionFlags::WATCHED;
+                copy.watcher = None;
                 self.tell_object(&child, &copy);
                 of_child.push(copy);
             }

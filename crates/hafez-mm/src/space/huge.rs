@@ -177,5 +177,8 @@ fn wants_huge(region: &Region, page: Vpn, cursor: &Cursor<'_>) -> bool {
 }
 
 /// Regions that have small pages only.
-const SMALL: RegionFlags =
-    RegionFlags::SHARED.union(RegionFlags::NO_HUGE).union(RegionFlags::GROWS_DOWN).union(RegionFlags::WIRED);
+const SMALL: RegionFlags = RegionFlags::SHARED
+    .union(RegionFlags::WATCHED)
+    .union(RegionFlags::NO_HUGE)
+    .union(RegionFlags::GROWS_DOWN)
+    .union(RegionFlags::WIRED);

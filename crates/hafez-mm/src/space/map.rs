@@ -83,6 +83,7 @@ impl<P: Platform> Spaces<P> {
                 label: request.label.clone(),
                 grow_limit: request.grows_down.unwrap_or(0),
                 nodes: 0,
+                watcher: None,
             },
         );
         Ok(start.addr())

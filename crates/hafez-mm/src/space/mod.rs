@@ -13,6 +13,7 @@
 //! | `map.rs`, `remap.rs`, `advise.rs`, `fork.rs` | the calls |
 //! | `huge.rs` | when 2 MiB are one page, and when they are 512 again |
 //! | `share.rs` | a space's own copy of page-table leaves that a fork has left shared |
+//! | `watch.rs` | pages that a program brings in itself |
 //! | `release.rs` | the other way: letting go of entries, frames, slots, objects |
 //!
 //! Nothing here waits for memory: what finds no frame unwinds with [`Stop::NoFrames`], having changed nothing that a
@@ -31,6 +32,7 @@ pub mod release;
 pub mod remap;
 mod share;
 pub mod swapin;
+pub mod watch;
 
 use crate::MAX_CPUS;
 use crate::account::AccountId;
@@ -89,6 +91,10 @@ pub enum FaultError {
     PastEnd,
     /// The file or the slot could not be read, or did not hold what was written: SIGBUS, `BUS_ADRERR`.
     Io,
+    /// Who was to bring the page has not: SIGBUS, `BUS_ADRERR`.
+    Unanswered,
+    /// A signal came while the fault waited for a program to bring the page: to be tried again after that.
+    Interrupted,
     /// No memory, and the process that asks is the one that goes.
     OutOfMemory,
 }

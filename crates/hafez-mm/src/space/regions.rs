@@ -7,6 +7,7 @@
 //! those without a chance are passed in one step. Adding a region makes holes smaller, which leaves the bound as it is; removing one
 //! makes a hole larger, which raises it; and who looks at a whole chunk in vain leaves the true value behind.
 
+use super::watch::Watched;
 use crate::Rights;
 use crate::addr::{PageRange, USER_END, USER_START, Vpn};
 use crate::object::Object;
@@ -54,6 +55,8 @@ bitflags::bitflags! {
         const NO_HUGE = 1 << 10;
         /// Stays as it is for as long as the space lives (`mseal`).
         const SEALED = 1 << 11;
+        /// It has a watcher.
+        const WATCHED = 1 << 13;
         /// Who mapped it may not know which of its file's pages are in RAM.
         const OPAQUE = 1 << 12;
     }
@@ -83,6 +86,8 @@ pub struct Region {
     /// What the program said about memory nodes (`mbind`), in a form that is the caller's. There is one node, so this decides
     /// nothing.
     pub nodes: u64,
+    /// Who brings in its pages that are missing.
+    pub watcher: Option<Watched>,
 }
 
 impl Region {
@@ -137,6 +142,7 @@ impl Region {
             && label
             && self.max_rights == next.max_rights
             && self.nodes == next.nodes
+            && self.watcher == next.watcher
             && !self.flags.contains(RegionFlags::GROWS_DOWN)
     }
 }
@@ -585,6 +591,7 @@ mod tests {
             label: None,
             grow_limit: start,
             nodes: 0,
+            watcher: None,
         }
     }
 

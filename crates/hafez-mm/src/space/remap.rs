@@ -93,7 +93,8 @@ impl<P: Platform> Spaces<P> {
         self.prepare(space, PageRange::new(at, at.add(moved)), to.start)?;
         let mut target = region.part(PageRange::new(at, region.range.end));
         target.range = to;
-        target.flags -= RegionFlags::GROWS_DOWN;
+        target.flags -= RegionFlags::GROWS_DOWN | RegionFlags::WATCHED;
+        target.watcher = None;
         self.add_region(space, &mut regions, target);
         self.move_entries(space, PageRange::new(at, at.add(moved)), to.start)?;
         if !how.keeps_old() && old != 0 {
@@ -258,6 +259,7 @@ impl<P: Platform> Spaces<P> {
                     label: None,
                     grow_limit: 0,
                     nodes: 0,
+                    watcher: None,
                 },
             );
         }

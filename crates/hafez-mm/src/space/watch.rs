@@ -1,0 +1,197 @@
+//! Watched memory: a program brings in the pages of its own regions (`userfaultfd`).
+//!
+//! A region may have a [`Watcher`]. A fault that finds nothing where such a region has a page does not make one: it asks the
+//! watcher, who tells the program, and waits until he says to look again. The program puts the page there by a call of its own
+//! ([`Spaces::place_page`]), which fails if one is there already, so that of two answers to one question the first stands.
+//!
+//! ```text
+//!   fault:    look: absent, watched -> (all locks dropped) -> missing()  -- asks, waits --> look again: present
+//!   another:                                    read the question -> place_page -> wake
+//! ```
+//!
+//! The fault holds nothing while it waits. Between its look and its question the answer may have come already, unasked for, with
+//! nobody yet to be woken; so the watcher, once the question can be found, has the fault look once more before it waits.
+//!
+//! Only pages that nobody made are asked for. One that is in swap is there.
+
+use super::{Backing, FaultError, MmError, Region, RegionFlags, Space, Spaces, Stop};
+use crate::addr::{PageRange, Pfn, VirtAddr, Vpn};
+use crate::frame::Priority;
+use crate::object::{Object, Place};
+use crate::paging::Entry;
+use crate::{Platform, Rights};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Who brings in pages that are missing.
+pub trait Watcher: Send + Sync {
+    /// A page is missing: see that it comes, and return when it is worth while to look again. `still_missing` tells whether it has
+    /// come meanwhile; it is to be asked once whoever brings it can find this question.
+    fn missing(&self, at: VirtAddr, write: bool, still_missing: &dyn Fn() -> bool) -> Result<(), FaultError>;
+}
+
+/// A watcher of a region. Two are the same if they are one.
+#[derive(Clone)]
+pub struct Watched(pub Arc<dyn Watcher>);
+
+impl PartialEq for Watched {
+    fn eq(&self, other: &Watched) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Why a page could not be put where one is missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlaceError {
+    /// There is one.
+    Exists,
+    /// Nothing is watched there.
+    NotWatched,
+    /// Past the end of what is mapped there.
+    PastEnd,
+    NoMemory,
+}
+
+impl<P: Platform> Spaces<P> {
+    /// Watch what is mapped in the range, or watch it no longer. All of it must be memory without a file, or nothing is changed.
+    pub fn watch(&self, space: &Space, range: PageRange, watcher: &Watched, on: bool) -> Result<(), Stop> {
+        {
+            let regions = space.regions.read();
+            if regions.within(range).next().is_none() {
+                return Err(MmError::Invalid.into());
+            }
+            for region in regions.within(range) {
+                let file = matches!(&region.backing, Backing::Object { object, .. } if object.is_file() || !region.is_shared());
+                if file {
+                    return Err(MmError::Invalid.into());
+                }
+                if on && !region.max_rights.contains(Rights::WRITE) {
+                    return Err(MmError::Sealed.into());
+                }
+                if on && region.watcher.as_ref().is_some_and(|other| other != watcher) {
+                    return Err(MmError::Busy.into());
+                }
+            }
+        }
+        let done = self.alter_each(space, range, |region| {
+            if on {
+                if let Backing::Object { object, .. } = &region.backing {
+                    object.watched.store(true, Relaxed);
+                }
+                region.watcher = Some(watcher.clone());
+            } else if region.watcher.as_ref() == Some(watcher) {
+                region.watcher = None;
+            }
+            region.flags.set(RegionFlags::WATCHED, region.watcher.is_some());
+            Ok(())
+        });
+        match done {
+            // Holes are nobody's.
+            Err(Stop::Mm(MmError::NotMapped)) => {}
+            done => done?,
+        }
+        // Of a huge page that is opened for want of RAM, pages of zeroes would be given back as if they had never been.
+        self.cursor(space, range).open(range);
+        Ok(())
+    }
+
+    /// The watcher watches nothing any more. It takes no memory: each region is changed as a whole.
+    pub fn unwatch(&self, space: &Space, watcher: &Watched) {
+        let mut regions = space.regions.write();
+        let mut at = Vpn(0);
+        let mine = |region: &&Region| region.watcher.as_ref() == Some(watcher);
+        while let Some(PageRange { start, end }) = { regions.from(at).find(mine).map(|region| region.range) }
+        {
+            at = end;
+            regions.modify(start, |region| {
+                region.watcher = None;
+                region.flags -= RegionFlags::WATCHED;
+            });
+        }
+    }
+
+    /// Ask for a page that the fault has found missing.
+    #[cold]
+    pub(super) fn ask(&self, space: &Space, watched: Watched, at: VirtAddr, write: bool) -> Result<(), Stop> {
+        let still_missing = || self.is_missing(space, at.page(), &watched);
+        Ok(watched.0.missing(at, write, &still_missing)?)
+    }
+
+    fn is_missing(&self, space: &Space, page: Vpn, watched: &Watched) -> bool {
+        let regions = space.regions.read();
+        let Some(region) = regions.find(page) else { return false };
+        let Some(range) = super::map::user_page(page) else { return false };
+        region.watcher.as_ref() == Some(watched)
+            && self.cursor(space, range).get(page) == Entry::Absent
+            && match &region.backing {
+                Backing::Anonymous => true,
+                Backing::Object { object, .. } => is_hole(object, region.index(page)),
+            }
+    }
+
+    /// Put a page where one is missing: this one, or one of zeroes.
+    pub fn place_page(
+        &self,
+        space: &Space,
+        page: Vpn,
+        bytes: Option<&[u8]>,
+    ) -> Result<Result<(), PlaceError>, Stop> {
+        let regions = space.regions.read();
+        let watched = |region: &&Region| region.flags.contains(RegionFlags::WATCHED);
+        let Some(region) = regions.find(page).filter(watched) else { return Ok(Err(PlaceError::NotWatched)) };
+        let Some(range) = super::map::user_page(page) else { return Ok(Err(PlaceError::NotWatched)) };
+        if let Backing::Object { object, .. } = &region.backing {
+            return self.place_shared(object, region.index(page), bytes);
+        }
+        let mut cursor = self.cursor(space, range);
+        let mut slot = cursor.make(page)?;
+        if slot.is_shared() {
+            self.own(space, &mut cursor)?;
+            slot = cursor.make(page)?;
+        }
+        if !slot.is_absent() {
+            return Ok(Err(PlaceError::Exists));
+        }
+        match bytes {
+            None => self.map_zero(region, &slot),
+            Some(bytes) => {
+                let frame = self.new_frame(Some(bytes))?;
+                self.adopt(space, region, page, frame);
+                let rights = region.rights;
+                slot.fill(Entry::Present { frame, rights, accessed: true, dirty: true });
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn new_frame(&self, bytes: Option<&[u8]>) -> Result<Pfn, Stop> {
+        let frame = self.frames.alloc(self.cpu(), Priority::User)?;
+        match bytes {
+            Some(bytes) => self.frames.phys.write(frame, 0, bytes),
+            None => self.frames.phys.zero(frame),
+        }
+        Ok(frame)
+    }
+
+    fn place_shared(
+        &self,
+        object: &Object,
+        index: u64,
+        bytes: Option<&[u8]>,
+    ) -> Result<Result<(), PlaceError>, Stop> {
+        if index >= object.end() {
+            return Ok(Err(PlaceError::PastEnd));
+        }
+        if !is_hole(object, index) {
+            return Ok(Err(PlaceError::Exists));
+        }
+        let frame = self.new_frame(bytes)?;
+        let entered = self.enter_shared_page(object, index, frame);
+        Ok(if entered { Ok(()) } else { Err(PlaceError::Exists) })
+    }
+}
+
+/// Whether nobody has made the object's page.
+pub(super) fn is_hole(object: &Object, index: u64) -> bool {
+    object.pages.lock().get(index) == Place::Nowhere
+}
