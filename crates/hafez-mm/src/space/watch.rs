@@ -56,7 +56,7 @@ impl<P: Platform> Spaces<P> {
     /// Watch what is mapped in the range, or watch it no longer. All of it must be memory without a file, or nothing is changed.
     pub fn watch(&self, space: &Space, range: PageRange, watcher: &Watched, on: bool) -> Result<(), Stop> {
         {
-            let regions = space.regions.read();
+            let regions = space.regions(self.cpu());
             if regions.within(range).next().is_none() {
                 return Err(MmError::Invalid.into());
             }
@@ -97,7 +97,7 @@ impl<P: Platform> Spaces<P> {
 
     /// The watcher watches nothing any more. It takes no memory: each region is changed as a whole.
     pub fn unwatch(&self, space: &Space, watcher: &Watched) {
-        let mut regions = space.regions.write();
+        let mut regions = space.regions_mut();
         let mut at = Vpn(0);
         let mine = |region: &&Region| region.watcher.as_ref() == Some(watcher);
         while let Some(PageRange { start, end }) = { regions.from(at).find(mine).map(|region| region.range) }
@@ -118,7 +118,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     fn is_missing(&self, space: &Space, page: Vpn, watched: &Watched) -> bool {
-        let regions = space.regions.read();
+        let regions = space.regions(self.cpu());
         let Some(region) = regions.find(page) else { return false };
         let Some(range) = super::map::user_page(page) else { return false };
         region.watcher.as_ref() == Some(watched)
@@ -136,7 +136,7 @@ impl<P: Platform> Spaces<P> {
         page: Vpn,
         bytes: Option<&[u8]>,
     ) -> Result<Result<(), PlaceError>, Stop> {
-        let regions = space.regions.read();
+        let regions = space.regions(self.cpu());
         let watched = |region: &&Region| region.flags.contains(RegionFlags::WATCHED);
         let Some(region) = regions.find(page).filter(watched) else { return Ok(Err(PlaceError::NotWatched)) };
         let Some(range) = super::map::user_page(page) else { return Ok(Err(PlaceError::NotWatched)) };
@@ -146,7 +146,7 @@ impl<P: Platform> Spaces<P> {
         let mut cursor = self.cursor(space, range);
         let mut slot = cursor.make(page)?;
         if slot.is_shared() {
-            self.own(space, &mut cursor)?;
+            self.own(space, &mut cursor, page)?;
             slot = cursor.make(page)?;
         }
         if !slot.is_absent() {
