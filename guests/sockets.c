@@ -4,7 +4,7 @@
 //   sockets SEED STEPS
 //
 // Two threads work on the same few descriptors, none of which waits: every family, names and ports that collide, descriptors sent
-// through themselves, closed in between. At the end it prints "alive".
+// through themselves, closed in between; urgent data, groups, whatever beside the bytes; all watched by one instance of epoll. At the end it prints "alive".
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -25,6 +26,7 @@
 
 #define MANY 24
 static int fds[MANY];
+static int watch;
 static long steps;
 
 static uint64_t next(uint64_t *state) {
@@ -41,7 +43,12 @@ static socklen_t address(uint64_t *r, struct sockaddr_storage *a) {
     struct sockaddr_in *in = (void *)a;
     struct sockaddr_in6 *in6 = (void *)a;
     struct sockaddr_un *un = (void *)a;
-    switch (n % 7) {
+    switch (n % 8) {
+    case 7:
+        in->sin_family = AF_INET;
+        in->sin_port = htons(20000 + n / 7 % 6);
+        in->sin_addr.s_addr = htonl(n & 64 ? 0xef010203 : n & 128 ? INADDR_BROADCAST : 0x7fffffff);
+        return sizeof *in;
     case 0:
         in->sin_family = AF_INET;
         in->sin_port = htons(20000 + n / 7 % 6);
@@ -84,12 +91,20 @@ static void *work(void *seed) {
         struct iovec v[2] = {{shared, n >> 20 & 0xfff}, {shared + 5000, n >> 30 & (n & 1 << 19 ? 0xffff : 0xff)}};
         struct msghdr m = {&a, 0, v, 2, control, sizeof control, 0};
         struct cmsghdr *h = (void *)control;
-        switch (next(r) % 24) {
+        switch (next(r) % 30) {
         case 0: case 1: {
             static const int families[] = {AF_UNIX, AF_UNIX, AF_INET, AF_INET6};
             static const int kinds[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET, SOCK_STREAM};
             close(fd);
             fds[at] = socket(families[n >> 8 & 3], kinds[n >> 10 & 3] | SOCK_NONBLOCK, 0);
+            if (n & 1 << 14) {
+                static const int more[][3] = {{AF_INET, SOCK_RAW, IPPROTO_ICMP}, {AF_INET, SOCK_RAW, IPPROTO_RAW}, {AF_INET6, SOCK_RAW, 58},
+                                              {AF_INET, SOCK_DGRAM, IPPROTO_ICMP}, {AF_INET, SOCK_DGRAM, 136}, {AF_NETLINK, SOCK_RAW, 0},
+                                              {AF_INET6, SOCK_DGRAM, 0}, {AF_INET, SOCK_RAW, 253}};
+                const int *k = more[n >> 16 & 7];
+                close(fds[at]);
+                fds[at] = socket(k[0], k[1] | SOCK_NONBLOCK, k[2]);
+            }
             break;
         }
         case 2: {
@@ -156,6 +171,37 @@ static void *work(void *seed) {
             getpeername(fd, (void *)&a, &len);
             break;
         }
+        case 23: case 24: {
+            // Control messages that are nearly right, to any kind of socket.
+            static const int levels[] = {SOL_SOCKET, 0, 41, 0, 41, 17};
+            static const int types[] = {1, 2, 8, 1, 50, 52, 67, 2, 29, 11};
+            int data = n >> 22 & 31;
+            for (size_t k = 0; k < sizeof control; k++)
+                control[k] = n >> 60 ? 0 : next(r);
+            *h = (struct cmsghdr){CMSG_LEN(data) - (n >> 59 & 1), levels[(n >> 10 & 7) % 6], types[(n >> 13 & 15) % 10]};
+            m.msg_controllen = CMSG_SPACE(data);
+            if (n & 1 << 12)
+                m.msg_namelen = address(r, &a);
+            sendmsg(fd, &m, MSG_NOSIGNAL | (n & 1 << 28 ? MSG_OOB : 0));
+            break;
+        }
+        case 25: recv(fd, shared, n >> 33 & 3, n & 256 ? MSG_OOB : n & 512 ? MSG_OOB | MSG_PEEK : n & 1024 ? MSG_ERRQUEUE : MSG_PEEK); break;
+        case 26: send(fd, shared, n >> 33 & 3, MSG_OOB | MSG_NOSIGNAL); break;
+        case 27: {
+            // Groups: join, leave, sources; the interface, flags.
+            unsigned words[70];
+            for (int k = 0; k < 70; k++)
+                words[k] = n >> 58 ? htonl(k ? 0x7f000001 + (n >> 30 & 3) : 0xef010200 + (n >> 20 & 7)) : next(r);
+            setsockopt(fd, n & 256 ? 0 : n & 512 ? 41 : 255, n & 1024 ? 32 + (n >> 12 & 31) : n >> 12 & 127, words, n >> 40 & 1 ? 12 : n >> 41 & 1 ? 8 : (n >> 42 & 511) % 281);
+            setsockopt(fd, SOL_SOCKET, n & 2048 ? SO_OOBINLINE : SO_TIMESTAMP, &value, 4);
+            break;
+        }
+        case 28: {
+            struct epoll_event e = {.events = EPOLLIN | (n & 256 ? EPOLLET : 0) | (n & 512 ? EPOLLONESHOT : 0) | (n & 1024 ? EPOLLOUT : 0)}, got[8];
+            epoll_ctl(watch, 1 + value % 3, fd, &e);
+            epoll_wait(watch, got, 1 + value, 0);
+            break;
+        }
         default: len = address(r, &a); sendto(fd, shared, v[1].iov_len, MSG_NOSIGNAL, (void *)&a, len);
         }
     }
@@ -167,6 +213,7 @@ int main(int argc, char **argv) {
     steps = argc > 2 ? atol(argv[2]) : 10000;
     signal(SIGPIPE, SIG_IGN);
     memset(fds, -1, sizeof fds);
+    watch = epoll_create1(0);
     pthread_t other;
     pthread_create(&other, 0, work, (void *)(2 * seed + 1));
     work((void *)(2 * seed));
