@@ -8,7 +8,7 @@
 //!
 //! A socket is a file without a place; what it does is its [`Protocol`]'s. All have in common a [`Common`]: what was asked for,
 //! the options of SOL_SOCKET, a pending error, and the [`Signal`](crate::fs::poll::Signal) on which everything that may change the answer of `poll` is
-//! announced. What has arrived waits in an [`Inbox`](inbox::Inbox).
+//! announced. What has arrived waits in an [`Inbox`].
 //!
 //! *Inside the machine there are no packets.* Two sockets of one machine hand each other bytes: a connection to 127.0.0.1 is
 //! a pair of inboxes, as a Unix socket's is. So it costs no buffers but for bytes that are under way, no timers and no
