@@ -100,9 +100,11 @@ int main(void) {
     nap(30);
     T(fx(&w, FUTEX_WAKE|128, 1, 0, 0, 0));
     T(fx(&w, FUTEX_WAKE|128, 2, 0, 0, 0));
+    for (int i = 0; i < 1000 && woke < 3; i++) nap(2);
     nap(20);
     T(woke);
     T(fx(&w, FUTEX_CMP_REQUEUE|128, 1, (void*)2, &w2, 0));
+    for (int i = 0; i < 1000 && woke < 4; i++) nap(2);
     nap(20);
     T(woke);
     T(fx(&w, FUTEX_WAKE|128, 100, 0, 0, 0));

@@ -147,7 +147,15 @@ impl Timer {
         state.generation += 1;
         state.patience = 0;
         let old = core::mem::replace(&mut state.setting, setting);
-        self.arm(&mut state)?;
+        let now = self.source.now(setting.real);
+        if setting.deadline.is_some_and(|deadline| now.is_some_and(|now| deadline <= now)) {
+            // What is due already comes before the caller goes on.
+            let generation = state.generation;
+            drop(state);
+            self.look(generation);
+        } else {
+            self.arm(&mut state)?;
+        }
         Ok(old)
     }
 

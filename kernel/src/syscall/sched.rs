@@ -109,6 +109,11 @@ fn set_policy(caller: &Caller, task: &Task, policy: u32, priority: u32, reset: b
     if !owns(caller, task) || !stays_reset {
         return Err(Errno::EPERM);
     }
+    // Idle is nicer than the nicest: to leave it is to ask for more.
+    let leaves_idle = task.policy.load(Relaxed) == abi::SCHED_IDLE && policy != abi::SCHED_IDLE;
+    if leaves_idle && !caller.task.cred().may(cap::SYS_NICE) && !within_limit(task, task.nice.load(Relaxed)) {
+        return Err(Errno::EPERM);
+    }
     task.reset_on_fork.store(reset, Relaxed);
     task.policy.store(policy, Relaxed);
     task.priority.store(priority, Relaxed);
@@ -303,7 +308,9 @@ fn setpriority(caller: &mut Caller) -> Result<u64> {
 
 /// Whether the caller may give `task` this nice value: a higher one always, a lower one as far as RLIMIT_NICE goes.
 fn may_nice(caller: &Caller, task: &Task, nice: i32) -> bool {
-    nice >= task.nice.load(Relaxed)
-        || caller.task.cred().may(cap::SYS_NICE)
-        || (20 - nice) as u64 <= task.process.limits.soft(abi::RLIMIT_NICE)
+    nice >= task.nice.load(Relaxed) || caller.task.cred().may(cap::SYS_NICE) || within_limit(task, nice)
+}
+
+fn within_limit(task: &Task, nice: i32) -> bool {
+    (20 - nice) as u64 <= task.process.limits.soft(abi::RLIMIT_NICE)
 }

@@ -65,15 +65,16 @@ fn be_strict(caller: &mut Caller) -> Result<u64> {
     Ok(0)
 }
 
-/// The filter of a `struct sock_fprog`: a length and an address.
-fn read(at: u64) -> Result<Vec<Instruction>> {
+/// A `struct sock_fprog`: a length and an address.
+fn read_head(at: u64) -> Result<(usize, u64)> {
     let mut head = [0; 16];
     user::copy_from(&mut head, at)?;
     let len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
     let from = head[8..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-    if len == 0 || len > LONGEST {
-        return Err(Errno::EINVAL);
-    }
+    if len == 0 || len > LONGEST { Err(Errno::EINVAL) } else { Ok((len, from)) }
+}
+
+fn read((len, from): (usize, u64)) -> Result<Vec<Instruction>> {
     let mut program = Vec::new();
     program.try_reserve_exact(len)?;
     for i in 0..len as u64 {
@@ -92,10 +93,11 @@ fn add(caller: &mut Caller, flags: u32, at: u64) -> Result<u64> {
     }
     let task = caller.task.clone();
     let process = &task.process;
-    let program = read(at)?;
+    let head = read_head(at)?;
     if !process.no_new_privileges.load(Relaxed) && !task.cred().may(cap::SYS_ADMIN) {
         return Err(Errno::EACCES);
     }
+    let program = read(head)?;
     let before = match &*task.guard.lock() {
         Guard::Nothing => None,
         Guard::Filters(newest) => Some(newest.clone()),
