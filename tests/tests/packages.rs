@@ -197,7 +197,7 @@ fn stress_ng() {
 #[test]
 #[ignore = "long"]
 fn stress_ng_class_by_class() {
-    let classes = "access af-alg affinity aio alarm bigheap branch brk bsearch cache chattr chdir chmod chown clock clone close context copy-file cpu daemon dentry dev-shm dir dirdeep dup dynlib env epoll \
+    let classes = "access af-alg affinity aio aiol alarm bigheap branch brk bsearch cache chattr chdir chmod chown clock clone close context copy-file cpu daemon dentry dev-shm dir dirdeep dup dynlib env epoll \
                    eventfd exec exit-group fallocate fault fcntl fiemap fifo file-ioctl filename flock fork fpunch fsize fstat full futex get getdent getrandom goto handle hrtimers hsearch io iomix itimer judy kill \
                    lease link locka lockbus lockf lockofd longjmp madvise malloc matrix mcontend membarrier memcpy memfd memrate memthrash mincore misaligned mlock mmap mmapaddr mmapfixed mmapfork mmapmany mprotect mremap \
                    msg msync munmap nanosleep nice null open pagemove pageswap pidfd pipe pipeherd poll prctl prefetch procfs pthread pty qsort radixsort readahead remap rename resched resources revio rlimit rmap schedpolicy \
