@@ -194,10 +194,14 @@ impl Run {
     /// Note what the CPU does, if a thread has it.
     #[cold]
     fn sample(&mut self, now: u64, in_kernel: bool) {
+        // A stretch in the kernel, where no interrupt comes in, may be longer than the time between two samples: then it counts for
+        // as many as were due in it.
+        let late = now.saturating_sub(self.sample_at).min(now.saturating_sub(self.since));
+        let samples = (1 + late / split::EVERY) as u32;
         self.sample_at = now + split::EVERY;
         if !self.is_idle() {
-            self.split.sample(in_kernel);
-            self.current.split.sample(in_kernel);
+            self.split.sample(in_kernel, samples);
+            self.current.split.sample(in_kernel, samples);
         }
     }
 

@@ -31,9 +31,9 @@ impl Split {
     }
 
     /// By the CPU alone that is found at it.
-    pub fn sample(&self, in_kernel: bool) {
+    pub fn sample(&self, in_kernel: bool, samples: u32) {
         let count = &self.samples[in_kernel as usize];
-        count.store(count.load(Relaxed).saturating_add(1), Relaxed);
+        count.store(count.load(Relaxed).saturating_add(samples), Relaxed);
     }
 
     /// `total` nanoseconds, divided.
