@@ -285,7 +285,8 @@ impl Accounts {
     pub fn stat(&self, id: AccountId) -> AccountStat {
         let account = self.get(id);
         self.note_peak(id);
-        let sum = |c: Charge| self.sum(id, c) as u64;
+        // Who looks between two steps of others may see less than nothing.
+        let sum = |c: Charge| (self.sum(id, c) as i32).max(0) as u64;
         AccountStat {
             resident: sum(Charge::Resident),
             file: sum(Charge::File),

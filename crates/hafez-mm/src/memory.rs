@@ -453,7 +453,9 @@ impl<P: Platform> Memory<P> {
         self.spaces.prefetch(object, first..first.saturating_add(count));
     }
     pub fn object_resize(&self, object: &Arc<Object>, size: u64) -> Result<(), FaultError> {
-        self.retry(self.platform().account(), || self.spaces.resize(object, size)).map_err(failed)
+        let (account, shorter) = (self.platform().account(), size < object.size());
+        self.retry(account, || self.spaces.resize(object, size)).map_err(failed)?;
+        if shorter { self.retry(account, || self.spaces.drop_copies(object)).map_err(failed) } else { Ok(()) }
     }
     /// Make the bytes `[from, to)` of a shared object read as zero; whole pages are given back.
     pub fn object_punch(&self, object: &Arc<Object>, from: u64, to: u64) -> Result<(), FaultError> {

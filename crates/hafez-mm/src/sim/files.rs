@@ -154,7 +154,16 @@ pub fn resize(world: &Rc<World>, _: u64) {
             Ok(()) => {
                 content.zero(size.min(old), u64::MAX - PAGE);
                 content.size = size;
+                let end = content.end();
                 state.oracle.clock += 1;
+                // The copies that were made of pages past the end go with them.
+                for cell in state.processes.values_mut().flat_map(|process| process.cells.values_mut()) {
+                    let past =
+                        cell.backing.is_some_and(|(object, index)| object == known.number && index >= end);
+                    if past && size < old {
+                        cell.private = None;
+                    }
+                }
             }
             Err(error) => {
                 drop(state);

@@ -4,7 +4,7 @@ use super::{Backing, FaultError, MmError, Spaces, Stop};
 use crate::account::AccountId;
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, Vpn};
 use crate::frame::meta::Flags;
-use crate::object::{Object, PagerError, Place, Source};
+use crate::object::{Mapping, Object, PagerError, Place, Source};
 use crate::paging::Entry;
 use crate::{Platform, keys};
 use alloc::sync::Arc;
@@ -122,7 +122,8 @@ impl<P: Platform> Spaces<P> {
         }
     }
 
-    /// Change the size. Pages past the new end go, mapped or not, and the rest of the last one reads as zeroes.
+    /// Change the size. Pages past the new end go, mapped or not, and the rest of the last one reads as zeroes. The copies
+    /// that private mappings have are left to [`Spaces::drop_copies`].
     pub fn resize(&self, object: &Object, size: u64) -> Result<(), Stop> {
         let old = object.size();
         // A page on its way to the file must be there before the file is told that it is shorter.
@@ -135,6 +136,34 @@ impl<P: Platform> Spaces<P> {
             self.drop_pages(object, size.div_ceil(PAGE), u64::MAX);
         }
         Ok(())
+    }
+
+    /// Of an object that has become shorter: forget the copies that private mappings have of pages past its end, in RAM or in
+    /// swap. As long as nothing is there to be copied no fault makes new ones.
+    pub fn drop_copies(&self, object: &Object) -> Result<(), Stop> {
+        let end = object.size().div_ceil(PAGE);
+        let mut after = None;
+        loop {
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let next =
+                object.mappings.lock().range((from, Bound::Unbounded)).next().map(|(mapping, _)| *mapping);
+            let Some(mapping) = next else { return Ok(()) };
+            // A space at a time, however many mappings it has: they are found in its regions.
+            after = Some(Mapping { delta: u64::MAX, ..mapping });
+            let Some(space) = self.spaces.get(mapping.space.0) else { continue };
+            let regions = space.regions(self.cpu());
+            for region in regions.from(Vpn(0)) {
+                let Backing::Object { object: its, first } = &region.backing else { continue };
+                if its.id != object.id || region.is_shared() {
+                    continue;
+                }
+                let kept = end.saturating_sub(*first).min(region.range.len());
+                let gone = PageRange::new(region.range.start.add(kept), region.range.end);
+                if !gone.is_empty() {
+                    self.clear_range(&space, gone)?;
+                }
+            }
+        }
     }
 
     /// Make `len` bytes from `from` on, all in one page, zero, if the page holds data at all.
