@@ -126,7 +126,7 @@ fn non_empty(text: &str) -> Result<OsString, String> {
 }
 
 /// The least RAM in which the kernel starts and a small static program says hello: found by trying, and tried by a test.
-pub const LEAST_MEMORY: Size = Size(3 << 20);
+pub const LEAST_MEMORY: Size = Size(4 << 20);
 
 /// The most CPUs that the kernel uses.
 const MOST_CPUS: u32 = 16;
@@ -259,7 +259,7 @@ mod tests {
     fn one_line_for_each_bad_argument() {
         for (args, part) in [
             (&["-m", "12Q", "true"][..], "no unit is called \"Q\""),
-            (&["-m", "1M", "true"], "the minimum is 3 MiB"),
+            (&["-m", "1M", "true"], "the minimum is 4 MiB"),
             (&["--cpus", "17", "true"], "give 1 to 16"),
             (&["--cpus", "0", "true"], "give 1"),
             (&["--cpus", "2", "--icount", "true"], "--cpus 1"),

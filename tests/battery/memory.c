@@ -58,9 +58,30 @@ static void huge(void) {
     T(sum(a+4*HUGE, 4*512));
     T(madvise(a, PG, MADV_HUGEPAGE));
 }
+/* What a private mapping has copied of a file that becomes shorter, and longer again. */
+static void copies(void) {
+    int fd = memfd_create("copies", 0);
+    T(ftruncate(fd, 4*PG));
+    char *c = mmap(0, 4*PG, PROT_READ|PROT_WRITE, MAP_PRIVATE, fd, 0);
+    memset(c, 7, 4*PG);
+    T(madvise(c+3*PG, PG, MADV_PAGEOUT));
+    T(ftruncate(fd, PG+100));
+    T(c[PG]);
+    T(c[PG+200]);
+    RD(c+2*PG);
+    WR(c+3*PG);
+    T(ftruncate(fd, 4*PG));
+    T(c[2*PG]);
+    T(c[3*PG]);
+    T(fallocate(fd, FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE, 0, PG));
+    T(c[0]);
+    T(munmap(c, 4*PG));
+    T(close(fd));
+}
 int main(void) {
     catch_();
     huge();
+    copies();
     char *a, *b, *c;
     int fd = open("file", O_RDWR|O_CREAT|O_TRUNC, 0600);
     T(ftruncate(fd, 3*PG+100));

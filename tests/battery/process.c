@@ -426,8 +426,6 @@ int main(int argc, char **argv) {
     T(prctl(PR_SET_MM, PR_SET_MM_BRK, 0, 0, 1));
     T(prctl(PR_SET_PTRACER, 0));
     T(prctl(PR_SET_VMA, 5, 0, 0, 0));
-    char *named = mmap(0, 4096, PROT_READ, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0);
-    T(prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, named, 4096, "a name"));
     /* arch_prctl */
     T(syscall(SYS_arch_prctl, ARCH_SET_FS, 0x8000000000000000));
     T(syscall(SYS_arch_prctl, ARCH_SET_GS, 0x8000000000000000));

@@ -5,14 +5,29 @@
 use hafez_tests::battery::{self, Answers};
 use hafez_tests::calls::{List, State};
 use hafez_tests::{Hafez, Scratch, host};
+use std::ffi::OsStr;
 use std::path::Path;
+
+/// Of this process.
+fn niceness() -> String {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("/proc/self/stat");
+    let behind_name = stat.rsplit_once(')').expect("a name in brackets").1;
+    behind_name.split_whitespace().nth(16).expect("a niceness").to_string()
+}
 
 /// Runs a program of checks inside and outside, and compares line by line.
 fn same(family: &str) {
     let scratch = Scratch::new();
     let program = battery::build(&format!("{family}.c"), &scratch);
     let outside = host(&[&program], None, Path::new("/")).good().text();
-    let inside = Hafez::memory("64M").run(&[&program]);
+    // As nice as out here.
+    let nice = niceness();
+    let inside = Hafez::memory("64M").run(&[
+        OsStr::new("nice"),
+        OsStr::new("-n"),
+        OsStr::new(&nice),
+        program.as_os_str(),
+    ]);
     let text = inside.text();
     let (outside, answers) = (Answers::read(&outside), Answers::read(&text));
     let wrong = battery::compare(family, &outside, &answers);

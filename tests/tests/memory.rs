@@ -37,7 +37,7 @@ fn every_word_is_right_at_eight_times_the_memory_over_a_million_visits() {
 #[test]
 fn the_least_memory_is_enough() {
     for program in [word(&guest("hello")), "/bin/echo"] {
-        Hafez::memory("3M").run(&[program]).good();
+        Hafez::memory("4M").run(&[program]).good();
     }
 }
 

@@ -218,6 +218,19 @@ fn proc_tells_about_the_process() {
     }
 }
 
+/// Not every Linux that the battery is compared with knows names for memory.
+#[test]
+fn memory_can_be_named() {
+    let script = "import ctypes, mmap
+libc, memory = ctypes.CDLL(None), mmap.mmap(-1, 8192)
+at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+name = lambda text: libc.prctl(0x53564d41, 0, ctypes.c_ulong(at), ctypes.c_ulong(4096), text)
+maps = lambda: [line.split(None, 5)[5].strip() for line in open('/proc/self/maps') if 'anon_shmem' in line]
+print(name(b'a name'), maps(), name(b'[no'), name(None), maps())";
+    let told = small().run(&["python3", "-c", script]).good().text();
+    assert_eq!(told, "0 ['[anon_shmem:a name]'] -1 0 []\n");
+}
+
 #[test]
 fn a_root_of_its_own() {
     let scratch = Scratch::new();

@@ -40,8 +40,8 @@ fn not_executable() {
 fn bad_arguments_get_one_line() {
     let run = |options: &[&str]| Hafez::with(options).run(&["true"]);
     for (options, words) in [
-        (&["-m", "1M"][..], &["minimum", "3 MiB"][..]),
-        (&["-m", "2M"], &["minimum", "3 MiB"]),
+        (&["-m", "1M"][..], &["minimum", "4 MiB"][..]),
+        (&["-m", "2M"], &["minimum", "4 MiB"]),
         (&["-m", "lots"], &["lots"]),
         (&["--swap", "/nowhere/swap"], &["/nowhere/swap"]),
         (&["--swap", "9999T"], &["no room"]),
