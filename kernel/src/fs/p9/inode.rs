@@ -18,8 +18,9 @@ use core::any::Any;
 use hafez_mm::Object;
 use linux_raw_sys::general as abi;
 
-/// Attributes that came with the look-up that precedes an opening need not be asked for again: so old, ns.
-const JUST_NOW: u64 = 50_000_000;
+/// Attributes that came with the look-up that precedes an opening need not be asked for again: so old, ns. Those that came after
+/// a write of ours do not count: that is a moment at which others look, and change the file in their turn.
+const JUST_NOW: u64 = 5_000_000;
 
 impl P9Inode {
     /// Have the fids for reading, and for writing if wanted. Under `opening`.

@@ -172,7 +172,7 @@ impl P9Inode {
         let mut state = self.state.lock();
         state.stat = attr.stat;
         state.fetched = clock::monotonic();
-        state.unused = true;
+        state.unused = !ours;
         let now = (attr.stat.size, attr.stat.mtime);
         let foreign = state.changed.is_none() && !ours && state.pages_of != now;
         if state.changed.is_none() {
