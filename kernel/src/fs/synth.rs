@@ -35,7 +35,8 @@ const MAX_WRITE: usize = 4096;
 /// A directory whose entries are found by asking.
 pub trait SynthDir: Send + Sync {
     fn lookup(&self, name: &[u8]) -> Option<Entry>;
-    /// Tell each name and kind; the `n`th is at cursor `n`. Only `.` and `..` are not among them.
+    /// Tell each name and kind; the `n`th is at cursor `n`. Only `.` and `..` are not among them. Where entries come and go,
+    /// those whose names are numbers come last, and in order.
     fn list(&self, tell: &mut dyn FnMut(&[u8], Kind));
     /// Whether entries come and go by themselves.
     fn is_dynamic(&self) -> bool {
@@ -210,6 +211,14 @@ struct SynthInode {
     magic: u32,
 }
 
+/// Cursors in a directory from here on are behind the thing of that number.
+const NUMBERED: u64 = 1 << 32;
+
+/// The number that is a name.
+fn thing(name: &[u8]) -> Option<u64> {
+    core::str::from_utf8(name).ok()?.parse::<u32>().ok().map(u64::from)
+}
+
 /// FNV-1a over the parent's number and the name; never 0 or 1.
 fn number(parent: u64, name: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64 ^ parent;
@@ -280,10 +289,15 @@ impl Inode for SynthInode {
                 return Ok(());
             }
         }
-        let mut at = 1;
+        let mut count = 1;
         let mut going = true;
         dir.list(&mut |name, kind| {
-            at += 1;
+            count += 1;
+            // Things with numbers come and go while somebody reads: who goes on behind a number misses none that stayed.
+            let at = match thing(name) {
+                Some(number) if dir.is_dynamic() => NUMBERED + number,
+                _ => count,
+            };
             if going && at >= from {
                 let ino = number(self.id.ino, name);
                 going = emit(&DirEntry { name, ino, kind: Some(kind), next: at + 1 });

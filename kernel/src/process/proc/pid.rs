@@ -11,6 +11,7 @@ use super::{links, maps, mem, number, pagemap, status, system};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Inode, Kind};
 use crate::fs::synth::{Entry, SynthDir, directory};
+use crate::mem::TryPush;
 use crate::net::tables;
 use alloc::format;
 use alloc::string::String;
@@ -222,10 +223,13 @@ impl SynthDir for Threads {
         Some(owned(Entry::dir(Arc::new(Directory(subject.clone()))), &subject))
     }
     fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
-        if let Ok(process) = self.0.process() {
-            for task in process.tasks() {
-                tell(format!("{}", task.tid()).as_bytes(), Kind::Dir);
-            }
+        let Ok(process) = self.0.process() else { return };
+        let mut tids = Vec::new();
+        // Without room for more the rest is not told.
+        let _ = process.tasks().try_for_each(|task| tids.try_push(task.tid()));
+        tids.sort_unstable();
+        for tid in tids {
+            tell(format!("{tid}").as_bytes(), Kind::Dir);
         }
     }
 }
