@@ -41,6 +41,14 @@ fn the_least_memory_is_enough() {
     }
 }
 
+/// Whatever grows with RAM must fit at the start, when there is next to no heap yet. (QEMU takes of the host what is touched.)
+#[test]
+fn much_memory_starts_too() {
+    for memory in ["6G", "12G"] {
+        Hafez::with(&["-m", memory, "--swap", "0"]).run(&[word(&guest("hello"))]).good();
+    }
+}
+
 #[test]
 fn without_swap_58_of_64_mebibytes_are_the_programs() {
     let hold = guest("hold");

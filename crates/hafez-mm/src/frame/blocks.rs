@@ -13,22 +13,37 @@ use super::meta::{State, Word};
 use super::{BLOCK, Frames};
 use crate::account::AccountId;
 use crate::addr::Pfn;
-use core::sync::atomic::Ordering::*;
+use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering::*};
 
 const ORDER: u8 = BLOCK.ilog2() as u8;
 
 impl Frames {
     /// The leaf behind the huge page that begins with this frame.
     pub fn leaf_behind(&self, first: Pfn) -> Option<Pfn> {
-        match self.behind[(first.0 / BLOCK) as usize].load(Acquire) {
+        match self.behind.get()?[(first.0 / BLOCK) as usize].load(Acquire) {
             0 => None,
             leaf => Some(Pfn(leaf)),
         }
     }
 
+    /// See that leaves can be noted: a word for each 2 MiB of RAM. False if there is no room for them.
+    fn can_note_leaves(&self) -> bool {
+        let make = || {
+            let mut words = Vec::new();
+            let count = self.table.len().div_ceil(BLOCK as usize);
+            words.try_reserve_exact(count)?;
+            words.resize_with(count, || AtomicU32::new(0));
+            Ok::<_, TryReserveError>(words.into_boxed_slice())
+        };
+        self.behind.try_call_once(make).is_ok()
+    }
+
     /// Note the leaf behind a huge page, or that it is one no more. Only under the lock of the tables that have it.
     pub fn set_leaf_behind(&self, first: Pfn, leaf: Option<Pfn>) {
-        self.behind[(first.0 / BLOCK) as usize].store(leaf.map_or(0, |leaf| leaf.0), Release);
+        let Some(behind) = self.behind.get() else { return };
+        behind[(first.0 / BLOCK) as usize].store(leaf.map_or(0, |leaf| leaf.0), Release);
         match leaf {
             Some(_) => self.whole.fetch_add(1, Relaxed),
             None => self.whole.fetch_sub(1, Relaxed),
@@ -43,9 +58,10 @@ impl Frames {
 
     /// The first frame of some huge page, as it seems without a lock; they take turns.
     pub fn some_whole(&self) -> Option<Pfn> {
-        let (blocks, from) = (self.behind.len() as u32, self.hand.load(Relaxed));
+        let behind = self.behind.get()?;
+        let (blocks, from) = (behind.len() as u32, self.hand.load(Relaxed));
         let found =
-            (0..blocks).map(|n| (from + n) % blocks).find(|&b| self.behind[b as usize].load(Relaxed) != 0)?;
+            (0..blocks).map(|n| (from + n) % blocks).find(|&b| behind[b as usize].load(Relaxed) != 0)?;
         self.hand.store(found + 1, Relaxed);
         Some(Pfn(found * BLOCK))
     }
@@ -58,7 +74,7 @@ impl Frames {
 
     /// A block, if that leaves plenty, and whether it holds zeroes. Its frames' records say nothing yet.
     pub fn take_block(&self) -> Option<(Pfn, bool)> {
-        if !self.has_blocks() {
+        if !self.has_blocks() || !self.can_note_leaves() {
             return None;
         }
         self.with_buddy(|buddy| match buddy.take_zeroed(self.table) {

@@ -19,7 +19,7 @@ pub mod meta;
 use crate::MAX_CPUS;
 use crate::account::{AccountId, Accounts, Charge};
 use crate::addr::{Pfn, PfnRange};
-use crate::lock::Mutex;
+use crate::lock::{Mutex, Once};
 use crate::phys::PhysMap;
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
@@ -107,8 +107,8 @@ pub struct Frames {
     /// Copy of the buddy's count, to be read without its lock.
     free: AtomicU32,
     magazines: Box<[Own<Magazine>]>,
-    /// By block of 512 frames: the leaf behind the huge page that it is, or 0.
-    behind: Box<[AtomicU32]>,
+    /// By block of 512 frames: the leaf behind the huge page that it is, or 0. Made with the first huge page.
+    behind: Once<Box<[AtomicU32]>>,
     /// Huge pages, and the block after the one that was opened last.
     whole: AtomicU32,
     hand: AtomicU32,
@@ -147,7 +147,7 @@ impl Frames {
             free: AtomicU32::new(buddy.free_frames()),
             buddy: Mutex::new(buddy),
             magazines: (0..MAX_CPUS).map(|_| Own::default()).collect(),
-            behind: (0..total.div_ceil(BLOCK)).map(|_| AtomicU32::new(0)).collect(),
+            behind: Once::new(),
             whole: AtomicU32::new(0),
             hand: AtomicU32::new(0),
             opened: AtomicU64::new(0),
