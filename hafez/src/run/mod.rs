@@ -6,6 +6,7 @@
 //!   resolver whether this computer's name servers can be reached from inside
 //!   qemu     the machine as a command line; started so that it dies with us and leaves no file
 //!   pump     the program's bytes: three ports, one thread each way
+//!   event    what can happen, and the threads that wait for it
 //!   session  everything that happens between start and end, one event at a time
 //!   terminal raw mode and window size, put back on every way out
 //!   symbols  names for the addresses in a kernel's last words
@@ -13,6 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod event;
 mod plan;
 mod pump;
 pub mod qemu;

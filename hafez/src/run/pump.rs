@@ -3,7 +3,7 @@
 //! A pump reads only when it can write: sockets and pipes do the flow control, so a reader that does not read stops the program
 //! inside, as it would outside. Nothing is looked at or changed on the way.
 
-use super::session::Event;
+use super::event::Event;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::{Errno, read, write};
 use std::io::Read;

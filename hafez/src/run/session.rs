@@ -4,43 +4,26 @@
 //! there is one place that decides, and nothing to lock. The loop ends when the machine has ended *and* the control port has
 //! been read to its end; the outputs are drained after it, as far as their readers take them.
 
+use super::event::{self, Event};
 use super::plan::{Plan, Verbosity};
 use super::qemu::Machine;
 use super::{pump, summary, symbols, terminal};
 use crate::FAILED;
 use crate::size::Size;
 use anyhow::{Context, Result, bail};
-use hafez_link::{Ending, Frames, Level, Summary, ToGuest, ToHost};
+use hafez_link::{Ending, Level, Summary, ToGuest, ToHost};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::process::ExitStatus;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// What a session waits for.
-pub enum Event {
-    Control(ToHost),
-    /// No more frames, and why if that is odd.
-    ControlEnded(Option<String>),
-    Signal(i32),
-    MachineEnded(io::Result<ExitStatus>),
-    InputEnded {
-        total: u64,
-    },
-    InputFailed(io::Error),
-    OutputFailed {
-        name: &'static str,
-        error: io::Error,
-    },
-}
 
 /// The kernel switches the machine off right after its last frame; this is for one that cannot.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -98,8 +81,8 @@ impl Session {
         };
         let early_words = pump::collect(early, KEPT, verbosity.boot);
 
-        watch_signals(send.clone())?;
-        watch_control(control.try_clone()?, send.clone());
+        event::watch_signals(send.clone())?;
+        event::watch_control(control.try_clone()?, send.clone());
         let raw = terminal::Raw::enter();
         let mut outputs = vec![
             pump::out("standard output", out, rustix::stdio::stdout(), send.clone()),
@@ -114,7 +97,7 @@ impl Session {
             // Nothing is a terminal, so the guest writes nothing here; but its end must stay open for the input.
             outputs.push(pump::discard(tty));
         }
-        watch_machine(child, send);
+        event::watch_machine(child, send);
 
         let mut session = Self {
             events,
@@ -300,53 +283,4 @@ fn spinner(quiet: bool) -> Option<ProgressBar> {
     }
     spinner.enable_steady_tick(Duration::from_millis(100));
     Some(spinner)
-}
-
-fn watch_signals(events: Sender<Event>) -> Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, SIGTSTP])
-        .context("cannot watch signals")?;
-    std::thread::spawn(move || {
-        for signal in &mut signals {
-            if events.send(Event::Signal(signal)).is_err() {
-                return;
-            }
-        }
-    });
-    Ok(())
-}
-
-fn watch_machine(mut child: Child, events: Sender<Event>) {
-    std::thread::spawn(move || {
-        let status = child.wait();
-        let _ = events.send(Event::MachineEnded(status));
-    });
-}
-
-fn watch_control(mut port: UnixStream, events: Sender<Event>) {
-    std::thread::spawn(move || {
-        let why = read_control(&mut port, &events).err().map(|e| format!("the control port: {e}"));
-        let _ = events.send(Event::ControlEnded(why));
-    });
-}
-
-fn read_control(port: &mut UnixStream, events: &Sender<Event>) -> Result<()> {
-    let mut frames = Frames::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let n = match port.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            // QEMU died with something unread.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
-            Err(e) => return Err(e.into()),
-        };
-        frames.feed(&buffer[..n])?;
-        while let Some((kind, payload)) = frames.next()? {
-            let message = ToHost::decode(kind, &payload)?;
-            if events.send(Event::Control(message)).is_err() {
-                return Ok(());
-            }
-        }
-    }
 }

@@ -8,7 +8,7 @@
 //!
 //! Inside the machine nothing forwards and nothing counts hops down, but what a sender said is what the receiver is told.
 
-use super::super::{Address, Common, Incoming, abi, beside};
+use super::super::{Address, Common, Inbox, Incoming, Sink, Wait, abi, beside};
 use super::options::Set;
 use super::{LOOPBACK, OUTSIDE, is_ours, shown};
 use crate::errno::{Errno, Result};
@@ -248,5 +248,28 @@ pub fn tell_drops(into: &mut Incoming, common: &Common) {
     let drops = common.drops();
     if drops != 0 && common.has(abi::SO_RXQ_OVFL) {
         into.note(abi::SOL_SOCKET, abi::SO_RXQ_OVFL, &drops.to_ne_bytes());
+    }
+}
+
+/// Wait for a datagram and take it, with what its reader wants to be told of it. Nothing comes once that end `is_shut`.
+pub fn receive(
+    (common, inbox, settings): (&Common, &Inbox, &Set),
+    is_shut: impl Fn() -> bool,
+    to: &mut Sink<'_>,
+    into: &mut Incoming,
+    wait: Wait,
+) -> Result<()> {
+    loop {
+        common.take_error()?;
+        if let Some(whole) = inbox.receive(to, into, into.flags & abi::MSG_PEEK != 0) {
+            into.whole = Some(whole);
+            tell_drops(into, common);
+            tell(into, settings.wants(), common.domain);
+            return Ok(());
+        }
+        if is_shut() {
+            return Ok(());
+        }
+        common.sleep(wait, || !inbox.is_empty() || common.has_error() || is_shut())?;
     }
 }

@@ -254,20 +254,8 @@ impl Protocol for Udp {
         if into.flags & abi::MSG_ERRQUEUE != 0 {
             return self.receive_error(to, into);
         }
-        loop {
-            self.common.take_error()?;
-            if let Some(whole) = self.inbox.receive(to, into, into.flags & abi::MSG_PEEK != 0) {
-                into.whole = Some(whole);
-                header::tell_drops(into, &self.common);
-                header::tell(into, self.settings.wants(), self.common.domain);
-                return Ok(());
-            }
-            if self.state.lock().shut.read {
-                return Ok(());
-            }
-            let ready = || !self.inbox.is_empty() || self.common.has_error() || self.state.lock().shut.read;
-            self.common.sleep(wait, ready)?;
-        }
+        let is_shut = || self.state.lock().shut.read;
+        header::receive((&self.common, &self.inbox, &self.settings), is_shut, to, into, wait)
     }
 
     fn holds(&self) -> usize {
