@@ -92,7 +92,8 @@ impl<P: Platform> Spaces<P> {
         let mut ahead = alloc::vec::Vec::new();
         {
             let regions = space.regions(self.cpu());
-            for region in regions.within(range) {
+            // What is thrown away is likely to be used again.
+            for region in regions.within_again(range, self.hint()) {
                 let part = region.range.intersect(&range);
                 let wired = region.flags.contains(RegionFlags::WIRED);
                 if matches!(advice, DontNeed | DontNeedLocked | Free | Remove) {

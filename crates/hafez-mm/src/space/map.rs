@@ -86,6 +86,8 @@ impl<P: Platform> Spaces<P> {
                 watcher: None,
             },
         );
+        // Who maps something is likely to use it next.
+        regions.tell_hint(self.hint());
         Ok(start.addr())
     }
 

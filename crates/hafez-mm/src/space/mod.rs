@@ -326,6 +326,12 @@ impl<P: Platform> Spaces<P> {
         self.platform.cpu()
     }
 
+    /// Where this CPU's next fault may find its region.
+    #[inline]
+    pub(crate) fn hint(&self) -> &AtomicU32 {
+        &self.last[self.cpu() % MAX_CPUS].0
+    }
+
     #[inline]
     #[cfg_attr(feature = "contention", track_caller)]
     pub(crate) fn cursor<'a>(&'a self, space: &'a Space, range: PageRange) -> Cursor<'a> {

@@ -281,6 +281,12 @@ impl Regions {
         }
     }
 
+    /// Have [`Regions::find_again`] begin where something was changed last.
+    #[inline]
+    pub fn tell_hint(&self, hint: &AtomicU32) {
+        hint.store(self.hint, Relaxed);
+    }
+
     #[inline(never)]
     fn find_elsewhere(&self, page: Vpn, hint: &AtomicU32) -> Option<&Region> {
         let place = self.place(page)?;
@@ -330,7 +336,11 @@ impl Regions {
 
     /// Regions in order, from the first that ends after `page`.
     pub fn from(&self, page: Vpn) -> impl Iterator<Item = &Region> {
-        let (chunk, at) = self.place_from(page).unwrap_or((self.chunks.len(), 0));
+        self.from_place(self.place_from(page))
+    }
+
+    fn from_place(&self, first: Option<Place>) -> impl Iterator<Item = &Region> {
+        let (chunk, at) = first.unwrap_or((self.chunks.len(), 0));
         let head = self.chunks.get(chunk).map_or(&[][..], |c| &c.regions[at..]);
         head.iter().chain(self.chunks.iter().skip(chunk + 1).flat_map(|c| &c.regions))
     }
@@ -343,6 +353,16 @@ impl Regions {
     /// Those that overlap `range`.
     pub fn within(&self, range: PageRange) -> impl Iterator<Item = &Region> {
         self.from(range.start).take_while(move |r| r.range.start < range.end)
+    }
+
+    /// As [`Regions::within`], with a hint as for [`Regions::find_again`].
+    pub fn within_again(&self, range: PageRange, hint: &AtomicU32) -> impl Iterator<Item = &Region> {
+        let place = self.hinted(range.start, hint.load(Relaxed)).or_else(|| {
+            let place = self.place_from(range.start)?;
+            hint.store(hint_to(place), Relaxed);
+            Some(place)
+        });
+        self.from_place(place).take_while(move |r| r.range.start < range.end)
     }
 
     /// Whether `range` is covered without a hole.
