@@ -17,7 +17,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `run.rs` | the CPUs' queues, and the switch |
+//! | `queue.rs` | each CPU's queue: who comes next, and for how long |
+//! | `run.rs` | the switch, waking, the timer's interrupt |
+//! | `roll.rs` | all threads there are |
 //! | `fair.rs` | how much a thread has had, and what its nice level is worth |
 //! | `place.rs` | on which CPU a thread goes on |
 //! | `split.rs` | how much of its time a thread spent in its program, and how much in the kernel |
@@ -25,6 +27,8 @@
 
 mod fair;
 mod place;
+mod queue;
+mod roll;
 mod run;
 mod split;
 mod stack;
@@ -32,7 +36,7 @@ mod thread;
 pub mod timer;
 mod wait;
 
-pub use run::set_moved;
+pub use queue::set_moved;
 pub use thread::{Owner, Thread};
 pub use wait::{WaitQueue, WaitResult, multi_wait, wait_key, wake_key};
 
@@ -110,7 +114,7 @@ pub fn prepare(
     owner: Option<Owner>,
 ) -> Result<Arc<Thread>, NoMemory> {
     let thread = Thread::new(name, body, owner)?;
-    if run::add_thread(&thread) { Ok(thread) } else { Err(NoMemory) }
+    if roll::enter(&thread) { Ok(thread) } else { Err(NoMemory) }
 }
 /// Let a prepared thread run.
 pub fn start(thread: Arc<Thread>) {
@@ -146,11 +150,11 @@ pub fn clear_interrupt() {
 }
 /// Time the CPU had nothing to run, in nanoseconds.
 pub fn idle_time(cpu: usize) -> u64 {
-    run::idle_time(cpu)
+    queue::idle_time(cpu)
 }
 /// How a CPU has spent its time up to now, in nanoseconds: in programs, in the kernel, with nothing to run.
 pub fn cpu_times(cpu: usize) -> [u64; 3] {
-    run::cpu_times(cpu)
+    queue::cpu_times(cpu)
 }
 /// The same, of all CPUs together.
 pub fn idle_times() -> u64 {
@@ -160,5 +164,5 @@ pub fn idle_times() -> u64 {
 pub const SLICE: u64 = fair::SLICE;
 /// Threads that run or want to, and threads in all.
 pub fn counts() -> (usize, usize) {
-    run::counts()
+    roll::counts()
 }

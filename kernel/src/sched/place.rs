@@ -8,24 +8,24 @@
 //! just being saved cannot be taken; it is spread with the next slice.)
 #![forbid(unsafe_code)]
 
-use super::run::{cpu, with};
+use super::queue::{cpu, with};
 use super::{fair, thread::State, thread::Thread};
 use crate::arch::{self, smp};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering::*, fence};
 use hafez_mm::lock::{Attentive, RelaxStrategy};
 
-/// A bit for each CPU that has nothing to run.
+/// A bit for each CPU that has nothing to queue.
 static IDLE: AtomicU64 = AtomicU64::new(0);
 
-/// The CPU has nothing to run.
+/// The CPU has nothing to queue.
 #[inline]
 pub(super) fn is_idle(here: usize) {
     if arch::cpu::count() > 1 {
         IDLE.fetch_or(1 << here, SeqCst);
     }
 }
-/// The CPU has something to run.
+/// The CPU has something to queue.
 #[inline]
 pub(super) fn is_busy(here: usize) {
     if arch::cpu::count() > 1 {
@@ -38,7 +38,7 @@ pub(super) fn online() -> u64 {
     u64::MAX >> (64 - arch::cpu::count())
 }
 
-/// Put a thread, `Ready` and on no queue, where it shall run.
+/// Put a thread, `Ready` and on no queue, where it shall queue.
 pub(super) fn enqueue(thread: Arc<Thread>) {
     if arch::cpu::count() == 1 {
         let earliest = cpu(0).clock.load(Relaxed) - fair::CREDIT;
@@ -46,7 +46,7 @@ pub(super) fn enqueue(thread: Arc<Thread>) {
             let band = thread.band.load(Relaxed);
             thread.virtual_time.store(if band != 0 { band } else { earliest }, Relaxed);
         }
-        if with(0, |run| run.add(cpu(0), true, thread)) {
+        if with(0, |queue| queue.add(cpu(0), true, thread)) {
             arch::cpu::need_resched().set(true);
         }
         return;
@@ -60,9 +60,9 @@ fn put(thread: Arc<Thread>, target: usize) {
     let allowed = thread.affinity.load(Relaxed);
     wake_up(&thread, target);
     let here = target == arch::cpu::id();
-    let (look, was_idle) = with(target, |run| {
-        let was_idle = run.is_idle();
-        (run.add(cpu(target), here, thread), was_idle)
+    let (look, was_idle) = with(target, |queue| {
+        let was_idle = queue.is_idle();
+        (queue.add(cpu(target), here, thread), was_idle)
     });
     if look && here {
         arch::cpu::need_resched().set(true);
@@ -83,7 +83,7 @@ fn put(thread: Arc<Thread>, target: usize) {
 fn wake_up(thread: &Thread, target: usize) {
     let from = thread.cpu.swap(target, Relaxed);
     if from != target {
-        super::run::tell_moved(thread);
+        super::queue::tell_moved(thread);
     }
     let band = thread.band.load(Relaxed);
     if band != 0 {
@@ -130,7 +130,7 @@ pub(super) fn find_work(here: usize) -> bool {
         let others = (0..count).filter(|other| tried >> other & 1 == 0);
         let Some(busiest) = others.max_by_key(load).filter(|other| load(other) > 1) else { return false };
         tried |= 1 << busiest;
-        if let Some(thread) = with(busiest, |run| run.give(cpu(busiest), here)) {
+        if let Some(thread) = with(busiest, |queue| queue.give(cpu(busiest), here)) {
             put(thread, here);
             return true;
         }
@@ -144,7 +144,7 @@ pub(super) fn even_out(here: usize) {
     if load(&here) < load(&least) + 2 {
         return;
     }
-    if let Some(thread) = with(here, |run| run.give(cpu(here), least)) {
+    if let Some(thread) = with(here, |queue| queue.give(cpu(here), least)) {
         put(thread, least);
     }
 }
@@ -166,7 +166,7 @@ pub(super) fn set_affinity(thread: &Arc<Thread>, allowed: u64) {
         if thread.may_run_on(at) {
             return;
         }
-        if let Some(thread) = with(at, |run| run.take(cpu(at), Arc::as_ptr(thread))) {
+        if let Some(thread) = with(at, |queue| queue.take(cpu(at), Arc::as_ptr(thread))) {
             return enqueue(thread);
         }
         if thread.state() == State::Running {
@@ -180,7 +180,7 @@ pub(super) fn set_affinity(thread: &Arc<Thread>, allowed: u64) {
 pub(super) fn reorder(thread: &Arc<Thread>) {
     if thread.state() == State::Ready {
         let at = thread.cpu.load(SeqCst);
-        if let Some(thread) = with(at, |run| run.take(cpu(at), Arc::as_ptr(thread))) {
+        if let Some(thread) = with(at, |queue| queue.take(cpu(at), Arc::as_ptr(thread))) {
             enqueue(thread);
         }
     }

@@ -1,6 +1,6 @@
 //! A thread of the kernel: a stack, a place in it, and the space whose lower half it sees.
 
-use super::{NoMemory, fair, place, run, split::Split, stack::Stack};
+use super::{NoMemory, fair, place, queue, run, split::Split, stack::Stack};
 use crate::{arch::context::Context, mem};
 use alloc::{boxed::Box, sync::Arc};
 use core::any::Any;
@@ -108,7 +108,7 @@ impl Thread {
         thread.cpu.store(maker.cpu.load(Relaxed), Relaxed);
         let band = maker.band.load(Relaxed);
         thread.band.store(band, Relaxed);
-        let begin = if band != 0 { band } else { run::cpu(maker.cpu()).clock.load(Relaxed) };
+        let begin = if band != 0 { band } else { queue::cpu(maker.cpu()).clock.load(Relaxed) };
         thread.virtual_time.store(begin, Relaxed);
         Ok(Arc::new(thread))
     }
@@ -162,7 +162,7 @@ impl Thread {
     /// The space whose lower half it runs in (loaded at once if the thread is current). A space must be left by all its
     /// threads this way before it is destroyed.
     pub fn set_space(&self, space: Option<Arc<Space>>) {
-        self.space_at.store(super::run::address(space.as_ref()).cast_mut(), Relaxed);
+        self.space_at.store(super::queue::address(space.as_ref()).cast_mut(), Relaxed);
         let old = core::mem::replace(&mut *self.space.lock(), space);
         if core::ptr::eq(self, &*super::current()) {
             run::load_own_space();
@@ -214,11 +214,11 @@ impl Thread {
     }
     /// Nanoseconds it has run, up to now.
     pub fn cpu_time(&self) -> u64 {
-        run::cpu_time(self)
+        queue::cpu_time(self)
     }
     /// The same in two: in the program, and in the kernel for it.
     pub fn cpu_times(&self) -> (u64, u64) {
-        self.split.divide(run::cpu_time(self))
+        self.split.divide(queue::cpu_time(self))
     }
 
     /// Whether it runs, or would if it had the CPU.
@@ -249,7 +249,7 @@ impl Thread {
     /// Its nice level from now on; `idle`: it gets what nobody else wants.
     pub fn set_nice(&self, nice: i32, idle: bool) {
         if self.band.swap(0, Relaxed) != 0 {
-            self.virtual_time.store(run::cpu(self.cpu()).clock.load(Relaxed), Relaxed);
+            self.virtual_time.store(queue::cpu(self.cpu()).clock.load(Relaxed), Relaxed);
         }
         self.rate.store(fair::rate(nice, idle), Relaxed);
     }
