@@ -3,6 +3,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
+#include <sys/sendfile.h>
 #include <sys/select.h>
 #include <sys/signalfd.h>
 
@@ -15,6 +16,15 @@ static int one(int ep, int ms) {
 static int ctl(int ep, int op, int fd, unsigned events) {
     struct epoll_event e = {events, {.fd = fd}};
     return epoll_ctl(ep, op, fd, &e);
+}
+
+static int in;
+/* Prints the events that are there. */
+static void told(const char *what) {
+    char b[4096] __attribute__((aligned(8)));
+    long n = read(in, b, sizeof b);
+    for (long at = 0; at < n; at += sizeof(struct inotify_event) + ((struct inotify_event *)(b + at))->len)
+        N(what, 0, ((struct inotify_event *)(b + at))->mask);
 }
 
 int main(void) {
@@ -283,7 +293,7 @@ int main(void) {
     readlink(path, link, 63);
     S(link);
     /* inotify */
-    int in, wd;
+    int wd;
     T(inotify_init1(1));
     T((in = inotify_init1(IN_NONBLOCK|IN_CLOEXEC)) >= 0);
     T(read(in, b, sizeof b));
@@ -311,5 +321,38 @@ int main(void) {
     T(inotify_rm_watch(in, wd));
     T(read(in, b, sizeof b));
     T(((struct inotify_event *)b)->mask);
+    /* What opening, reading and copying tell, and in which order. */
+    T(inotify_add_watch(in, ".", IN_ALL_EVENTS) > 0);
+    fd = open("made", O_CREAT|O_RDWR|O_TRUNC, 0600);
+    told("made");
+    write(fd, "some words", 10);
+    close(fd);
+    told("written");
+    fd = open("made", O_RDWR|O_TRUNC);
+    told("made empty");
+    write(fd, "some words", 10);
+    int other = open("other", O_CREAT|O_RDWR, 0600);
+    told("both open");
+    off_t from = 0;
+    sendfile(other, fd, &from, 4);
+    told("sent");
+    from = 4;
+    copy_file_range(fd, &from, other, 0, 4, 0);
+    told("copied");
+    from = 99;
+    sendfile(other, fd, &from, 4);
+    told("nothing to send");
+    close(other);
+    dir = open(".", O_RDONLY|O_DIRECTORY);
+    told("the directory open");
+    syscall(SYS_getdents64, dir, b, sizeof b);
+    told("listed");
+    syscall(SYS_getdents64, dir, b, sizeof b);
+    told("listed to the end");
+    close(dir);
+    int nameless = open(".", O_TMPFILE|O_RDWR, 0600);
+    N("an unnamed file", 0, read(in, b, sizeof b) > 0 ? ((struct inotify_event *)b)->mask : 0);
+    close(nameless);
+    close(fd);
     return 0;
 }

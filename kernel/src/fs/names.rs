@@ -70,7 +70,9 @@ impl Walker {
         let inode = dir.inode().create_unnamed(&new, flags & abi::O_EXCL == 0)?;
         let ops = inode.clone().open(open_mode(flags))?;
         let dentry = dir.dentry.unnamed(inode);
-        File::new(ops, Location { mount: dir.mount, dentry }, flags)
+        let file = File::new(ops, Location { mount: dir.mount, dentry }, flags)?;
+        inotify::fire(file.place(), inotify::OPEN);
+        Ok(file)
     }
 
     /// Open what is there.
@@ -102,12 +104,12 @@ impl Walker {
         }
         let _writing = if changes { Some(Writing::new(&inode)?) } else { None };
         let ops = inode.clone().open(mode)?;
-        if flags & abi::O_TRUNC != 0 && inode.kind() == Kind::File {
-            truncate(&inode, 0)?;
-            inotify::fire(&place, inotify::MODIFY);
-        }
         let file = File::new(ops, place, flags)?;
         inotify::fire(file.place(), inotify::OPEN);
+        if flags & abi::O_TRUNC != 0 && inode.kind() == Kind::File {
+            truncate(&inode, 0)?;
+            inotify::fire(file.place(), inotify::MODIFY);
+        }
         Ok(file)
     }
 

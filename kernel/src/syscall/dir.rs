@@ -6,7 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
 use crate::fs::cred::want;
 use crate::fs::inode::{NewKind, RenameFlags};
-use crate::fs::{DirEntry, File, Location};
+use crate::fs::{DirEntry, File, Location, inotify};
 use crate::process::run::Caller;
 use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
@@ -70,13 +70,15 @@ fn list(file: &File, to: u64, count: u64, old: bool) -> Result<u64> {
     file.with_offset(|at| {
         let mut out = Vec::new();
         let (mut next, mut refused) = (*at, false);
-        file.inode().readdir(*at, &mut |entry| {
+        let read = file.inode().readdir(*at, &mut |entry| {
             refused = !encode(entry, old, &mut out, room);
             if !refused {
                 next = entry.next;
             }
             !refused
-        })?;
+        });
+        inotify::fire(file.place(), inotify::ACCESS);
+        read?;
         if out.is_empty() && refused {
             return Err(Errno::EINVAL);
         }

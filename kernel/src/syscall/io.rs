@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
 use crate::fs::file::How;
 use crate::fs::iobuf::{self, Segment, Sink, Source};
-use crate::fs::{File, Kind, SetAttr};
+use crate::fs::{File, Kind, SetAttr, inotify};
 use crate::process::run::Caller;
 use crate::process::signal::{self, SigInfo};
 use alloc::sync::Arc;
@@ -286,6 +286,9 @@ fn copy(
             Err(_) if done > 0 => break,
             Err(e) => return Err(e),
         };
+        if done == 0 {
+            inotify::fire(input.place(), inotify::ACCESS);
+        }
         let mut source = Source::kernel(&buffer[..got]);
         let result = output.write_how(to, &mut source, how(caller, output), output.is_append());
         match result {
