@@ -6,24 +6,29 @@ use super::{
     poll::{Events, Signal, Watchers},
 };
 use crate::errno::{Errno, Result};
-use alloc::sync::Arc;
+use alloc::{format, string::String, sync::Arc};
 use core::any::Any;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use hafez_mm::lock::Mutex;
 
 /// The counter stays below this: a write that would reach it waits.
 const FULL: u64 = u64::MAX;
+
+static NEXT_ID: AtomicU32 = AtomicU32::new(0);
 
 /// See the module.
 pub struct EventFd {
     count: Mutex<u64>,
     /// A read takes one, not all (EFD_SEMAPHORE).
     semaphore: bool,
+    id: u32,
     changed: Arc<Signal>,
 }
 
 impl EventFd {
     pub fn new(count: u64, semaphore: bool) -> Arc<EventFd> {
-        Arc::new(EventFd { count: Mutex::new(count), semaphore, changed: Signal::new() })
+        let id = NEXT_ID.fetch_add(1, Relaxed);
+        Arc::new(EventFd { count: Mutex::new(count), semaphore, id, changed: Signal::new() })
     }
 
     fn take(&self) -> Option<u64> {
@@ -101,6 +106,10 @@ impl FileOps for EventFd {
         Ok(())
     }
 
+    fn told(&self) -> String {
+        let (count, id, semaphore) = (*self.count.lock(), self.id, self.semaphore as u32);
+        format!("eventfd-count: {count:16x}\neventfd-id: {id}\neventfd-semaphore: {semaphore}\n")
+    }
     fn seek_nowhere(&self) -> Result<u64> {
         Ok(0)
     }

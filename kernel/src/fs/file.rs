@@ -17,6 +17,7 @@ use super::{
     poll::{Events, Owner, Watchers},
 };
 use crate::errno::{Errno, Result};
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -61,6 +62,10 @@ pub trait FileOps: Any + Send + Sync {
     }
     fn write(&self, _at: u64, _from: &mut Source<'_>, _how: How) -> Result<()> {
         Err(Errno::EINVAL)
+    }
+    /// What `/proc/PID/fdinfo` says of it beyond what all files have: whole lines.
+    fn told(&self) -> String {
+        String::new()
     }
     /// Whether it has an offset; else `lseek` and `pread` say `ESPIPE`.
     fn seekable(&self) -> bool {
@@ -141,6 +146,8 @@ pub struct File {
     owner: Once<Arc<Owner>>,
     /// Nobody can run what is being written.
     _writing: Option<Writing>,
+    /// Opening it made the file.
+    made: AtomicBool,
     /// Nobody has written through this yet: the set-user-id bit may still be there.
     unwritten: AtomicBool,
 }
@@ -169,6 +176,7 @@ impl File {
             place,
             mode,
             _writing: writing,
+            made: AtomicBool::new(false),
             unwritten: AtomicBool::new(true),
             flags: AtomicU32::new(flags & !OPEN_ONLY),
             offset: AtomicU64::new(0),
@@ -178,6 +186,13 @@ impl File {
         }))
     }
 
+    /// Whether opening it made the file (`F_CREATED_QUERY`).
+    pub fn made(&self) -> bool {
+        self.made.load(Relaxed)
+    }
+    pub(super) fn set_made(&self) {
+        self.made.store(true, Relaxed);
+    }
     /// Bytes, roughly, that the kernel holds for it.
     pub fn holds(&self) -> usize {
         size_of::<File>() + self.ops.holds()

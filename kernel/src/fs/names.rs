@@ -130,6 +130,7 @@ impl Walker {
         // Whoever makes a file may open it, whatever mode he gave it.
         let ops = place.inode().clone().open(open_mode(flags))?;
         let file = File::new(ops, place, flags)?;
+        file.set_made();
         inotify::fire(file.place(), inotify::OPEN);
         Ok(file)
     }

@@ -9,7 +9,7 @@ use crate::fs::path::Location;
 use crate::mem::memory;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, Ordering};
 use hafez_mm::lock::Once;
 use hafez_mm::{AccountId, MmError, Space};
 
@@ -45,7 +45,7 @@ pub struct Image {
     pub flags: AtomicU32,
 }
 
-/// Bits of [`Image::flags`]. A fork's child begins without.
+/// Bits of [`Image::flags`]. A fork's child has the [`INHERITED`](flags::INHERITED) ones.
 pub mod flags {
     /// New mappings are wired (`mlockall`).
     pub const LOCK_FUTURE: u32 = 1;
@@ -53,6 +53,13 @@ pub mod flags {
     pub const MEMBARRIER: u32 = 2;
     /// With `LOCK_FUTURE`: each page as it comes, none before.
     pub const LOCK_ON_FAULT: u32 = 4;
+    /// As `MEMBARRIER`, for the barrier over code that was changed, and for the one over all that registered.
+    pub const MEMBARRIER_CORE: u32 = 8;
+    pub const MEMBARRIER_GLOBAL: u32 = 16;
+    /// Registered for `MEMBARRIER` or `MEMBARRIER_CORE`: asked what it registered for, Linux says the first for either.
+    pub const MEMBARRIER_TOLD: u32 = 32;
+    /// Those that a fork's child has too.
+    pub const INHERITED: u32 = MEMBARRIER | MEMBARRIER_CORE | MEMBARRIER_GLOBAL | MEMBARRIER_TOLD;
 }
 
 impl Image {
@@ -73,7 +80,8 @@ impl Image {
         let account = memory().open_account()?;
         match memory().fork_space(&self.space, account) {
             Ok(space) => {
-                let copy = Image { space, account, layout: Once::new(), flags: AtomicU32::new(0) };
+                let flags = AtomicU32::new(self.flags.load(Ordering::Relaxed) & flags::INHERITED);
+                let copy = Image { space, account, layout: Once::new(), flags };
                 copy.set_layout(self.layout());
                 Ok(copy)
             }

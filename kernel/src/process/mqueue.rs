@@ -45,13 +45,16 @@ use linux_raw_sys::general as abi;
 
 /// Priorities are below this.
 pub const PRIORITIES: u32 = 32768;
-/// Queues that there may be without `CAP_SYS_RESOURCE`.
-pub const QUEUES: usize = 256;
-/// Messages in a queue and bytes in a message: what there is unasked, which is also the most without that capability, and the most.
-pub const MESSAGES: i64 = 10;
-pub const BYTES: i64 = 8192;
-const MOST_MESSAGES: i64 = 65536;
-const MOST_BYTES: i64 = 16 << 20;
+/// Queues that there may be, messages in one and bytes in a message, without `CAP_SYS_RESOURCE`; and what one gets who asks for
+/// nothing. `/proc/sys/fs/mqueue` changes them.
+pub static QUEUES: AtomicU64 = AtomicU64::new(256);
+pub static MESSAGES: AtomicU64 = AtomicU64::new(10);
+pub static BYTES: AtomicU64 = AtomicU64::new(8192);
+pub static UNASKED_MESSAGES: AtomicU64 = AtomicU64::new(10);
+pub static UNASKED_BYTES: AtomicU64 = AtomicU64::new(8192);
+/// With it, and the most that those can be set to.
+pub const MOST_MESSAGES: u64 = 65536;
+pub const MOST_BYTES: u64 = 16 << 20;
 /// What a message is charged beside its bytes; and the tree that sorts them, for as many as there are priorities at most.
 const OVERHEAD: u64 = 48;
 /// Bytes of the file that tells how a queue fares.
@@ -181,9 +184,11 @@ impl Registration {
 
 /// What `mq_open` asks for if it makes the queue: messages, bytes in each. EINVAL if that cannot be.
 fn attributes(asked: Option<[i64; 2]>, cred: &Cred) -> Result<[i64; 2]> {
-    let [messages, bytes] = asked.unwrap_or([MESSAGES, BYTES]);
-    let (most, longest) =
-        if cred.may(cap::SYS_RESOURCE) { (MOST_MESSAGES, MOST_BYTES) } else { (MESSAGES, BYTES) };
+    let (most, longest) = (MESSAGES.load(Relaxed) as i64, BYTES.load(Relaxed) as i64);
+    let unasked = [UNASKED_MESSAGES.load(Relaxed) as i64, UNASKED_BYTES.load(Relaxed) as i64];
+    let [messages, bytes] = asked.unwrap_or([unasked[0].min(most), unasked[1].min(longest)]);
+    let free = cred.may(cap::SYS_RESOURCE);
+    let (most, longest) = if free { (MOST_MESSAGES as i64, MOST_BYTES as i64) } else { (most, longest) };
     if (1..=most).contains(&messages) && (1..=longest).contains(&bytes) {
         Ok([messages, bytes])
     } else {
@@ -261,7 +266,7 @@ pub fn unlink(name: &[u8], cred: &Cred) -> Result<()> {
 
 impl Queue {
     fn new(request: &Request) -> Result<Queue> {
-        if COUNT.load(Relaxed) >= QUEUES && !request.cred.may(cap::SYS_RESOURCE) {
+        if COUNT.load(Relaxed) as u64 >= QUEUES.load(Relaxed) && !request.cred.may(cap::SYS_RESOURCE) {
             return Err(Errno::ENOSPC);
         }
         let [messages, bytes] = attributes(request.attributes, request.cred)?.map(|n| n as u64);

@@ -10,6 +10,8 @@ use crate::errno::{Errno, Result};
 use crate::fs::anon;
 use crate::fs::file::{File, FileOps};
 use crate::fs::poll::{Events, Watchers};
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
 use linux_raw_sys::general as abi;
@@ -44,6 +46,11 @@ impl PidFile {
 impl FileOps for PidFile {
     fn as_any(&self) -> &dyn Any {
         self
+    }
+
+    fn told(&self) -> String {
+        let pid = if table::holds(&self.process) { self.process.pid as i64 } else { -1 };
+        format!("Pid:\t{pid}\nNSpid:\t{pid}\n")
     }
 
     fn poll(&self) -> Events {

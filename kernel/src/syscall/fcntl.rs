@@ -37,6 +37,11 @@ fn fcntl(caller: &mut Caller) -> Result<u64> {
             }
             Ok(files.insert(file, command == abi::F_DUPFD_CLOEXEC, min, limit)? as u64)
         }
+        abi::F_DUPFD_QUERY => {
+            let other = files.get_any(argument as u32)?;
+            Ok(Arc::ptr_eq(&other, &file) as u64)
+        }
+        abi::F_CREATED_QUERY => Ok(file.made() as u64),
         abi::F_GETFD => Ok(files.close_on_exec(fd)? as u64),
         abi::F_SETFD => {
             files.set_close_on_exec(fd, argument as u32 & abi::FD_CLOEXEC != 0)?;

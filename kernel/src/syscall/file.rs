@@ -340,8 +340,12 @@ fn memfd_create(caller: &mut Caller) -> Result<u64> {
     }
     let cred = caller.task.cred();
     let mode = if flags & abi::MFD_NOEXEC_SEAL != 0 { 0o666 } else { 0o777 };
-    let sealable = flags & (abi::MFD_ALLOW_SEALING | abi::MFD_NOEXEC_SEAL) != 0;
-    let (inode, mount) = tmpfs::TmpFs::unnamed(mode, cred.fsuid, cred.fsgid, sealable)?;
+    let seals = match flags & (abi::MFD_ALLOW_SEALING | abi::MFD_NOEXEC_SEAL) {
+        0 => abi::F_SEAL_SEAL,
+        abi::MFD_ALLOW_SEALING => 0,
+        _ => abi::F_SEAL_EXEC,
+    };
+    let (inode, mount) = tmpfs::TmpFs::unnamed(mode, cred.fsuid, cred.fsgid, seals)?;
     let label = [b"/memfd:", name.as_slice(), b" (deleted)"].concat();
     let place = Location::detached(&mount, inode.clone(), &label);
     let ops = inode.open(fs::file::open_mode(abi::O_RDWR))?;

@@ -13,7 +13,9 @@ use crate::fs::caps::cap;
 use crate::fs::file::Mapping;
 use crate::mem::TryPush;
 use crate::mem::memory;
-use crate::process::image::flags::{LOCK_FUTURE, LOCK_ON_FAULT, MEMBARRIER};
+use crate::process::image::flags::{
+    LOCK_FUTURE, LOCK_ON_FAULT, MEMBARRIER, MEMBARRIER_CORE, MEMBARRIER_GLOBAL, MEMBARRIER_TOLD,
+};
 use crate::process::limits::INFINITY;
 use crate::process::run::Caller;
 use core::sync::atomic::Ordering::Relaxed;
@@ -255,20 +257,50 @@ fn membarrier(caller: &mut Caller) -> Result<u64> {
     const JOIN_GLOBAL: u64 = cmd::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED as u64;
     const PRIVATE: u64 = cmd::MEMBARRIER_CMD_PRIVATE_EXPEDITED as u64;
     const JOIN_PRIVATE: u64 = cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED as u64;
+    const SYNC_CORE: u64 = cmd::MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE as u64;
+    const JOIN_SYNC_CORE: u64 = cmd::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE as u64;
+    /// Since 6.3.
+    const JOINED: u64 = 1 << 9;
+    let known = [
+        (MEMBARRIER_GLOBAL, JOIN_GLOBAL),
+        (MEMBARRIER_TOLD, JOIN_PRIVATE),
+        (MEMBARRIER_CORE, JOIN_SYNC_CORE),
+    ];
+    let joined = caller.image.flags.load(Relaxed);
     match command {
-        0 => Ok(GLOBAL | GLOBAL_EXPEDITED | JOIN_GLOBAL | PRIVATE | JOIN_PRIVATE),
-        JOIN_GLOBAL => Ok(0),
+        0 => {
+            let joins = known.iter().fold(0, |all, (_, join)| all | join);
+            Ok(GLOBAL | GLOBAL_EXPEDITED | PRIVATE | SYNC_CORE | JOINED | joins)
+        }
+        JOINED => {
+            Ok(known.iter().filter(|(flag, _)| joined & flag != 0).fold(0, |all, (_, join)| all | join))
+        }
+        JOIN_GLOBAL => {
+            caller.image.flags.fetch_or(MEMBARRIER_GLOBAL, Relaxed);
+            Ok(0)
+        }
         GLOBAL | GLOBAL_EXPEDITED => {
             arch::smp::barrier();
             Ok(0)
         }
         JOIN_PRIVATE => {
-            caller.image.flags.fetch_or(MEMBARRIER, Relaxed);
+            caller.image.flags.fetch_or(MEMBARRIER | MEMBARRIER_TOLD, Relaxed);
             Ok(0)
         }
-        PRIVATE if caller.image.flags.load(Relaxed) & MEMBARRIER == 0 => Err(Errno::EPERM),
+        JOIN_SYNC_CORE => {
+            caller.image.flags.fetch_or(MEMBARRIER_CORE | MEMBARRIER_TOLD, Relaxed);
+            Ok(0)
+        }
+        PRIVATE if joined & MEMBARRIER == 0 => Err(Errno::EPERM),
+        SYNC_CORE if joined & MEMBARRIER_CORE == 0 => Err(Errno::EPERM),
         PRIVATE => {
             arch::smp::barrier();
+            Ok(0)
+        }
+        // The others serialize as they leave the interrupt; who asks does so here.
+        SYNC_CORE => {
+            arch::smp::barrier();
+            arch::cpu::serialize();
             Ok(0)
         }
         _ => Err(Errno::EINVAL),

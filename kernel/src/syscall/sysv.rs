@@ -325,15 +325,13 @@ fn msgsnd(caller: &mut Caller) -> Result<u64> {
     Ok(0)
 }
 
-/// Look at a message and leave it: nobody but those who freeze processes asks for it.
-const MSG_COPY: u32 = 0o40000;
 const MSG_STAT: u32 = 11;
 const MSG_INFO: u32 = 12;
 const MSG_STAT_ANY: u32 = 13;
 
 fn msgrcv(caller: &mut Caller) -> Result<u64> {
     let [id, at, room, kind, flags, _] = caller.args();
-    if (id as i32) < 0 || (room as i64) < 0 || flags as u32 & MSG_COPY != 0 {
+    if (id as i32) < 0 || (room as i64) < 0 {
         return Err(Errno::EINVAL);
     }
     let cred = caller.task.cred();

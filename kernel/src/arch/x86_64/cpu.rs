@@ -145,6 +145,11 @@ pub fn need_resched() -> &'static core::cell::Cell<bool> {
     &percpu::this().need_resched
 }
 
+/// What was fetched ahead is thrown away: instructions written meanwhile are seen.
+pub fn serialize() {
+    regs::cpuid(0, 0);
+}
+
 /// Vendor, model and flags.
 pub fn identity() -> Identity {
     let [_, b, c, d] = regs::cpuid(0, 0);

@@ -72,6 +72,9 @@ impl Inode for Node {
         let now = Time::now();
         let mut attr = self.attr.lock();
         if let Some(mode) = set.mode {
+            if self.seals.load(Relaxed) & abi::F_SEAL_EXEC != 0 && (attr.mode ^ mode) & 0o111 != 0 {
+                return Err(Errno::EPERM);
+            }
             attr.mode = attr.mode & abi::S_IFMT | mode & 0o7777;
         }
         attr.uid = set.uid.unwrap_or(attr.uid);
@@ -311,6 +314,10 @@ impl Inode for Node {
             return Err(Errno::EINVAL);
         }
         let object = self.object().map_err(|_| Errno::EINVAL)?;
+        // What is to be run as it is must not change either.
+        let frozen = abi::F_SEAL_SHRINK | abi::F_SEAL_GROW | abi::F_SEAL_WRITE | abi::F_SEAL_FUTURE_WRITE;
+        let runs = seals & abi::F_SEAL_EXEC != 0 && self.attr.lock().mode & 0o111 != 0;
+        let seals = if runs { seals | frozen } else { seals };
         // No write is under way while this is held.
         let _one = self.write_lock().map(SleepLock::lock);
         let before = self.seals.load(Relaxed);

@@ -172,8 +172,8 @@ impl TmpFs {
         }
     }
 
-    /// A file in no directory, for `memfd_create(2)`, and where it is. One that is not sealable has F_SEAL_SEAL from birth.
-    pub fn unnamed(mode: u32, uid: u32, gid: u32, sealable: bool) -> Result<(Arc<dyn Inode>, Arc<Mount>)> {
+    /// A file in no directory, for `memfd_create(2)`, and where it is. `seals` are what it is born with.
+    pub fn unnamed(mode: u32, uid: u32, gid: u32, seals: u32) -> Result<(Arc<dyn Inode>, Arc<Mount>)> {
         static FS: Once<(Arc<TmpFs>, Arc<Mount>)> = Once::new();
         let (fs, mount) = FS.try_call_once(|| {
             let fs = TmpFs::new(None);
@@ -182,7 +182,7 @@ impl TmpFs {
         })?;
         let node = Node::make(fs, &NewNode { node: NewKind::File, mode, uid, gid })?;
         node.attr.lock().nlink = 0;
-        node.seals.store(if sealable { 0 } else { abi::F_SEAL_SEAL }, Relaxed);
+        node.seals.store(seals, Relaxed);
         Ok((node, mount.clone()))
     }
 }

@@ -67,9 +67,10 @@ fn info(file: &File) -> Vec<u8> {
     let ino = file.inode().id().ino;
     let flags = file.flags() | abi::O_LARGEFILE;
     format!(
-        "pos:\t{}\nflags:\t0{flags:o}\nmnt_id:\t{}\nino:\t{ino}\n",
+        "pos:\t{}\nflags:\t0{flags:o}\nmnt_id:\t{}\nino:\t{ino}\n{}",
         file.offset(),
-        file.place().mount.id()
+        file.place().mount.id(),
+        file.ops().told()
     )
     .into_bytes()
 }

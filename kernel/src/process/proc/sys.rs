@@ -4,7 +4,7 @@
 //! written.
 
 use super::super::sysv::shm;
-use super::super::{aio, commit, fork, host, limits, table};
+use super::super::{aio, commit, fork, host, limits, mqueue, table};
 use crate::errno::{Errno, Result};
 use crate::fs::synth::{Dir, Entry, SynthDir};
 use crate::fs::tty;
@@ -70,11 +70,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("fs/pipe-max-size", "1048576"),
         ("fs/pipe-user-pages-soft", "16384"),
         ("fs/pipe-user-pages-hard", "0"),
-        ("fs/mqueue/queues_max", "256"),
-        ("fs/mqueue/msg_max", "10"),
-        ("fs/mqueue/msgsize_max", "8192"),
-        ("fs/mqueue/msg_default", "10"),
-        ("fs/mqueue/msgsize_default", "8192"),
         ("fs/protected_hardlinks", "1"),
         ("fs/protected_symlinks", "0"),
         ("fs/protected_fifos", "0"),
@@ -99,6 +94,12 @@ pub fn directory() -> Arc<dyn SynthDir> {
     add(&root, "kernel/shmmax", setting(&shm::LARGEST, 0..=u64::MAX, None));
     add(&root, "kernel/shmall", setting(&shm::ALL, 0..=u64::MAX, None));
     add(&root, "kernel/shmmni", setting(&shm::MOST, 0..=32768, None));
+    let (messages, bytes) = (1..=mqueue::MOST_MESSAGES, 128..=mqueue::MOST_BYTES);
+    add(&root, "fs/mqueue/queues_max", setting(&mqueue::QUEUES, 0..=i32::MAX as u64, None));
+    add(&root, "fs/mqueue/msg_max", setting(&mqueue::MESSAGES, messages.clone(), None));
+    add(&root, "fs/mqueue/msgsize_max", setting(&mqueue::BYTES, bytes.clone(), None));
+    add(&root, "fs/mqueue/msg_default", setting(&mqueue::UNASKED_MESSAGES, messages, None));
+    add(&root, "fs/mqueue/msgsize_default", setting(&mqueue::UNASKED_BYTES, bytes, None));
     let regions = |bytes: &[u8]| {
         memory().set_most_regions(figure(bytes, 0..=i32::MAX as u64)? as usize);
         Ok(())

@@ -20,6 +20,8 @@ pub const LONGEST: usize = 8192;
 /// Cut a message that is too long; take one of any other type.
 const NOERROR: u32 = 0o10000;
 const EXCEPT: u32 = 0o20000;
+/// Look at the message of this number and leave it where it is.
+const COPY: u32 = 0o40000;
 
 struct Message {
     kind: i64,
@@ -158,11 +160,29 @@ fn choose(messages: &VecDeque<Message>, kind: i64, flags: u32) -> Option<usize> 
 
 /// `msgrcv`: the type, and as much of the text as there is room for.
 pub fn receive(id: i32, room: usize, kind: i64, flags: u32, cred: &Cred, by: Pid) -> Result<(i64, Vec<u8>)> {
+    if flags & COPY != 0 && (flags & EXCEPT != 0 || flags & NOWAIT == 0) {
+        return Err(Errno::EINVAL);
+    }
     loop {
         let (waiting, seen) = {
             let mut queues = QUEUES.lock();
             let queue = queues.get(id)?;
             queue.perm.check(cred, super::READ)?;
+            if flags & COPY != 0 {
+                let at = usize::try_from(kind).map_err(|_| Errno::ENOMSG)?;
+                let message = queue.messages.get(at).ok_or(Errno::ENOMSG)?;
+                if message.text.len() > room && flags & NOERROR == 0 {
+                    return Err(Errno::E2BIG);
+                }
+                // A part of a message is no copy.
+                if message.text.len() > room {
+                    return Err(Errno::EINVAL);
+                }
+                let mut text = Vec::new();
+                text.try_reserve_exact(message.text.len()).map_err(|_| Errno::ENOMEM)?;
+                text.extend_from_slice(&message.text);
+                return Ok((message.kind, text));
+            }
             if let Some(at) = choose(&queue.messages, kind, flags) {
                 if queue.messages[at].text.len() > room && flags & NOERROR == 0 {
                     return Err(Errno::E2BIG);
