@@ -137,6 +137,82 @@ static void untouched_stack(void) {
     install(SIGUSR1, spoil, 0);
 }
 
+/* What the frame tells of an exception: its number, its error code, and the address of a page fault. */
+static sigjmp_buf out_;
+static void told(int n, siginfo_t *info, void *context) {
+    greg_t *regs = ((ucontext_t *)context)->uc_mcontext.gregs;
+    seen_[0] = n, seen_[1] = regs[REG_TRAPNO], seen_[2] = regs[REG_ERR], seen_[3] = regs[REG_CR2];
+    seen_[4] = (uint64_t)info->si_addr;
+    siglongjmp(out_, 1);
+}
+
+#define EXCEPTION(what, ...) do { \
+        if (!sigsetjmp(out_, 1)) { __VA_ARGS__; } \
+        for (int i_ = 0; i_ < 3; i_++) N(what, i_, seen_[i_]); } while (0)
+
+static void exceptions(void) {
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    for (int i = 0; i < 5; i++) install(signals[i], told, 0);
+    char *none = mmap(0, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *read = mmap(0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    volatile int zero = 0, got;
+    EXCEPTION("read of nothing", got = none[5]);
+    T(seen_[3] == (uint64_t)none + 5 && seen_[4] == seen_[3]);
+    EXCEPTION("write to nothing", none[6] = 1);
+    T(seen_[3] == (uint64_t)none + 6);
+    got = *(volatile char *)read;
+    EXCEPTION("write to what may be read", read[7] = 1);
+    T(seen_[3] == (uint64_t)read + 7);
+    EXCEPTION("jump to what may be read", ((void (*)(void))read)());
+    EXCEPTION("an address that is none", got = *(volatile char *)0x8000000000000000);
+    EXCEPTION("division by zero", got = 12345 / zero);
+    EXCEPTION("ud2", __asm__ volatile("ud2"));
+    EXCEPTION("int3", __asm__ volatile("int3"));
+    EXCEPTION("hlt", __asm__ volatile("hlt"));
+    (void)got;
+    for (int i = 0; i < 5; i++) signal(signals[i], SIG_DFL);
+}
+
+/* Signals that a task sends to itself and takes at once: each call's own mark, and what was waiting before. */
+static volatile int codes_[4], taken_;
+static void coded(int n, siginfo_t *info, void *context) {
+    (void)context;
+    if (taken_ < 4) codes_[taken_++] = n * 1000 + info->si_code + (info->si_pid == getpid() && info->si_uid == getuid() ? 0 : 500);
+}
+static volatile int plain_;
+static void plain(int n) {
+    plain_ += n;
+}
+
+static void to_oneself(void) {
+    install(SIGUSR1, coded, 0);
+    install(SIGUSR2, coded, 0);
+    T(kill(getpid(), SIGUSR1));
+    T(syscall(SYS_tkill, syscall(SYS_gettid), SIGUSR1));
+    T(syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGUSR2));
+    for (int i = 0; i < 3; i++) N("si_code", i, codes_[i]);
+    sigset_t one, none;
+    sigemptyset(&one);
+    sigaddset(&one, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &one, &none);
+    taken_ = 0;
+    raise(SIGUSR1); /* waits */
+    raise(SIGUSR2);
+    T(taken_);
+    sigprocmask(SIG_SETMASK, &none, 0);
+    T(taken_);
+    T(codes_[0] / 1000);
+    T(codes_[1] / 1000);
+    signal(SIGUSR1, plain);
+    T(raise(SIGUSR1));
+    signal(SIGUSR1, SIG_IGN);
+    T(raise(SIGUSR1));
+    T(plain_);
+    T(raise(0));
+    T(kill(getpid(), 65));
+    W(CHILD(signal(SIGUSR1, SIG_DFL); raise(SIGUSR1)));
+}
+
 static void nested(int n, siginfo_t *info, void *context) {
     (void)info, (void)context;
     seen_[n == SIGUSR1 ? 0 : 1] = ++seen_[2];
@@ -153,6 +229,7 @@ int main(void) {
 
     install(SIGUSR1, rewrite, 0);
     rewritten();
+    exceptions();
 
     T(mxcsr_after(spoil));
     T(mxcsr_after(no_fpu));
@@ -185,5 +262,6 @@ int main(void) {
     struct sigaction now;
     T(sigaction(SIGUSR2, 0, &now));
     T(now.sa_handler == SIG_DFL);
+    to_oneself();
     return 0;
 }

@@ -441,10 +441,11 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     drop(files);
     task.files().exec();
 
-    let mut actions = process.actions().lock().clone();
+    let mut actions = caller.actions.lock().clone();
     actions.reset_handlers();
-    process.replace_actions(Arc::new(Mutex::new(actions)));
-    *task.alt_stack.lock() = AltStack::NONE;
+    caller.actions = Arc::new(Mutex::new(actions));
+    process.replace_actions(caller.actions.clone());
+    caller.alt_stack = AltStack::NONE;
     task.clear_child_tid.store(0, Ordering::Relaxed);
     task.robust_list.store(0, Ordering::Relaxed);
     task.rseq.clear();

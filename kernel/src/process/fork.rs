@@ -13,7 +13,6 @@
 
 use super::process::Process;
 use super::run::{self, Caller};
-use super::signal::AltStack;
 use super::task::{Task, TaskParts, work};
 use super::{Pid, commit, pidfd, table};
 use crate::arch::user::{self};
@@ -141,12 +140,6 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
     if !has(abi::CLONE_THREAD) {
         child_process.timers.watch_cpu_limit(&child_process)?;
     }
-    // A thread must not run a handler on its maker's stack; the child of a vfork does nothing meanwhile.
-    if !has(abi::CLONE_VM) || has(abi::CLONE_VFORK) {
-        *child.alt_stack.lock() = *task.alt_stack.lock();
-    } else {
-        *child.alt_stack.lock() = AltStack::NONE;
-    }
     if !has(abi::CLONE_VM) {
         child.rseq.copy_from(&task.rseq);
     }
@@ -167,7 +160,12 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         let _ = user::write_u32(args.parent_tid, tid as u32);
     }
     let set_tid = if has(abi::CLONE_CHILD_SETTID) { args.child_tid } else { 0 };
-    if let Err(e) = launch(Caller::new(child.clone(), image, user), set_tid) {
+    let mut own = Caller::new(child.clone(), image, user);
+    // A thread must not run a handler on its maker's stack; the child of a vfork does nothing meanwhile.
+    if !has(abi::CLONE_VM) || has(abi::CLONE_VFORK) {
+        own.alt_stack = caller.alt_stack;
+    }
+    if let Err(e) = launch(own, set_tid) {
         leave(&child);
         return Err(take_back(e));
     }

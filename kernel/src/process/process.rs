@@ -237,17 +237,6 @@ impl Process {
         self.actions.lock().lock().get(signo)
     }
 
-    /// Replace what to do on one signal; what it was.
-    #[inline]
-    pub fn set_action(&self, signo: u32, action: Action) -> Action {
-        let old = self.actions.lock().lock().set(signo, action);
-        if old.handler <= Action::IGNORE {
-            // Timers whose signals were ignored have an ear again.
-            self.timers.listen();
-        }
-        old
-    }
-
     pub(super) fn replace_actions(&self, actions: Arc<Mutex<Actions>>) {
         *self.actions.lock() = actions;
     }

@@ -135,7 +135,8 @@ pub fn moved(thread: &Thread) {
 #[inline]
 pub fn before_handler(caller: &mut Caller) {
     let at = caller.task.rseq.at.load(Relaxed);
-    if at != 0 && leave(caller, at).is_err() {
+    // Nearly always it is in none.
+    if at != 0 && user::read_u64(at + 8) != Ok(0) && leave(caller, at).is_err() {
         refuse(caller);
     }
 }

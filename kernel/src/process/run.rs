@@ -17,7 +17,7 @@
 use super::image::Image;
 use super::rseq;
 use super::seccomp::Guard;
-use super::signal::{self, SigInfo};
+use super::signal::{self, Actions, AltStack, SigInfo};
 use super::task::{Task, work};
 use crate::arch::user::{self, Trap, UserContext};
 use crate::errno::Errno;
@@ -26,6 +26,7 @@ use crate::{sched, syscall};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
+use hafez_mm::lock::Mutex;
 use hafez_mm::{Access, FaultError, Space, VirtAddr};
 use linux_raw_sys::general as abi;
 
@@ -41,6 +42,12 @@ pub struct Caller {
     pub(super) restart: Option<(u64, Errno)>,
     /// The mask to go back to, where a call waits under another (`sigsuspend`, `ppoll`).
     pub(super) saved_mask: Option<signal::SigSet>,
+    /// A signal that the task has just sent to itself, and by which call (`si_code`): it is dealt with first.
+    pub(super) raised: Option<(u32, i32)>,
+    /// The actions on signals of its process.
+    pub actions: Arc<Mutex<Actions>>,
+    /// Where handlers with `SA_ONSTACK` run.
+    pub alt_stack: AltStack,
     /// The system calls by number; none where something stands before them (see `seccomp`).
     pub calls: &'static [syscall::Handler],
     /// How `restart_syscall` goes on with the interrupted call.
@@ -55,7 +62,19 @@ impl Caller {
     pub(super) fn new(task: Arc<Task>, image: Arc<Image>, user: UserContext) -> Caller {
         let guarded = !matches!(*task.guard.lock(), Guard::Nothing);
         let calls = if guarded { &[] } else { syscall::all() };
-        Caller { task, image, user, restart: None, saved_mask: None, calls, resume: None }
+        let actions = task.process.actions();
+        Caller {
+            task,
+            image,
+            user,
+            restart: None,
+            saved_mask: None,
+            raised: None,
+            actions,
+            alt_stack: AltStack::NONE,
+            calls,
+            resume: None,
+        }
     }
 
     /// The six arguments of a system call. Take them apart at once: `let [fd, at, len, ..] = caller.args();`

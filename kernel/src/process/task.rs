@@ -19,7 +19,7 @@ use super::image::Image;
 use super::process::{Process, Usage};
 use super::rseq::Rseq;
 use super::seccomp::Guard;
-use super::signal::{AltStack, Pending, SigSet};
+use super::signal::{Pending, SigSet};
 use crate::errno::Result;
 use crate::fs::File;
 use crate::sched::{self, Thread};
@@ -67,8 +67,6 @@ pub struct Task {
     awaited: AtomicU64,
     /// Signals sent to this very task.
     pub(super) pending: Pending,
-    /// Where handlers with `SA_ONSTACK` run.
-    pub alt_stack: Mutex<AltStack>,
     /// Open files; tasks created with `CLONE_FILES` share one table.
     files: Mutex<Arc<FileTable>>,
     /// Root, working directory and umask; shared with `CLONE_FS`.
@@ -133,7 +131,6 @@ impl Task {
             mask: AtomicU64::new(parts.mask.0),
             awaited: AtomicU64::new(0),
             pending: Pending::new(),
-            alt_stack: Mutex::new(AltStack::NONE),
             files: Mutex::new(parts.files),
             fs: Mutex::new(parts.fs),
             cred: Mutex::new(parts.cred),
@@ -205,6 +202,12 @@ impl Task {
     /// Who the task acts as.
     pub fn cred(&self) -> Arc<Cred> {
         self.cred.lock().clone()
+    }
+
+    /// The real user that it acts as.
+    #[inline]
+    pub fn uid(&self) -> u32 {
+        self.cred.lock().uid
     }
 
     /// Who changes who it acts as no longer hears of its parent's end (`prctl(PR_SET_PDEATHSIG)`).

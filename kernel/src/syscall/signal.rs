@@ -52,7 +52,7 @@ fn permit(caller: &Caller, target: &Process, signo: u32) -> Result<()> {
 }
 
 pub(super) fn mine(caller: &Caller, signo: u32, code: i32) -> SigInfo {
-    SigInfo::user(signo, code, caller.task.process.pid, caller.task.cred().uid)
+    SigInfo::user(signo, code, caller.task.process.pid, caller.task.uid())
 }
 
 pub(super) fn send(caller: &Caller, target: &Arc<Process>, info: SigInfo) -> Result<()> {
@@ -67,9 +67,14 @@ fn to_init(caller: &Caller) -> Result<u64> {
 
 fn kill(caller: &mut Caller) -> Result<u64> {
     let [pid, signo, ..] = caller.args();
-    let info = mine(caller, number(signo)?, abi::SI_USER as i32);
-    let pid = pid as Pid;
-    if pid == caller.task.process.pid && info.signo != 0 {
+    let (pid, signo) = (pid as Pid, number(signo)?);
+    let own = pid == caller.task.process.pid;
+    // Of the tasks of a process the first is asked first.
+    if own && pid == caller.task.tid() && signal::raise(caller, signo, abi::SI_USER as i32) {
+        return Ok(0);
+    }
+    let info = mine(caller, signo, abi::SI_USER as i32);
+    if own && signo != 0 {
         // To itself a process may always.
         return signal::to_process(&caller.task.process, info).map(|()| 0);
     }
@@ -102,7 +107,7 @@ fn kill(caller: &mut Caller) -> Result<u64> {
     result
 }
 
-fn send_to_task(caller: &Caller, group: Option<Pid>, tid: Pid, info: SigInfo) -> Result<u64> {
+fn queue_for_task(caller: &Caller, group: Option<Pid>, tid: Pid, info: SigInfo) -> Result<u64> {
     if tid <= 0 || group.is_some_and(|g| g <= 0) {
         return Err(Errno::EINVAL);
     }
@@ -120,16 +125,23 @@ fn send_to_task(caller: &Caller, group: Option<Pid>, tid: Pid, info: SigInfo) ->
     Ok(0)
 }
 
+/// `tkill`, `tgkill`.
+fn send_to_task(caller: &mut Caller, group: Option<Pid>, tid: Pid, signo: u32) -> Result<u64> {
+    let own = tid == caller.task.tid() && group.is_none_or(|g| g == caller.task.process.pid);
+    if own && signal::raise(caller, signo, abi::SI_TKILL) {
+        return Ok(0);
+    }
+    queue_for_task(caller, group, tid, mine(caller, signo, abi::SI_TKILL))
+}
+
 fn tkill(caller: &mut Caller) -> Result<u64> {
     let [tid, signo, ..] = caller.args();
-    let info = mine(caller, number(signo)?, abi::SI_TKILL);
-    send_to_task(caller, None, tid as Pid, info)
+    send_to_task(caller, None, tid as Pid, number(signo)?)
 }
 
 fn tgkill(caller: &mut Caller) -> Result<u64> {
     let [group, tid, signo, ..] = caller.args();
-    let info = mine(caller, number(signo)?, abi::SI_TKILL);
-    send_to_task(caller, Some(group as Pid), tid as Pid, info)
+    send_to_task(caller, Some(group as Pid), tid as Pid, number(signo)?)
 }
 
 /// An info that the program made up. It may say what it likes to itself, but not pose as the kernel, or as `kill`, to others.
@@ -156,7 +168,7 @@ fn rt_sigqueueinfo(caller: &mut Caller) -> Result<u64> {
 fn rt_tgsigqueueinfo(caller: &mut Caller) -> Result<u64> {
     let [group, tid, signo, at, ..] = caller.args();
     let info = made_up(caller, group as Pid, signo, at)?;
-    send_to_task(caller, Some(group as Pid), tid as Pid, info)
+    queue_for_task(caller, Some(group as Pid), tid as Pid, info)
 }
 
 /// The kernel's sigset has 8 bytes, and callers must say so.
@@ -167,33 +179,65 @@ fn check_size(size: u64) -> Result<()> {
 fn rt_sigaction(caller: &mut Caller) -> Result<u64> {
     let [signo, new, old, size, ..] = caller.args();
     check_size(size)?;
-    let new = if new != 0 {
-        let [handler, flags, restorer, mask] = copy_words_from(new)?;
-        Some(Action {
-            handler,
-            flags: flags & KNOWN_FLAGS,
-            restorer,
-            mask: SigSet(mask).minus(SigSet::UNBLOCKABLE),
-        })
-    } else {
-        None
-    };
+    let new = if new != 0 { Some(read_action(new)?) } else { None };
     let signo = number(signo)?;
     if signo == 0 || new.is_some() && SigSet::UNBLOCKABLE.has(signo) {
         return Err(Errno::EINVAL);
     }
-    let process = &caller.task.process;
-    let before = match new {
-        Some(action) => process.set_action(signo, action),
-        None => process.action(signo),
-    };
-    if new.is_some_and(|a| a.ignores(signo)) {
-        signal::forget(process, SigSet::of(&[signo]));
+    let (Some(new), 0) = (new, old) else { return exchange(caller, signo, new, old) };
+    let was = core::mem::replace(caller.actions.lock().of(signo), new);
+    changed(caller, signo, &was, &new);
+    Ok(0)
+}
+
+#[inline(always)]
+fn read_action(at: u64) -> Result<Action> {
+    let [handler, flags, restorer, mask] = copy_words_from(at)?;
+    let mask = SigSet(mask).minus(SigSet::UNBLOCKABLE);
+    Ok(Action { handler, flags: flags & KNOWN_FLAGS, restorer, mask })
+}
+
+/// The same, and tell what the action was.
+#[inline(never)]
+fn exchange(caller: &Caller, signo: u32, new: Option<Action>, old: u64) -> Result<u64> {
+    let mut actions = caller.actions.lock();
+    let was = actions.get(signo);
+    if let Some(new) = new {
+        *actions.of(signo) = new;
+    }
+    drop(actions);
+    if let Some(new) = new {
+        changed(caller, signo, &was, &new);
     }
     if old != 0 {
-        copy_words_to(old, &[before.handler, before.flags, before.restorer, before.mask.0])?;
+        copy_words_to(old, &[was.handler, was.flags, was.restorer, was.mask.0])?;
     }
     Ok(0)
+}
+
+/// What follows from it that an action is another now.
+#[inline(always)]
+fn changed(caller: &Caller, signo: u32, was: &Action, now: &Action) {
+    if was.handler <= Action::IGNORE {
+        listen(caller);
+    }
+    if now.handler <= Action::IGNORE {
+        stop_waiting(caller, signo, now.handler);
+    }
+}
+
+/// Timers whose signals were ignored have an ear again.
+#[cold]
+fn listen(caller: &Caller) {
+    caller.task.process.timers.listen();
+}
+
+/// What is ignored from now on does not wait any more.
+#[cold]
+fn stop_waiting(caller: &Caller, signo: u32, handler: u64) {
+    if (Action { handler, ..Action::default() }).ignores(signo) {
+        signal::forget(&caller.task.process, SigSet::of(&[signo]));
+    }
 }
 
 /// Flags that `rt_sigaction` keeps: a program can ask which of its flags are known by reading them back.
@@ -283,7 +327,7 @@ fn rt_sigtimedwait(caller: &mut Caller) -> Result<u64> {
     }
     let found = found.ok_or(Errno::EAGAIN)?;
     if info != 0 {
-        user::copy_to(info, &found.to_bytes())?;
+        copy_words_to(info, &found.to_words())?;
     }
     Ok(found.signo as u64)
 }
@@ -291,7 +335,7 @@ fn rt_sigtimedwait(caller: &mut Caller) -> Result<u64> {
 fn sigaltstack(caller: &mut Caller) -> Result<u64> {
     let [new, old, ..] = caller.args();
     let sp = caller.user.rsp();
-    let before = *caller.task.alt_stack.lock();
+    let before = caller.alt_stack;
     let in_use = before.holds(sp);
     if new != 0 {
         let mut raw = [0u64; 3];
@@ -307,7 +351,7 @@ fn sigaltstack(caller: &mut Caller) -> Result<u64> {
             0 | abi::SS_ONSTACK => AltStack { base, size, flags: flags & SS_AUTODISARM },
             _ => return Err(Errno::EINVAL),
         };
-        *caller.task.alt_stack.lock() = next;
+        caller.alt_stack = next;
     }
     if old != 0 {
         let flags = before.flags | if in_use { abi::SS_ONSTACK } else { 0 };

@@ -336,10 +336,10 @@ impl Regions {
 
     /// Regions in order, from the first that ends after `page`.
     pub fn from(&self, page: Vpn) -> impl Iterator<Item = &Region> {
-        self.from_place(self.place_from(page))
+        self.starting_at(self.place_from(page))
     }
 
-    fn from_place(&self, first: Option<Place>) -> impl Iterator<Item = &Region> {
+    fn starting_at(&self, first: Option<Place>) -> impl Iterator<Item = &Region> {
         let (chunk, at) = first.unwrap_or((self.chunks.len(), 0));
         let head = self.chunks.get(chunk).map_or(&[][..], |c| &c.regions[at..]);
         head.iter().chain(self.chunks.iter().skip(chunk + 1).flat_map(|c| &c.regions))
@@ -362,7 +362,7 @@ impl Regions {
             hint.store(hint_to(place), Relaxed);
             Some(place)
         });
-        self.from_place(place).take_while(move |r| r.range.start < range.end)
+        self.starting_at(place).take_while(move |r| r.range.start < range.end)
     }
 
     /// Whether `range` is covered without a hole.

@@ -4,7 +4,7 @@
 
 use super::{cpu, regs};
 use core::arch::asm;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Bytes of the largest state that is kept: legacy 512, header 64, upper halves of the AVX registers 256.
 pub const MAX_BYTES: usize = 832;
@@ -34,6 +34,7 @@ pub struct FpuState {
 
 /// What `xsave` is asked for; 0 where the CPU has none.
 static XCR0: AtomicU64 = AtomicU64::new(0);
+static SIZE: AtomicUsize = AtomicUsize::new(LEGACY_BYTES);
 
 impl FpuState {
     /// As a fresh program finds it: all empty, exceptions masked.
@@ -98,12 +99,9 @@ impl FpuState {
 }
 
 /// Bytes of state that this CPU saves: 512 (fxsave), 576 or 832.
+#[inline(always)]
 pub fn size() -> usize {
-    match xcr0() {
-        0 => LEGACY_BYTES,
-        mask if mask & AVX != 0 => MAX_BYTES,
-        _ => LEGACY_BYTES + HEADER_BYTES,
-    }
+    SIZE.load(Ordering::Relaxed)
 }
 /// The XCR0 mask in force; 0 where the CPU has no xsave.
 pub fn xcr0() -> u64 {
@@ -116,5 +114,6 @@ pub(super) fn init(features: &cpu::Features) {
         let mask = X87 | SSE | if features.avx { AVX } else { 0 };
         regs::set_xcr0(mask);
         XCR0.store(mask, Ordering::Relaxed);
+        SIZE.store(if features.avx { MAX_BYTES } else { LEGACY_BYTES + HEADER_BYTES }, Ordering::Relaxed);
     }
 }

@@ -53,21 +53,21 @@ global_asm!(
     patch!(),
     r#"
     .macro SAVE_REGISTERS
-    push rax
-    push rdi
-    push rsi
-    push rdx
     push rcx
-    push r8
-    push r9
-    push r10
-    push r11
+    push rax
+    push rdx
     push rbx
     push rbp
-    push r12
-    push r13
-    push r14
+    push rsi
+    push rdi
     push r15
+    push r14
+    push r13
+    push r12
+    push r11
+    push r10
+    push r9
+    push r8
     .endm
 
     .section .text.hot, "ax", @progbits
@@ -111,21 +111,21 @@ trap_common:
     and rsp, -16
     call {kernel_trap}
     mov rsp, rbp
-    pop r15
-    pop r14
-    pop r13
+    pop r8
+    pop r9
+    pop r10
+    pop r11
     pop r12
+    pop r13
+    pop r14
+    pop r15
+    pop rdi
+    pop rsi
     pop rbp
     pop rbx
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rcx
     pop rdx
-    pop rsi
-    pop rdi
     pop rax
+    pop rcx
     add rsp, 16
     iretq
 

@@ -26,7 +26,7 @@ use super::{
 };
 use alloc::alloc::{Layout, alloc, dealloc};
 use core::arch::naked_asm;
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
@@ -42,26 +42,29 @@ const GENERAL_PROTECTION: u8 = 13;
 /// The first address that is not the program's (USER_END).
 const USER_TOP: u64 = hafez_mm::USER_END.0 << hafez_mm::PAGE_SHIFT;
 
-/// The general registers of a program.
+/// The general registers of a program, in the order in which a signal frame has them: one block there, one block here.
 #[derive(Clone, Default, Debug)]
 #[repr(C)]
 pub struct Registers {
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
     pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rdi: u64,
+    pub rsi: u64,
     pub rbp: u64,
     pub rbx: u64,
-    pub r11: u64,
-    pub r10: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub rcx: u64,
     pub rdx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
     pub rax: u64,
+    pub rcx: u64,
 }
+
+/// How many there are.
+const REGISTERS: usize = size_of::<Registers>() / size_of::<u64>();
 
 /// What a `UserContext` points to.
 #[repr(C, align(64))]
@@ -191,6 +194,39 @@ impl UserContext {
             self.abandon();
             self.state_mut().gs_base = base;
         }
+    }
+    /// The exception that the program was stopped by last, and its error code; none where it was a call or an interrupt.
+    pub fn exception(&self) -> Option<(u64, u64)> {
+        let frame = &self.state().frame;
+        (frame.vector < trap::FIRST_INTERRUPT).then_some((frame.vector, frame.error))
+    }
+    /// Put `words` into the program's memory, with the general registers between the first `before` of them and the rest.
+    #[inline(always)]
+    pub fn put_registers<const N: usize>(
+        &self,
+        to: u64,
+        words: &[u64; N],
+        before: usize,
+    ) -> Result<(), BadAddress> {
+        // SAFETY: fifteen words and nothing else.
+        let registers = unsafe { &*(&raw const self.state().frame.registers).cast::<[u64; REGISTERS]>() };
+        put_around(to, words, before, registers)
+    }
+    /// Take the general registers from the program's memory, and the `N` words around them: `before` of these come first. On an error
+    /// the registers are undefined.
+    #[inline(always)]
+    pub fn take_registers<const N: usize, R>(
+        &mut self,
+        from: u64,
+        before: usize,
+        look: impl FnOnce(&mut Self, &[u64; N]) -> R,
+    ) -> Result<R, BadAddress> {
+        let mut words = MaybeUninit::uninit();
+        // SAFETY: fifteen words and nothing else; any value will do.
+        let registers =
+            unsafe { &mut *(&raw mut self.state_mut().frame.registers).cast::<[u64; REGISTERS]>() };
+        let words = take_around(&mut words, from, before, registers)?;
+        Ok(look(self, words))
     }
     /// The FPU state, brought to memory first where the processor holds it.
     pub fn fpu(&mut self) -> &mut FpuState {
@@ -461,21 +497,21 @@ unsafe extern "sysv64" fn syscall_entry() {
         "mov [rsp - {from_end_rip}], rcx",
         "lea rsp, [rsp - {pushed}]",
         "push {syscall}",
-        "push rax",
-        "push rdi",
-        "push rsi",
-        "push rdx",
         "push rcx",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
+        "push rax",
+        "push rdx",
         "push rbx",
         "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
+        "push rsi",
+        "push rdi",
         "push r15",
+        "push r14",
+        "push r13",
+        "push r12",
+        "push r11",
+        "push r10",
+        "push r9",
+        "push r8",
         "mov rax, gs:[{scratch}]",
         "mov [rsp + {rsp}], rax",
         ".globl leave_user",

@@ -45,6 +45,59 @@ user_copy:                                  // (to, from, bytes)
     FIXUP 4b, 9f
 
     .balign 16
+    .globl user_copy_words
+user_copy_words:                            // (to, from, words)
+    mov rcx, rdx
+    PATCH 0
+3:  rep movsq
+    xor eax, eax
+    PATCH 1
+    ret
+    FIXUP 3b, 9f
+
+    .balign 16
+    .globl user_put_around
+user_put_around:                            // (to, words, before, middle, words in it, after): the middle between the other words
+    mov rax, rcx
+    mov rcx, rdx
+    PATCH 0
+3:  rep movsq
+    mov rdx, rsi
+    mov rsi, rax
+    mov rcx, r8
+4:  rep movsq
+    mov rsi, rdx
+    mov rcx, r9
+5:  rep movsq
+    xor eax, eax
+    PATCH 1
+    ret
+    FIXUP 3b, 9f
+    FIXUP 4b, 9f
+    FIXUP 5b, 9f
+
+    .balign 16
+    .globl user_take_around
+user_take_around:                           // (words, from, before, middle, words in it, after): the other way
+    mov rax, rcx
+    mov rcx, rdx
+    PATCH 0
+3:  rep movsq
+    mov rdx, rdi
+    mov rdi, rax
+    mov rcx, r8
+4:  rep movsq
+    mov rdi, rdx
+    mov rcx, r9
+5:  rep movsq
+    xor eax, eax
+    PATCH 1
+    ret
+    FIXUP 3b, 9f
+    FIXUP 4b, 9f
+    FIXUP 5b, 9f
+
+    .balign 16
     .globl user_zero
 user_zero:                                  // (to, bytes)
     mov rcx, rsi
@@ -250,6 +303,23 @@ struct Answer {
 
 unsafe extern "sysv64" {
     fn user_copy(to: *mut u8, from: *const u8, bytes: usize) -> u64;
+    fn user_copy_words(to: *mut u64, from: *const u64, words: usize) -> u64;
+    fn user_put_around(
+        to: *mut u64,
+        words: *const u64,
+        before: usize,
+        middle: *const u64,
+        len: usize,
+        after: usize,
+    ) -> u64;
+    fn user_take_around(
+        words: *mut u64,
+        from: *const u64,
+        before: usize,
+        middle: *mut u64,
+        len: usize,
+        after: usize,
+    ) -> u64;
     fn user_zero(to: *mut u8, bytes: usize) -> u64;
     fn user_read_32(at: u64) -> Answer;
     fn user_peek_32(at: u64) -> Answer;
@@ -374,7 +444,7 @@ pub fn with_words_from<const N: usize, R>(
     let mut words = MaybeUninit::<[u64; N]>::uninit();
     // SAFETY: the source is in the user half (checked) and may fault; where it did not, all words have been written.
     unsafe {
-        done(user_copy(words.as_mut_ptr().cast(), from as *const u8, N * 8))?;
+        done(user_copy_words(words.as_mut_ptr().cast(), from as *const u64, N))?;
         Ok(look(words.assume_init_ref()))
     }
 }
@@ -383,7 +453,37 @@ pub fn with_words_from<const N: usize, R>(
 pub fn copy_words_to(to: u64, from: &[u64]) -> Result<(), BadAddress> {
     check(to, size_of_val(from))?;
     // SAFETY: the destination is in the user half (checked) and may fault; the source is ours.
-    done(unsafe { user_copy(to as *mut u8, from.as_ptr().cast(), size_of_val(from)) })
+    done(unsafe { user_copy_words(to as *mut u64, from.as_ptr(), from.len()) })
+}
+/// Copy words to the program, and between the first `before` of them and the rest others. On an error, part may have been written.
+#[inline(always)]
+pub(super) fn put_around<const N: usize, const M: usize>(
+    to: u64,
+    words: &[u64; N],
+    before: usize,
+    middle: &[u64; M],
+) -> Result<(), BadAddress> {
+    assert!(before <= N);
+    check(to, (N + M) * 8)?;
+    // SAFETY: the destination is in the user half (checked) and may fault; as many words are read as there are.
+    done(unsafe { user_put_around(to as *mut u64, words.as_ptr(), before, middle.as_ptr(), M, N - before) })
+}
+/// The other way: the words, where they now are. On an error, part of `middle` may have been written.
+#[inline(always)]
+pub(super) fn take_around<'a, const N: usize, const M: usize>(
+    words: &'a mut MaybeUninit<[u64; N]>,
+    from: u64,
+    before: usize,
+    middle: &mut [u64; M],
+) -> Result<&'a [u64; N], BadAddress> {
+    assert!(before <= N);
+    check(from, (N + M) * 8)?;
+    // SAFETY: the source is in the user half (checked) and may fault; where it did not, all words have been written.
+    unsafe {
+        let to = words.as_mut_ptr().cast();
+        done(user_take_around(to, from as *const u64, before, middle.as_mut_ptr(), M, N - before))?;
+        Ok(words.assume_init_ref())
+    }
 }
 /// Store the FPU state that is in the processor, `bytes` of it, where the page is there and may be written; by `xsave` with this
 /// mask, or if it is 0 by `fxsave`.

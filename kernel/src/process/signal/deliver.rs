@@ -7,7 +7,7 @@ use super::super::run::Caller;
 use super::super::stop;
 use super::super::task::work;
 use super::super::wait::Status;
-use super::{Action, SigInfo, SigSet, frame, set_mask, waiting};
+use super::{Action, SigInfo, SigSet, frame, set_mask, take, waiting};
 use crate::errno::Errno;
 use crate::sched;
 use alloc::sync::Arc;
@@ -21,20 +21,22 @@ const SYSCALL_LEN: u64 = 2;
 pub fn deliver(caller: &mut Caller) {
     caller.task.work.fetch_and(!work::SIGNAL, Ordering::SeqCst);
     sched::clear_interrupt();
-    while let Some(info) = next(caller) {
-        let Some(action) = handler(&caller.task.process, info.signo) else { continue };
+    let mut info = SigInfo::NONE;
+    while next(caller, &mut info) {
+        let signo = info.signo;
+        let Some(action) = handler(caller, signo) else { continue };
         settle(caller, Some(&action));
         rseq::before_handler(caller);
         let mask = caller.saved_mask.take().unwrap_or(caller.task.mask());
         if frame::push(caller, &info, &action, mask).is_err() {
             // No room for the frame: as if the program itself had touched its stack there.
             set_mask(&caller.task, mask);
-            force_default(caller, SigInfo::kernel(abi::SIGSEGV), info.signo == abi::SIGSEGV);
+            force_default(caller, SigInfo::kernel(abi::SIGSEGV), signo == abi::SIGSEGV);
             continue;
         }
         let mut blocked = caller.task.mask().union(action.mask);
         if !action.is(abi::SA_NODEFER) {
-            blocked = blocked.with(info.signo);
+            blocked = blocked.with(signo);
         }
         set_mask(&caller.task, blocked);
         // What comes from now on asks for another look.
@@ -61,45 +63,47 @@ pub fn kill(caller: &mut Caller, info: SigInfo) {
 
 fn force_default(caller: &mut Caller, info: SigInfo, always: bool) {
     let task = &caller.task;
-    let actions = task.process.actions();
-    let mut actions = actions.lock();
+    let mut actions = caller.actions.lock();
     let blocked = task.mask().has(info.signo);
     if always || blocked || actions.get(info.signo).handler == Action::IGNORE {
-        actions.set(info.signo, Action::default());
+        *actions.of(info.signo) = Action::default();
         task.mask.fetch_and(!SigSet::of(&[info.signo]).0, Ordering::SeqCst);
     }
     task.pending.push(info, u64::MAX);
     task.work.fetch_or(work::SIGNAL, Ordering::SeqCst);
 }
 
-/// The next signal to deal with.
-fn next(caller: &Caller) -> Option<SigInfo> {
+/// The next signal to deal with; false if there is none.
+#[inline(always)]
+fn next(caller: &mut Caller, info: &mut SigInfo) -> bool {
     let task = &caller.task;
-    let process = &task.process;
     if task.work.load(Ordering::SeqCst) & (work::EXIT | work::STOP) != 0 {
         // The end, or a stop, comes first; what waits can wait.
         task.work.fetch_or(work::SIGNAL, Ordering::SeqCst);
-        return None;
+        return false;
     }
-    let wanted = SigSet(!task.mask().0);
-    let mut info = task.pending.take(wanted).or_else(|| process.pending.take(wanted));
-    if let Some(info) = info.as_mut().filter(|info| info.is_of_timer()) {
-        process.timers.taken(info);
+    let found = match caller.raised.take() {
+        Some((signo, code)) => Some(SigInfo::user(signo, code, task.process.pid, task.uid())),
+        None => take(task, SigSet(!task.mask().0)),
+    };
+    if let Some(found) = found {
+        *info = found;
     }
-    info
+    found.is_some()
 }
 
 /// The action of a signal that has a handler. A signal without one does here what it does.
-fn handler(process: &Arc<Process>, signo: u32) -> Option<Action> {
-    let mut action = process.action(signo);
+#[inline(always)]
+fn handler(caller: &Caller, signo: u32) -> Option<Action> {
+    let mut action = caller.actions.lock().get(signo);
     if action.is(abi::SA_RESETHAND) && action.handler > Action::IGNORE {
-        action = reset(process, signo);
+        action = reset(caller, signo);
     }
     if action.handler > Action::IGNORE {
         return Some(action);
     }
     if !action.ignores(signo) {
-        act(process, signo);
+        act(&caller.task.process, signo);
     }
     None
 }
@@ -117,14 +121,14 @@ fn act(process: &Arc<Process>, signo: u32) {
 
 /// A handler that runs once (`SA_RESETHAND`): take it, and leave the default. Of two tasks that come at once one gets it.
 #[cold]
-fn reset(process: &Process, signo: u32) -> Action {
-    let actions = process.actions();
-    let mut actions = actions.lock();
-    let action = actions.get(signo);
-    if action.is(abi::SA_RESETHAND) && action.handler > Action::IGNORE {
-        actions.set(signo, Action { handler: Action::DEFAULT, ..action });
+fn reset(caller: &Caller, signo: u32) -> Action {
+    let mut actions = caller.actions.lock();
+    let action = actions.of(signo);
+    let once = *action;
+    if once.is(abi::SA_RESETHAND) && once.handler > Action::IGNORE {
+        action.handler = Action::DEFAULT;
     }
-    action
+    once
 }
 
 /// Decide how an interrupted call goes on, once: before the first handler's frame is made, or when no handler runs.

@@ -6,10 +6,12 @@
 //!   stack of the program, or the alternate one
 //!   ─────────────── (128 bytes red zone below the interrupted stack pointer)
 //!   FPU state       512 bytes of fxsave; or xsave with two magic words; aligned to 64
-//!   siginfo         128
+//!   siginfo         128, written where the handler asked for it (SA_SIGINFO)
 //!   ucontext        flags, link, stack, registers (sigcontext), mask
 //!   return address  of sa_restorer, which calls rt_sigreturn         ◀── rsp, 8 below a multiple of 16
 //! ```
+//!
+//! The general registers go to and fro as one block: `Registers` has them in the frame's order.
 //!
 //! On the way back nothing in it is believed: addresses are checked when they are used, of `rflags` only what a program
 //! may set itself is taken, segment selectors are not taken at all, and the FPU state is masked (`FpuState::set_bytes`).
@@ -25,11 +27,11 @@ use linux_raw_sys::general as abi;
 const RED_ZONE: u64 = 128;
 /// Bytes of `struct ucontext`.
 const UCONTEXT: usize = 304;
-/// Where things stand in it, in words.
-const UC_STACK: usize = 2;
-const UC_REGISTERS: usize = 5;
-const UC_FPSTATE: usize = UC_REGISTERS + 23;
-const UC_MASK: usize = 37;
+/// Words of it before the general registers: flags, link, stack.
+const BEFORE: usize = 5;
+/// And after them: `rsp`, `rip`, flags, selectors, error, trap, mask, `cr2`, FPU state, eight unused; and the mask.
+const AFTER: usize = 18;
+const _: () = assert!((BEFORE + size_of::<user::Registers>() / 8 + AFTER) * 8 == UCONTEXT);
 /// Return address, ucontext, siginfo.
 const FRAME: usize = 8 + UCONTEXT + SIGINFO_LEN;
 /// `uc_flags`: an xsave image is there; the stack segment is in the frame and is to be taken as it is.
@@ -53,7 +55,7 @@ pub(super) fn push(caller: &mut Caller, info: &SigInfo, action: &Action, mask: S
     if !action.is(abi::SA_RESTORER) {
         return Err(Errno::EFAULT);
     }
-    let alt = *caller.task.alt_stack.lock();
+    let alt = caller.alt_stack;
     let sp = caller.user.rsp();
     let on_alt = alt.holds(sp);
     let mut top = sp.wrapping_sub(RED_ZONE);
@@ -62,49 +64,53 @@ pub(super) fn push(caller: &mut Caller, info: &SigInfo, action: &Action, mask: S
     }
     let fp_at = top.wrapping_sub(fp_bytes() as u64) & !63;
     let frame_at = (fp_at.wrapping_sub(FRAME as u64) & !15).wrapping_sub(8);
+    let uc_at = frame_at + 8;
+    let info_at = uc_at + UCONTEXT as u64;
     // A handler that has run off its alternate stack shall not run on into what lies below.
     if on_alt && !alt.holds(frame_at) {
         return Err(Errno::EFAULT);
     }
 
     push_fpu(caller, fp_at)?;
-    let u = &caller.user;
+    if action.is(abi::SA_SIGINFO) {
+        user::copy_words_to(info_at, &info.to_words())?;
+    }
+    let (fault_at, trap, error) = fault(caller, info);
     let xsave = if fpu::xcr0() != 0 { UC_FP_XSTATE } else { 0 };
     let on_stack = if on_alt { abi::SS_ONSTACK } else { 0 };
-    let fault_at = if is_fault(info) { info.fields[0] } else { 0 };
-    let [f0, f1, f2, f3, f4, f5] = info.fields;
+    let u = &caller.user;
     #[rustfmt::skip]
-    let frame: [u64; FRAME / 8] = [
+    let words: [u64; 1 + BEFORE + AFTER] = [
         action.restorer,
-        // ucontext: flags, link, stack
         xsave | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS, 0, alt.base, (alt.flags | on_stack) as u64, alt.size,
-        // sigcontext
-        u.r8, u.r9, u.r10, u.r11, u.r12, u.r13, u.r14, u.r15, u.rdi, u.rsi, u.rbp, u.rbx, u.rdx, u.rax, u.rcx, sp,
-        u.rip(), u.rflags(), USER_CS | USER_SS << 48, 0, 0, mask.0, fault_at, fp_at, 0, 0, 0, 0, 0, 0, 0, 0,
+        // Here the general registers.
+        sp, u.rip(), u.rflags(), USER_CS | USER_SS << 48, error, trap, mask.0, fault_at, fp_at, 0, 0, 0, 0, 0, 0, 0, 0,
         mask.0,
-        // siginfo
-        info.signo as u64 | (info.errno as u32 as u64) << 32, info.code as u32 as u64, f0, f1, f2, f3, f4, f5,
-        0, 0, 0, 0, 0, 0, 0, 0,
     ];
-    user::copy_words_to(frame_at, &frame)?;
+    u.put_registers(frame_at, &words, 1 + BEFORE)?;
 
     if alt.flags & SS_AUTODISARM != 0 {
-        *caller.task.alt_stack.lock() = AltStack::NONE;
+        caller.alt_stack = AltStack::NONE;
     }
-    let flags = caller.user.rflags() & !FLAGS_CLEARED;
     let u = &mut caller.user;
     u.rdi = info.signo as u64;
-    u.rsi = frame_at + 8 + UCONTEXT as u64;
-    u.rdx = frame_at + 8;
+    u.rsi = info_at;
+    u.rdx = uc_at;
     u.rax = 0;
-    u.set_rflags(flags);
+    u.set_rflags(u.rflags() & !FLAGS_CLEARED);
     u.set_rsp(frame_at);
     u.set_rip(action.handler);
     Ok(())
 }
 
-fn is_fault(info: &SigInfo) -> bool {
-    info.code > 0 && SigSet::SYNCHRONOUS.has(info.signo)
+/// Of a signal that an instruction caused: the address, the exception and its error code, as the frame tells them.
+#[inline]
+fn fault(caller: &Caller, info: &SigInfo) -> (u64, u64, u64) {
+    if info.code <= 0 || !SigSet::SYNCHRONOUS.has(info.signo) {
+        return (0, 0, 0);
+    }
+    let (trap, error) = caller.user.exception().unwrap_or_default();
+    (info.fields[0], trap, error)
 }
 
 /// Bytes of FPU state in a frame.
@@ -138,31 +144,25 @@ pub fn sigreturn(caller: &mut Caller) -> Result<u64> {
 }
 
 fn restore(caller: &mut Caller) -> Result<()> {
-    user::with_words_from(caller.user.rsp(), |uc| restore_from(caller, uc))?
-}
-
-fn restore_from(caller: &mut Caller, uc: &[u64; UCONTEXT / 8]) -> Result<()> {
-    let u = &mut caller.user;
-    [u.r8, u.r9, u.r10, u.r11, u.r12, u.r13, u.r14, u.r15] = part(uc, UC_REGISTERS);
-    [u.rdi, u.rsi, u.rbp, u.rbx, u.rdx, u.rax, u.rcx] = part(uc, UC_REGISTERS + 8);
-    let [rsp, rip, rflags] = part(uc, UC_REGISTERS + 15);
-    u.set_rsp(rsp);
-    u.set_rip(rip);
-    u.set_rflags(rflags);
-    u.keep_all();
+    let uc = caller.user.rsp();
+    let rest = caller.user.take_registers(uc, BEFORE, |user, words: &[u64; BEFORE + AFTER]| {
+        let [_, _, base, flags, size, rsp, rip, rflags, _, _, _, _, _, fp_at, .., mask] = *words;
+        user.set_rsp(rsp);
+        user.set_rip(rip);
+        user.set_rflags(rflags);
+        user.keep_all();
+        (AltStack { base, size, flags: flags as u32 & !abi::SS_ONSTACK }, fp_at, mask)
+    });
+    let (alt, fp_at, mask) = rest?;
     // What the old mask lets through does not wait for the next trap.
-    set_mask(&caller.task, SigSet(uc[UC_MASK]));
-    let [base, flags, size] = part(uc, UC_STACK);
-    let alt = AltStack { base, size, flags: flags as u32 & !abi::SS_ONSTACK };
+    set_mask(&caller.task, SigSet(mask));
     // As if by sigaltstack: while it is in use it stays.
-    let mut now = caller.task.alt_stack.lock();
-    if !now.holds(caller.user.rsp())
+    if !caller.alt_stack.holds(caller.user.rsp())
         && (alt.flags & abi::SS_DISABLE != 0 || alt.size >= abi::MINSIGSTKSZ as u64)
     {
-        *now = alt;
+        caller.alt_stack = alt;
     }
-    drop(now);
-    restore_fpu(caller, uc[UC_FPSTATE])
+    restore_fpu(caller, fp_at)
 }
 
 fn restore_fpu(caller: &mut Caller, at: u64) -> Result<()> {
@@ -182,10 +182,4 @@ fn restore_fpu(caller: &mut Caller, at: u64) -> Result<()> {
         }
     }
     Ok(caller.user.load_fpu(at, used)?)
-}
-
-/// Some of the words.
-#[inline(always)]
-fn part<const N: usize>(words: &[u64; UCONTEXT / 8], from: usize) -> [u64; N] {
-    core::array::from_fn(|i| words[from + i])
 }

@@ -10,6 +10,8 @@
 //! A sender never touches another task's registers: it queues, sets a bit and wakes. Only the task itself delivers, on its
 //! own way back to the program, so everything about frames and restarts is single-threaded.
 //!
+//! A task that sends to itself need not queue what it is about to take: see [`raise`].
+//!
 //! No signal is lost between "look" and "sleep": the sender queues first, then sets the bit, then interrupts; the task
 //! clears the bit first, then looks; and the scheduler's interrupt mark stays until the task clears it.
 //!
@@ -24,7 +26,9 @@ pub use deliver::{deliver, force, kill};
 pub use frame::min_stack;
 pub use frame::sigreturn;
 pub(super) use send::offer;
-pub use send::{add_overrun, deliverable, forget, set_mask, take, to_group, to_process, to_task, waiting};
+pub use send::{
+    add_overrun, deliverable, forget, raise, set_mask, take, to_group, to_process, to_task, waiting,
+};
 pub use set::{Action, Actions, AltStack, LAST, Pending, SIGINFO_LEN, SS_AUTODISARM, SigInfo, SigSet};
 
 use super::run::Caller;

@@ -2,15 +2,37 @@
 
 use super::super::exit;
 use super::super::process::Process;
+use super::super::run::Caller;
 use super::super::stop;
 use super::super::task::{Task, work};
 use super::super::wait::Status;
 use super::super::{Pid, table};
+use super::set::FIRST_REALTIME;
 use super::{SigInfo, SigSet};
 use crate::errno::{Errno, Result};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
+
+/// A standard signal that the calling task sends to itself and does not block: it is the next thing that comes up on the way back from
+/// this very call, so it is handed over without a queue. False where something else may have to be told, or comes first.
+#[inline]
+pub fn raise(caller: &mut Caller, signo: u32, code: i32) -> bool {
+    let task = &caller.task;
+    let straight = (1..FIRST_REALTIME).contains(&signo)
+        && !NOT_ONLY_HANDLED.union(task.mask()).has(signo)
+        && waiting(task).is_empty()
+        && task.process.signal_came.get().is_none()
+        && caller.raised.is_none();
+    if straight {
+        caller.raised = Some((signo, code));
+        caller.look_at_signals();
+    }
+    straight
+}
+
+/// Signals that do something when they are sent, whoever takes them.
+const NOT_ONLY_HANDLED: SigSet = SigSet::STOPS.union(SigSet::of(&[abi::SIGKILL, abi::SIGCONT]));
 
 /// Send to one task. EAGAIN if a real-time queue is full.
 pub fn to_task(task: &Arc<Task>, info: SigInfo) -> Result<()> {
@@ -143,7 +165,8 @@ pub fn deliverable(task: &Task) -> bool {
         || !waiting(task).minus(task.mask()).is_empty()
 }
 
-/// Take one of these signals off the queues, without its action (`sigwait`, `signalfd`).
+/// Take one of these signals off the queues, without its action.
+#[inline]
 pub fn take(task: &Task, wanted: SigSet) -> Option<SigInfo> {
     let own = task.pending.take(wanted);
     let mut info = own.or_else(|| task.process.pending.take(wanted))?;

@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::vec;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
@@ -103,6 +102,9 @@ impl SigInfo {
             || self.code == abi::SI_KERNEL as i32
                 && matches!(self.signo, abi::SIGALRM | abi::SIGVTALRM | abi::SIGPROF)
     }
+    /// About nothing.
+    pub const NONE: SigInfo = SigInfo { signo: 0, errno: 0, code: 0, fields: [0; 6] };
+
     /// From the kernel, about nothing in particular.
     pub fn kernel(signo: u32) -> SigInfo {
         SigInfo { signo, errno: 0, code: abi::SI_KERNEL as i32, fields: [0; 6] }
@@ -143,16 +145,13 @@ impl SigInfo {
             fields: [pair(timer as u32, overrun as u32), value, 0, 0, 0, 0],
         }
     }
-    /// As a program sees it.
-    pub fn to_bytes(self) -> [u8; SIGINFO_LEN] {
-        let mut out = [0; SIGINFO_LEN];
-        out[0..4].copy_from_slice(&self.signo.to_le_bytes());
-        out[4..8].copy_from_slice(&self.errno.to_le_bytes());
-        out[8..12].copy_from_slice(&self.code.to_le_bytes());
-        for (slot, word) in out[16..64].chunks_exact_mut(8).zip(self.fields) {
-            slot.copy_from_slice(&word.to_le_bytes());
-        }
-        out
+    /// As a program sees it, in words.
+    pub fn to_words(&self) -> [u64; SIGINFO_LEN / 8] {
+        let mut words = [0; SIGINFO_LEN / 8];
+        words[0] = pair(self.signo, self.errno as u32);
+        words[1] = self.code as u32 as u64;
+        words[2..8].copy_from_slice(&self.fields);
+        words
     }
     /// As a program gave it (`rt_sigqueueinfo`); the caller sets `signo`.
     pub fn from_bytes(raw: &[u8; SIGINFO_LEN]) -> SigInfo {
@@ -275,22 +274,38 @@ impl Action {
 }
 
 /// The actions of a process. In a box: 2 KiB are much for a kernel stack to pass around.
-#[derive(Clone)]
-pub struct Actions(Box<[Action]>);
+pub struct Actions(Box<[Action; LAST as usize]>);
+
+impl Clone for Actions {
+    fn clone(&self) -> Actions {
+        // A clone of the array would pass through the stack.
+        let copy: Box<[Action]> = Box::from(&self.0[..]);
+        Actions(copy.try_into().expect("as many as there were"))
+    }
+}
 
 impl Actions {
     /// All default.
     pub fn new() -> Actions {
-        Actions(vec![Action::default(); LAST as usize].into_boxed_slice())
+        Actions(Box::new([Action::default(); LAST as usize]))
     }
     /// The action on a signal.
     pub fn get(&self, signo: u32) -> Action {
-        self.0[signo as usize - 1]
+        self.0[Self::index(signo)]
+    }
+    /// The same, to be changed.
+    pub fn of(&mut self, signo: u32) -> &mut Action {
+        &mut self.0[Self::index(signo)]
+    }
+    /// Signals are 1 to 64: so what is left of a number after the mask is itself.
+    #[inline(always)]
+    fn index(signo: u32) -> usize {
+        (signo as usize - 1) % LAST as usize
     }
     /// The signals that are ignored, and those that have a handler.
     pub fn ignored_and_caught(&self) -> (SigSet, SigSet) {
         let (mut ignored, mut caught) = (SigSet::EMPTY, SigSet::EMPTY);
-        for (signo, action) in (1..).zip(&self.0) {
+        for (signo, action) in (1..).zip(&*self.0) {
             match action.handler {
                 Action::DEFAULT => {}
                 Action::IGNORE => ignored = ignored.with(signo),
@@ -298,10 +313,6 @@ impl Actions {
             }
         }
         (ignored, caught)
-    }
-    /// Replace one.
-    pub fn set(&mut self, signo: u32, action: Action) -> Action {
-        core::mem::replace(&mut self.0[signo as usize - 1], action)
     }
     /// A new program cannot have the old one's handlers: they become the default. What was ignored stays ignored.
     pub fn reset_handlers(&mut self) {
