@@ -8,6 +8,9 @@ use std::process::Command;
 
 /// What a build gives.
 pub struct Built {
+    pub toolchain: toolchain::Toolchain,
+    /// The kernel's ELF file.
+    pub kernel: PathBuf,
     /// The `hafez` command, with the kernel embedded.
     pub hafez: PathBuf,
     /// Our own programs for the inside, one static ELF file each.
@@ -21,7 +24,7 @@ pub fn all(options: &Options) -> Result<Built> {
     let toolchain = toolchain::choose(options.toolchain, None)?;
     let kernel = toolchain.build_kernel()?;
     sh(cargo().args(["build", "--release", "--quiet", "--package", "hafez"]).env("HAFEZ_KERNEL", &kernel))?;
-    Ok(Built { hafez: target_dir().join("release/hafez"), guests: guests()? })
+    Ok(Built { toolchain, kernel, hafez: target_dir().join("release/hafez"), guests: guests()? })
 }
 
 /// Builds each `guests/NAME.c` into `target/guests/NAME`, if it is newer. A first line `// flags: …` names more compiler flags.

@@ -33,7 +33,7 @@ usage: cargo xtask COMMAND [OPTION]…
   build      build the kernel and the hafez command
   demo       build, and run the main job on real input
   test       build, and run the tests   [--all: also the long ones] [NAME…: only these machine tests]
-  bench      build, and measure the kernel's paths   [--quick: Hafez alone; fails if a row grew worse] [--keep: keep the figures] [scale | wall: only that part]
+  bench      build, and measure the kernel's paths   [--quick: Hafez alone; fails if a row grew worse] [--keep: keep the figures] [scale | cpus | wall: only that part]
   lint       rustfmt, clippy and rustdoc, warnings denied
   install    build, and put hafez on the PATH
 

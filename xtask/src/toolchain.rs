@@ -123,7 +123,6 @@ impl Toolchain {
             ]);
             c.args(["--config", &format!("target.{TARGET}.linker='ld.lld'")]);
             c.args(["--config", &format!("target.{TARGET}.rustflags=['-Clinker-flavor=ld.lld']")]);
-            c.arg("--target-dir").arg(self.target_dir());
         }
         c
     }
@@ -138,7 +137,13 @@ impl Toolchain {
 
     /// Builds the kernel: where its ELF file is.
     pub fn build_kernel(self) -> Result<PathBuf> {
-        sh(self.cargo("build").args(["--release", "--quiet"]))?;
-        Ok(self.target_dir().join(TARGET).join("release/hafez-kernel"))
+        self.build_kernel_with(&[], self.target_dir())
+    }
+
+    /// The same, with more arguments for cargo, in this directory.
+    pub fn build_kernel_with(self, more: &[&str], directory: PathBuf) -> Result<PathBuf> {
+        let mut build = self.cargo("build");
+        sh(build.args(["--release", "--quiet"]).args(more).arg("--target-dir").arg(&directory))?;
+        Ok(directory.join(TARGET).join("release/hafez-kernel"))
     }
 }

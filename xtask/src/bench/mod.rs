@@ -6,8 +6,10 @@
 //! ```
 //!
 //! `--quick` runs Hafez alone, on the plain processor model, and fails where a row is more than a tenth worse than the figure
-//! that is kept. `bench scale` measures cost against size alone, `bench wall` wall time beside the tuned Linux's. `--keep` keeps the new ones: do so in the commit that changes them, with the reason.
+//! that is kept. `bench scale` measures cost against size alone, `bench cpus` what several processors meet at, `bench wall` wall
+//! time beside the tuned Linux's. `--keep` keeps the new ones: do so in the commit that changes them, with the reason.
 
+mod cpus;
 mod figures;
 mod kept;
 mod linux;
@@ -44,8 +46,11 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let work = scratch.file("linux");
     std::fs::create_dir(&work)?;
+    if options.rest == ["cpus"] {
+        return cpus::run(&machine, &built, &work);
+    }
     if options.rest == ["wall"] {
-        return wall::run(&machine, &linux::tuned(options.setup)?, &work);
+        return wall::run(&machine, &linux::tuned(options.setup)?, &work, None);
     }
     step("measuring Hafez");
     let plain = machine.measure(Model::Plain)?;
@@ -69,8 +74,9 @@ pub fn run(options: &Options) -> Result<()> {
     print!("{text}");
     table::write(&text)?;
     scale::run(&machine)?;
-    if let Some(Opponent { kernel, .. }) = &tuned {
-        wall::run(&machine, kernel, &work)?;
+    cpus::run(&machine, &built, &work)?;
+    if let Some(Opponent { kernel, figures }) = &tuned {
+        wall::run(&machine, kernel, &work, figures.first().map(|counted| (&plain, counted)))?;
     }
     finish(options, &plain)
 }
