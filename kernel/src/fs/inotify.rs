@@ -26,7 +26,7 @@ use alloc::{
     vec::Vec,
 };
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use hafez_mm::lock::{LazyLock, Mutex};
 use linux_raw_sys::general as abi;
 
@@ -54,9 +54,9 @@ const ISDIR: u32 = 0x4000_0000;
 const ONESHOT: u32 = 0x8000_0000;
 
 /// `/proc/sys/fs/inotify/*`.
-pub const MAX_QUEUED: usize = 16384;
-pub const MAX_INSTANCES: usize = 128;
-pub const MAX_WATCHES: usize = 65536;
+pub static MAX_QUEUED: AtomicU64 = AtomicU64::new(16384);
+pub static MAX_INSTANCES: AtomicU64 = AtomicU64::new(128);
+pub static MAX_WATCHES: AtomicU64 = AtomicU64::new(65536);
 
 /// Bytes of an event before its name; names are padded to this too.
 const RECORD: usize = 16;
@@ -113,7 +113,7 @@ struct State {
 impl Instance {
     /// `EMFILE` if there are too many.
     pub fn new() -> Result<Arc<Instance>> {
-        if INSTANCES.fetch_add(1, Relaxed) >= MAX_INSTANCES {
+        if INSTANCES.fetch_add(1, Relaxed) as u64 >= MAX_INSTANCES.load(Relaxed) {
             INSTANCES.fetch_sub(1, Relaxed);
             return Err(Errno::EMFILE);
         }
@@ -138,7 +138,7 @@ impl Instance {
             watch.mask.store(old | kept, Relaxed);
             return Ok(watch.number);
         }
-        if COUNT.load(Relaxed) >= MAX_WATCHES || !crate::mem::headroom(1024) {
+        if COUNT.load(Relaxed) as u64 >= MAX_WATCHES.load(Relaxed) || !crate::mem::headroom(1024) {
             if of_file.is_empty() {
                 table.remove(&inode.id());
             }
@@ -172,7 +172,10 @@ impl Instance {
             match queue.len() {
                 _ if again => return,
                 // Room for two, so that there is always room to say that something was lost.
-                n if n < MAX_QUEUED && queue.try_reserve(2).is_ok() && crate::mem::headroom(512) => {
+                n if (n as u64) < MAX_QUEUED.load(Relaxed)
+                    && queue.try_reserve(2).is_ok()
+                    && crate::mem::headroom(512) =>
+                {
                     queue.push_back(event)
                 }
                 n if n > 0 && n < queue.capacity() && queue.back().is_some_and(|e| e.mask != OVERFLOW) => {

@@ -36,6 +36,7 @@ pub mod overlay;
 pub mod p9;
 pub mod path;
 pub mod pipe;
+pub mod pipe_share;
 pub mod poll;
 pub mod splice;
 pub mod stdio;

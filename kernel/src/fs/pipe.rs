@@ -21,6 +21,7 @@ use super::{
     lock::SleepLock,
     mount::Mount,
     path::Location,
+    pipe_share::{self, Share, Who},
     poll::{Events, Signal, Watchers},
 };
 use crate::{
@@ -37,9 +38,7 @@ use linux_raw_sys::{general as abi, ioctl};
 pub const PIPE_BUF: usize = 4096;
 /// `pipe(7)`: 16 pages.
 const DEFAULT_CAPACITY: usize = 65536;
-/// `/proc/sys/fs/pipe-max-size`.
-const MAX_CAPACITY: usize = 1 << 20;
-const CHUNK: usize = 4096;
+pub(super) const CHUNK: usize = 4096;
 
 /// What is between the ends.
 pub struct Pipe {
@@ -55,6 +54,8 @@ pub(super) struct State {
     /// Bytes in the chunks, the one that is being copied included.
     pub(super) len: usize,
     pub(super) capacity: usize,
+    /// What it counts for; a FIFO counts for nobody.
+    share: Option<Share>,
     pub(super) readers: u32,
     pub(super) writers: u32,
     /// Openings ever: a FIFO's `open` waits for one to come, even if it has gone since.
@@ -120,13 +121,18 @@ enum Quick {
 }
 
 impl Pipe {
-    /// With no ends yet.
+    /// With no ends yet, and for nobody.
     pub fn new() -> Arc<Pipe> {
+        Pipe::with(None)
+    }
+
+    fn with(share: Option<Share>) -> Arc<Pipe> {
         let state = State {
             chunks: VecDeque::new(),
             spare: None,
             len: 0,
-            capacity: DEFAULT_CAPACITY,
+            capacity: share.as_ref().map_or(DEFAULT_CAPACITY, |share| share.pages() as usize * CHUNK),
+            share,
             readers: 0,
             writers: 0,
             readers_seen: 0,
@@ -379,17 +385,20 @@ impl Pipe {
         self.state.lock().capacity
     }
     /// `F_SETPIPE_SZ`: rounded up to a power of two pages; the new capacity.
-    pub fn set_capacity(&self, bytes: usize, root: bool) -> Result<usize> {
+    pub fn set_capacity(&self, bytes: usize, who: Who) -> Result<usize> {
         if bytes > 1 << 31 {
             return Err(Errno::EINVAL);
         }
         let capacity = bytes.max(CHUNK).next_power_of_two();
-        if capacity > MAX_CAPACITY && !root {
+        let mut s = self.state.lock();
+        if capacity > s.capacity && capacity as u64 > pipe_share::LARGEST.load(Relaxed) && !who.largest {
             return Err(Errno::EPERM);
         }
-        let mut s = self.state.lock();
         if capacity < s.len || capacity / CHUNK < s.used() {
             return Err(Errno::EBUSY);
+        }
+        if let Some(share) = &mut s.share {
+            share.change((capacity / CHUNK) as u64, who)?;
         }
         s.capacity = capacity;
         drop(s);
@@ -522,11 +531,11 @@ impl Inode for PipeInode {
 pub type Ends = (Arc<PipeEnd>, Arc<PipeEnd>);
 
 /// `pipe2(2)`: the reading and the writing end, and their place.
-pub fn pipe(owner: (u32, u32)) -> (Ends, Location) {
-    let pipe = Pipe::new();
+pub fn pipe(owner: (u32, u32), who: Who) -> Result<(Ends, Location)> {
+    let pipe = Pipe::with(Some(Share::new(who)?));
     let (reader, writer) = (pipe.end(true, false), pipe.end(false, true));
     let id = next_id();
     let inode = Arc::new(PipeInode { id, pipe, made: Time::now(), owner });
     let place = Location::detached(&PIPES, inode, format!("pipe:[{}]", id.ino).as_bytes());
-    ((reader, writer), place)
+    Ok(((reader, writer), place))
 }

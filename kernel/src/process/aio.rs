@@ -25,7 +25,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use hafez_mm::lock::Mutex;
 
 /// Most requests that all contexts together can be asked for (`fs.aio-max-nr`).
-pub const MOST: u64 = 65536;
+pub static MOST: AtomicU64 = AtomicU64::new(65536);
 /// Requests that the contexts have been asked for (`fs.aio-nr`).
 static ASKED: AtomicU64 = AtomicU64::new(0);
 /// Bytes that a context may take of the heap before it has a result.
@@ -68,7 +68,7 @@ struct Queue {
 impl Context {
     /// One for `asked` requests, which has room for `room`.
     pub fn new(asked: u64, room: usize) -> Result<Arc<Context>> {
-        let fits = |now: u64| now.checked_add(asked).filter(|sum| *sum <= MOST);
+        let fits = |now: u64| now.checked_add(asked).filter(|sum| *sum <= MOST.load(Relaxed));
         ASKED.fetch_update(Relaxed, Relaxed, fits).map_err(|_| Errno::EAGAIN)?;
         if !mem::headroom(COST) {
             ASKED.fetch_sub(asked, Relaxed);

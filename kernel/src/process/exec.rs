@@ -27,13 +27,15 @@ use crate::sched::{self, WaitResult};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use hafez_mm::lock::Mutex;
 use hafez_mm::{Label, PAGE_SIZE, Space, VirtAddr};
 use linux_raw_sys::auxvec as aux;
 use linux_raw_sys::general as abi;
 
 /// `personality(2)`: load everything at fixed addresses.
+/// `/proc/sys/kernel/randomize_va_space`: with 0 every program's places are as if it had said so.
+pub static RANDOMIZE: AtomicU64 = AtomicU64::new(2);
 pub const ADDR_NO_RANDOMIZE: u32 = 0x0040000;
 /// What can be read can be executed.
 pub const READ_IMPLIES_EXEC: u32 = 0x0400000;
@@ -327,7 +329,8 @@ pub fn execve(caller: &mut Caller, dir: i32, path: u64, argv: u64, envp: u64, fl
         walker: &walker,
         strings: limit,
         stack,
-        randomize: process.personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE == 0,
+        randomize: RANDOMIZE.load(Ordering::Relaxed) != 0
+            && process.personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE == 0,
         new_privileges: !process.no_new_privileges.load(Ordering::Relaxed),
     };
     let loaded = load(Request { path, place, args, env, closes }, &who)?;

@@ -22,7 +22,7 @@ use crate::mem;
 use crate::sched::{self, WaitResult};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use hafez_mm::lock::{Mutex, Once};
 use linux_raw_sys::general as abi;
 
@@ -66,6 +66,9 @@ pub fn max_tasks() -> &'static u64 {
     MAX.call_once(|| (mem::memory().stats().total / 2 / TASK_FRAMES as u64).clamp(32, 1 << 14))
 }
 
+/// Tasks that there may be, if somebody has said so: `/proc/sys/kernel/threads-max`.
+pub static THREADS_MAX: AtomicU64 = AtomicU64::new(u64::MAX);
+
 /// Make a task; its number.
 pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
     let has = |flag: u32| args.flags & flag as u64 != 0;
@@ -79,7 +82,7 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
     let tasks = table::task_count() as u64;
     let free = task.cred().uid == 0 || task.cred().may(cap::SYS_RESOURCE) || task.cred().may(cap::SYS_ADMIN);
     let bound = tasks >= process.limits.soft(abi::RLIMIT_NPROC) && !free;
-    if bound || tasks >= *max_tasks() {
+    if bound || tasks >= THREADS_MAX.load(Ordering::Relaxed).min(*max_tasks()) {
         return Err(Errno::EAGAIN);
     }
     // What is the kernel's own fails where programs have taken all: make room while nothing is held.

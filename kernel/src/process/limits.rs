@@ -16,7 +16,8 @@ pub const INFINITY: u64 = u64::MAX;
 pub const KINDS: usize = abi::RLIM_NLIMITS as usize;
 
 /// The most descriptors that a process can be allowed (Linux's `fs.nr_open`).
-pub const NR_OPEN: u64 = 1 << 20;
+pub static NR_OPEN: AtomicU64 = AtomicU64::new(MOST_OPEN);
+const MOST_OPEN: u64 = 1 << 20;
 
 /// A soft and a hard value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +45,7 @@ impl Limits {
             (abi::RLIMIT_STACK, 8 << 20, INFINITY),
             (abi::RLIMIT_CORE, 0, INFINITY),
             (abi::RLIMIT_NPROC, 32768, 32768),
-            (abi::RLIMIT_NOFILE, 1024, NR_OPEN),
+            (abi::RLIMIT_NOFILE, 1024, MOST_OPEN),
             (abi::RLIMIT_MEMLOCK, 8 << 20, 8 << 20),
             (abi::RLIMIT_SIGPENDING, 32768, 32768),
             (abi::RLIMIT_MSGQUEUE, 819_200, 819_200),
@@ -76,7 +77,7 @@ impl Limits {
         if new.soft > new.hard {
             return Err(Errno::EINVAL);
         }
-        if kind == abi::RLIMIT_NOFILE && new.hard > NR_OPEN {
+        if kind == abi::RLIMIT_NOFILE && new.hard > NR_OPEN.load(Relaxed) {
             return Err(Errno::EPERM);
         }
         let _still = self.change.lock();

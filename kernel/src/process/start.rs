@@ -156,7 +156,7 @@ fn first_program(start: Start) -> core::result::Result<(), Failure> {
     let cred = Arc::new(Cred::new(start.uid, start.gid, start.groups));
     let limits = Limits::new();
     for l in &start.rlimits {
-        let most = if l.resource == abi::RLIMIT_NOFILE { NR_OPEN } else { u64::MAX };
+        let most = if l.resource == abi::RLIMIT_NOFILE { NR_OPEN.load(Ordering::Relaxed) } else { u64::MAX };
         // One that this kernel does not know, or that makes no sense, stays as it is.
         let _ = limits.set(l.resource, Limit { soft: l.soft.min(most), hard: l.hard.min(most) }, true);
     }

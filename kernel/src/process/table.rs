@@ -17,7 +17,7 @@ use crate::mem::TryPush;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use hafez_mm::lock::Mutex;
 
 /// The kernel in the role of `init`.
@@ -25,7 +25,7 @@ pub const INIT: Pid = 1;
 /// The first program.
 pub const FIRST: Pid = 2;
 /// Numbers wrap around here, as on Linux with 64 bits.
-const PID_MAX: Pid = 1 << 22;
+pub static PID_MAX: AtomicU64 = AtomicU64::new(1 << 22);
 /// Low numbers are not used a second time.
 const PID_MIN: Pid = 300;
 
@@ -92,11 +92,16 @@ impl Table {
     }
 }
 
+fn pid_max() -> Pid {
+    PID_MAX.load(Ordering::Relaxed) as Pid
+}
+
 /// A number that nothing has.
 pub fn new_number() -> Result<Pid> {
     let mut table = TABLE.lock();
-    for _ in 0..PID_MAX {
-        let next = if table.last + 1 >= PID_MAX { PID_MIN } else { table.last + 1 };
+    let end = pid_max();
+    for _ in 0..end {
+        let next = if table.last + 1 >= end { PID_MIN } else { table.last + 1 };
         table.last = next;
         if !table.in_use(next) {
             return Ok(next);
@@ -107,7 +112,7 @@ pub fn new_number() -> Result<Pid> {
 
 /// This very number (`set_tid` of `clone3`). EEXIST if something has it.
 pub fn claim_number(number: Pid) -> Result<()> {
-    if !(1..PID_MAX).contains(&number) {
+    if !(1..pid_max()).contains(&number) {
         return Err(Errno::EINVAL);
     }
     if number <= FIRST || TABLE.lock().in_use(number) { Err(Errno::EEXIST) } else { Ok(()) }

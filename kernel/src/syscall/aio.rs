@@ -13,6 +13,7 @@ use crate::mem::memory;
 use crate::process::aio::{Context, Event, MOST};
 use crate::process::run::Caller;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::{Backing, Label, MapRequest, PAGE_SIZE, PageRange, Rights, VirtAddr, Where};
 use linux_raw_sys::general as abi;
 
@@ -58,7 +59,7 @@ fn io_setup(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let room = room(asked)?;
-    if asked > MOST {
+    if asked > MOST.load(Relaxed) {
         return Err(Errno::EAGAIN);
     }
     let context = Context::new(asked, room)?;

@@ -3,9 +3,9 @@
 use super::at;
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
-use crate::fs::caps::cap;
 use crate::fs::locks::{self, Owner, Record};
 use crate::fs::pipe::PipeEnd;
+use crate::fs::pipe_share;
 use crate::fs::tty;
 use crate::fs::{File, Kind};
 use crate::net::Socket;
@@ -63,8 +63,8 @@ fn fcntl(caller: &mut Caller) -> Result<u64> {
         abi::F_GETOWN => Ok(file.owner().target.load(Relaxed) as u64),
         abi::F_GETPIPE_SZ => Ok(end_of_pipe(&file)?.pipe().capacity() as u64),
         abi::F_SETPIPE_SZ => {
-            let root = caller.task.cred().may(cap::SYS_RESOURCE);
-            Ok(end_of_pipe(&file)?.pipe().set_capacity(argument as u32 as usize, root)? as u64)
+            let who = pipe_share::Who::of(&caller.task.cred());
+            Ok(end_of_pipe(&file)?.pipe().set_capacity(argument as u32 as usize, who)? as u64)
         }
         abi::F_GET_SEALS => Ok(file.inode().seals()? as u64),
         abi::F_ADD_SEALS => {

@@ -3,7 +3,7 @@
 use super::at::{self, check_flags};
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
-use crate::fs::{File, pipe};
+use crate::fs::{File, pipe, pipe_share};
 use crate::mem;
 use crate::process::run::Caller;
 use linux_raw_sys::general as abi;
@@ -16,7 +16,7 @@ fn make(caller: &Caller, to: u64, flags: u64) -> Result<u64> {
         return Err(Errno::ENFILE);
     }
     let cred = caller.task.cred();
-    let ((reader, writer), place) = pipe::pipe((cred.fsuid, cred.fsgid));
+    let ((reader, writer), place) = pipe::pipe((cred.fsuid, cred.fsgid), pipe_share::Who::of(&cred))?;
     let status = flags & (abi::O_NONBLOCK | abi::O_DIRECT);
     let close_on_exec = flags & abi::O_CLOEXEC != 0;
     let reader = File::new(reader, place.clone(), abi::O_RDONLY | status & abi::O_NONBLOCK)?;

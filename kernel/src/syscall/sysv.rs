@@ -227,7 +227,7 @@ fn operate(caller: &Caller, id: u64, at: u64, count: u64, deadline: Option<u64>)
     if count == 0 || (id as i32) < 0 {
         return Err(Errno::EINVAL);
     }
-    if count > sem::MOST_CHANGES {
+    if count as u64 > sem::MOST_CHANGES.load(Relaxed) {
         return Err(Errno::E2BIG);
     }
     let mut raw = vec![[0u8; 6]; count];
@@ -254,9 +254,6 @@ const SETALL: u32 = 17;
 const SEM_STAT: u32 = 18;
 const SEM_INFO: u32 = 19;
 const SEM_STAT_ANY: u32 = 20;
-/// Semaphores that there may be in all (`SEMMNS`).
-const MANY: u32 = 32000 * 32000;
-
 fn semctl(caller: &mut Caller) -> Result<u64> {
     let [id, number, command, at, ..] = caller.args();
     let (id, number, cred) = (id as i32, number as i32, caller.task.cred());
@@ -269,8 +266,9 @@ fn semctl(caller: &mut Caller) -> Result<u64> {
         INFO | SEM_INFO => {
             let (highest, sets, all) = sem::totals();
             // What there may be of each; with SEM_INFO the last two but one say what there is.
-            let most = sem::MOST as u32;
-            let mut words = [MANY, most, MANY, MANY, sem::LARGEST as u32, 500, 500, 20, 32767, 32767];
+            let [most, many, largest, changes] =
+                [&sem::MOST, &sem::ALL, &sem::LARGEST, &sem::MOST_CHANGES].map(|n| n.load(Relaxed) as u32);
+            let mut words = [many, most, many, many, largest, changes, 500, 20, 32767, 32767];
             if command as u32 == SEM_INFO {
                 (words[7], words[9]) = (sets, all);
             }
@@ -316,7 +314,7 @@ fn msgget(caller: &mut Caller) -> Result<u64> {
 fn msgsnd(caller: &mut Caller) -> Result<u64> {
     let [id, at, len, flags, ..] = caller.args();
     let kind = user::read_u64(at)? as i64;
-    if len > msg::LONGEST as u64 || (id as i32) < 0 || kind < 1 {
+    if len > msg::LONGEST.load(Relaxed) || (id as i32) < 0 || kind < 1 {
         return Err(Errno::EINVAL);
     }
     let mut text = crate::mem::zeroed(len as usize)?;
@@ -352,9 +350,11 @@ fn msgctl(caller: &mut Caller) -> Result<u64> {
         }
         INFO | MSG_INFO => {
             let (highest, queues, messages, bytes) = msg::totals();
-            let [longest, room, most] = [msg::LONGEST as u32, msg::ROOM as u32, msg::MOST as u32];
+            let [longest, room, most] =
+                [&msg::LONGEST, &msg::ROOM, &msg::MOST].map(|n| n.load(Relaxed) as u32);
             // What there may be; with MSG_INFO the first two and the last but one say what there is.
-            let mut words = [most * room / 1024, room, longest, room, most, 16, most, 0xffff];
+            let mut words =
+                [(most as u64 * room as u64 / 1024) as u32, room, longest, room, most, 16, most, 0xffff];
             if command as u32 == MSG_INFO {
                 (words[0], words[1], words[6]) = (queues, messages, bytes);
             }

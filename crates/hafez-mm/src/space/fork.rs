@@ -31,7 +31,7 @@ impl<P: Platform> Spaces<P> {
         for region in regions.from(Vpn(0)) {
             apart |= region.flags.intersects(APART);
             if !region.flags.contains(RegionFlags::DONT_FORK) {
-                if let Err(stop) = self.room_for(&mut of_child, 1) {
+                if let Err(stop) = self.room_for(&mut of_child, 0) {
                     refused = Err(stop);
                     break;
                 }

@@ -64,7 +64,7 @@ impl<P: Platform> Spaces<P> {
         if replace {
             self.cut(space, &mut regions, range)?;
         }
-        self.room_for(&mut regions, 1)?;
+        self.room_for(&mut regions, 0)?;
         let mut flags = RegionFlags::empty();
         flags.set(RegionFlags::SHARED, request.shared);
         flags.set(RegionFlags::GROWS_DOWN, request.grows_down.is_some());
@@ -91,7 +91,8 @@ impl<P: Platform> Spaces<P> {
         Ok(start.addr())
     }
 
-    /// Whether a space may have so many regions more, and the heap has room for them.
+    /// Whether a space may be cut into so many regions more, and the heap has room for them. As on Linux, who maps something new
+    /// asks for none: so it may have one region more than the limit says, but not be cut any further.
     #[inline]
     pub(super) fn room_for(&self, regions: &mut Regions, more: usize) -> Result<(), Stop> {
         let fits = regions.len() + more <= self.most_regions.load(Relaxed) && regions.make_room();

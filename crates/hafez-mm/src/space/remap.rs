@@ -76,7 +76,7 @@ impl<P: Platform> Spaces<P> {
         if how == RemapHow::InPlace {
             return Err(MmError::NoMemory.into());
         }
-        self.room_for(&mut regions, 3)?;
+        self.room_for(&mut regions, 4)?;
         let to = match fixed {
             Some(range) => range,
             None => {
@@ -243,7 +243,7 @@ impl<P: Platform> Spaces<P> {
             // A page of distance to the next region, as everywhere between neighbours that grow.
             let guard = PageRange::new(old, new.add(1));
             let taken = !more.in_user_half() || regions.within(guard).next().is_some();
-            if taken || self.room_for(&mut regions, 1).is_err() {
+            if taken || self.room_for(&mut regions, 0).is_err() {
                 return Ok(end);
             }
             let rights = Rights::READ | Rights::WRITE;

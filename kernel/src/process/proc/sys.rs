@@ -3,11 +3,11 @@
 //! Programs read these to learn their limits. What can be changed works from then on; what nothing would come of cannot be
 //! written.
 
-use super::super::sysv::shm;
-use super::super::{aio, commit, fork, host, limits, mqueue, table};
+use super::super::sysv::{msg, sem, shm};
+use super::super::{aio, commit, exec, fork, host, limits, mqueue, table};
 use crate::errno::{Errno, Result};
 use crate::fs::synth::{Dir, Entry, SynthDir};
-use crate::fs::tty;
+use crate::fs::{inotify, pipe_share, tty};
 use crate::mem::memory;
 use crate::random;
 use alloc::format;
@@ -18,6 +18,9 @@ use core::ops::RangeInclusive;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use hafez_mm::lock::Once;
 
+/// What Linux keeps in an `int`.
+const INT_MAX: u64 = i32::MAX as u64;
+
 /// The tree.
 pub fn directory() -> Arc<dyn SynthDir> {
     let root = Dir::new(0o555);
@@ -25,12 +28,10 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/ostype", host::SYSTEM),
         ("kernel/osrelease", host::RELEASE),
         ("kernel/version", host::VERSION),
-        ("kernel/pid_max", "4194304"),
         ("kernel/cap_last_cap", "40"),
         ("kernel/ngroups_max", "65536"),
         ("kernel/overflowuid", "65534"),
         ("kernel/overflowgid", "65534"),
-        ("kernel/randomize_va_space", "2"),
         ("kernel/core_pattern", "core"),
         ("kernel/core_uses_pid", "0"),
         ("kernel/core_pipe_limit", "0"),
@@ -46,9 +47,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/random/entropy_avail", "256"),
         ("kernel/random/poolsize", "256"),
         ("kernel/shm_rmid_forced", "0"),
-        ("kernel/msgmax", "8192"),
-        ("kernel/msgmnb", "16384"),
-        ("kernel/sem", "32000\t1024000000\t500\t32000"),
         ("vm/mmap_min_addr", "65536"),
         ("vm/swappiness", "60"),
         ("vm/page-cluster", "3"),
@@ -67,9 +65,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("vm/vfs_cache_pressure", "100"),
         ("vm/zone_reclaim_mode", "0"),
         ("fs/file-max", "9223372036854775807"),
-        ("fs/pipe-max-size", "1048576"),
-        ("fs/pipe-user-pages-soft", "16384"),
-        ("fs/pipe-user-pages-hard", "0"),
         ("fs/protected_hardlinks", "1"),
         ("fs/protected_symlinks", "0"),
         ("fs/protected_fifos", "0"),
@@ -79,9 +74,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("fs/overflowgid", "65534"),
         ("fs/lease-break-time", "45"),
         ("fs/leases-enable", "0"),
-        ("fs/inotify/max_user_watches", "65536"),
-        ("fs/inotify/max_user_instances", "128"),
-        ("fs/inotify/max_queued_events", "16384"),
     ]
     .into_iter()
     .chain(crate::net::tables::SETTINGS.iter().copied())
@@ -94,12 +86,35 @@ pub fn directory() -> Arc<dyn SynthDir> {
     add(&root, "kernel/shmmax", setting(&shm::LARGEST, 0..=u64::MAX, None));
     add(&root, "kernel/shmall", setting(&shm::ALL, 0..=u64::MAX, None));
     add(&root, "kernel/shmmni", setting(&shm::MOST, 0..=32768, None));
-    let (messages, bytes) = (1..=mqueue::MOST_MESSAGES, 128..=mqueue::MOST_BYTES);
-    add(&root, "fs/mqueue/queues_max", setting(&mqueue::QUEUES, 0..=i32::MAX as u64, None));
-    add(&root, "fs/mqueue/msg_max", setting(&mqueue::MESSAGES, messages.clone(), None));
-    add(&root, "fs/mqueue/msgsize_max", setting(&mqueue::BYTES, bytes.clone(), None));
-    add(&root, "fs/mqueue/msg_default", setting(&mqueue::UNASKED_MESSAGES, messages, None));
-    add(&root, "fs/mqueue/msgsize_default", setting(&mqueue::UNASKED_BYTES, bytes, None));
+    for (path, cell, range) in [
+        ("kernel/pid_max", &table::PID_MAX, 301..=1 << 22),
+        ("kernel/randomize_va_space", &exec::RANDOMIZE, 0..=2),
+        ("kernel/msgmax", &msg::LONGEST, 0..=INT_MAX),
+        ("kernel/msgmnb", &msg::ROOM, 0..=INT_MAX),
+        ("kernel/msgmni", &msg::MOST, 0..=32768),
+        ("fs/nr_open", &limits::NR_OPEN, 64..=1 << 24),
+        ("fs/aio-max-nr", &aio::MOST, 0..=1 << 24),
+        ("fs/pipe-max-size", &pipe_share::LARGEST, 4096..=1 << 31),
+        ("fs/pipe-user-pages-soft", &pipe_share::SOFT, 0..=INT_MAX),
+        ("fs/pipe-user-pages-hard", &pipe_share::HARD, 0..=INT_MAX),
+        ("fs/mqueue/queues_max", &mqueue::QUEUES, 0..=INT_MAX),
+        ("fs/mqueue/msg_max", &mqueue::MESSAGES, 1..=mqueue::MOST_MESSAGES),
+        ("fs/mqueue/msgsize_max", &mqueue::BYTES, 128..=mqueue::MOST_BYTES),
+        ("fs/mqueue/msg_default", &mqueue::UNASKED_MESSAGES, 1..=mqueue::MOST_MESSAGES),
+        ("fs/mqueue/msgsize_default", &mqueue::UNASKED_BYTES, 128..=mqueue::MOST_BYTES),
+        ("fs/inotify/max_user_watches", &inotify::MAX_WATCHES, 0..=INT_MAX),
+        ("fs/inotify/max_user_instances", &inotify::MAX_INSTANCES, 0..=INT_MAX),
+        ("fs/inotify/max_queued_events", &inotify::MAX_QUEUED, 0..=INT_MAX),
+    ] {
+        add(&root, path, setting(cell, range, None));
+    }
+    add(&root, "kernel/sem", settings([&sem::LARGEST, &sem::ALL, &sem::MOST_CHANGES, &sem::MOST]));
+    let threads = || Ok(line(fork::THREADS_MAX.load(Relaxed).min(*fork::max_tasks())));
+    let take = |bytes: &[u8]| {
+        fork::THREADS_MAX.store(figure(bytes, 20..=*fork::max_tasks())?, Relaxed);
+        Ok(())
+    };
+    add(&root, "kernel/threads-max", Entry::writable(threads, guarded(take)));
     let regions = |bytes: &[u8]| {
         memory().set_most_regions(figure(bytes, 0..=i32::MAX as u64)? as usize);
         Ok(())
@@ -122,10 +137,7 @@ pub fn directory() -> Arc<dyn SynthDir> {
     add(&root, "vm/user_reserve_kbytes", computed(|| format!("{}\n", 4 * commit::USER_RESERVE)));
     add(&root, "kernel/pty/max", computed(|| format!("{}\n", tty::MAX_PAIRS)));
     add(&root, "kernel/pty/nr", computed(|| format!("{}\n", tty::pairs())));
-    add(&root, "kernel/threads-max", computed(|| format!("{}\n", fork::max_tasks())));
-    add(&root, "fs/nr_open", computed(|| format!("{}\n", limits::NR_OPEN)));
     add(&root, "fs/file-nr", computed(|| format!("{}\t0\t9223372036854775807\n", crate::fs::file::count())));
-    add(&root, "fs/aio-max-nr", computed(|| format!("{}\n", aio::MOST)));
     add(&root, "fs/aio-nr", computed(|| format!("{}\n", aio::asked())));
     add(&root, "kernel/ns_last_pid", computed(|| format!("{}\n", table::last_number())));
     add(&root, "kernel/random/boot_id", computed(|| format!("{}\n", BOOT.call_once(uuid))));
@@ -158,6 +170,24 @@ fn guarded(
     take: impl Fn(&[u8]) -> Result<()> + Send + Sync + 'static,
 ) -> impl Fn(&[u8]) -> Result<()> + Send + Sync + 'static {
     move |bytes| if super::caller()?.cred().euid == 0 { take(bytes) } else { Err(Errno::EPERM) }
+}
+
+/// Several numbers on one line; those that are left out stay as they are.
+fn settings<const N: usize>(cells: [&'static AtomicU64; N]) -> Entry {
+    let text = move || {
+        let words: Vec<String> = cells.iter().map(|cell| format!("{}", cell.load(Relaxed))).collect();
+        Ok(line(words.join("\t")))
+    };
+    let take = move |bytes: &[u8]| {
+        let words =
+            bytes.split(|byte| matches!(byte, b'\0' | b'\n' | b' ' | b'\t')).filter(|word| !word.is_empty());
+        let values: Vec<u64> = words.map(|word| figure(word, 0..=INT_MAX)).collect::<Result<_>>()?;
+        for (cell, value) in cells.iter().zip(values) {
+            cell.store(value, Relaxed);
+        }
+        Ok(())
+    };
+    Entry::writable(text, guarded(take))
 }
 
 /// A number that can be set within a range. Setting it may give another its value for "not this one".

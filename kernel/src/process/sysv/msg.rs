@@ -14,9 +14,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hafez_mm::lock::Mutex;
 
 /// Queues that there may be (`MSGMNI`), bytes in one (`MSGMNB`), bytes of a message (`MSGMAX`).
-pub const MOST: usize = 32000;
-pub const ROOM: u64 = 16384;
-pub const LONGEST: usize = 8192;
+pub static MOST: AtomicU64 = AtomicU64::new(32000);
+pub static ROOM: AtomicU64 = AtomicU64::new(16384);
+pub static LONGEST: AtomicU64 = AtomicU64::new(8192);
 /// Cut a message that is too long; take one of any other type.
 const NOERROR: u32 = 0o10000;
 const EXCEPT: u32 = 0o20000;
@@ -91,7 +91,7 @@ pub fn get(key: i32, flags: u32, cred: &Cred) -> Result<i32> {
     }
     QUEUES.lock().find_or_make(
         (key, flags, cred),
-        MOST,
+        MOST.load(Ordering::Relaxed) as usize,
         |_| Ok(()),
         |perm| {
             let waiting = Waiting {
@@ -103,7 +103,7 @@ pub fn get(key: i32, flags: u32, cred: &Cred) -> Result<i32> {
                 perm,
                 messages: VecDeque::new(),
                 bytes: 0,
-                room: ROOM,
+                room: ROOM.load(Ordering::Relaxed),
                 times: [0, 0, now()],
                 sender: 0,
                 receiver: 0,
@@ -228,7 +228,7 @@ pub fn set(id: i32, cred: &Cred, [uid, gid, mode]: [u32; 3], room: u64) -> Resul
     let mut queues = QUEUES.lock();
     let queue = queues.get(id)?;
     queue.perm.check_owner(cred)?;
-    if room > ROOM && !cred.may(cap::SYS_RESOURCE) {
+    if room > ROOM.load(Ordering::Relaxed) && !cred.may(cap::SYS_RESOURCE) {
         return Err(Errno::EPERM);
     }
     queue.perm.set(uid, gid, mode);

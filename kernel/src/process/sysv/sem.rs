@@ -18,9 +18,11 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hafez_mm::lock::Mutex;
 
 /// Sets that there may be (`SEMMNI`), semaphores in one (`SEMMSL`), changes at once (`SEMOPM`), the highest value (`SEMVMX`).
-pub const MOST: usize = 32000;
-pub const LARGEST: usize = 32000;
-pub const MOST_CHANGES: usize = 500;
+pub static MOST: AtomicU64 = AtomicU64::new(32000);
+pub static LARGEST: AtomicU64 = AtomicU64::new(32000);
+pub static MOST_CHANGES: AtomicU64 = AtomicU64::new(500);
+/// In all sets together.
+pub static ALL: AtomicU64 = AtomicU64::new(32000 * 32000);
 pub const HIGHEST: i32 = 32767;
 /// Undo this change when the process ends (`SEM_UNDO`).
 const UNDO: u16 = 0x1000;
@@ -92,19 +94,25 @@ static SETS: Mutex<Registry<Set>> = Mutex::new(Registry::new());
 
 /// `semget`.
 pub fn get(key: i32, count: i32, flags: u32, cred: &Cred) -> Result<i32> {
-    let Some(count) = usize::try_from(count).ok().filter(|n| *n <= LARGEST) else {
+    let Some(count) = usize::try_from(count).ok().filter(|n| *n as u64 <= LARGEST.load(Ordering::Relaxed))
+    else {
         return Err(Errno::EINVAL);
     };
     if !mem::headroom(1024 + count * size_of::<Semaphore>()) {
         return Err(Errno::ENOMEM);
     }
-    SETS.lock().find_or_make(
+    let mut sets = SETS.lock();
+    let used: usize = sets.all().map(|set| set.semaphores.len()).sum();
+    sets.find_or_make(
         (key, flags, cred),
-        MOST,
+        MOST.load(Ordering::Relaxed) as usize,
         |found: &Set| if count > found.semaphores.len() { Err(Errno::EINVAL) } else { Ok(()) },
         |perm| {
             if count == 0 {
                 return Err(Errno::EINVAL);
+            }
+            if (used + count) as u64 > ALL.load(Ordering::Relaxed) {
+                return Err(Errno::ENOSPC);
             }
             let waiting = Waiting {
                 changes: AtomicU64::new(0),
