@@ -10,6 +10,8 @@
 //!   CPU 1  spins for the tables' lock ── idler: flush, answer ┘ ── … gets the lock
 //! ```
 //!
+//! Waiting is never part of who waits: there are two thousand places that lock, and each would carry the loop.
+//!
 //! What many read and few change, and what CPUs must not meet at, is behind a [`BigReaderLock`].
 //!
 //! With the feature `contention`, each acquisition that found its lock taken is counted, with its place in the source.
@@ -63,6 +65,7 @@ impl<T> Mutex<T> {
         }
     }
     #[cold]
+    #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
     fn wait(&self) -> MutexGuard<'_, T> {
         contended();
@@ -105,12 +108,14 @@ impl<T> RwLock<T> {
         }
     }
     #[cold]
+    #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
     fn wait_to_read(&self) -> RwLockReadGuard<'_, T> {
         contended();
         self.0.read()
     }
     #[cold]
+    #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
     fn wait_to_write(&self) -> RwLockWriteGuard<'_, T> {
         contended();

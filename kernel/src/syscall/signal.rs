@@ -179,14 +179,36 @@ fn check_size(size: u64) -> Result<()> {
 fn rt_sigaction(caller: &mut Caller) -> Result<u64> {
     let [signo, new, old, size, ..] = caller.args();
     check_size(size)?;
-    let new = if new != 0 { Some(read_action(new)?) } else { None };
-    let signo = number(signo)?;
-    if signo == 0 || new.is_some() && SigSet::UNBLOCKABLE.has(signo) {
-        return Err(Errno::EINVAL);
+    if new == 0 || old != 0 {
+        return exchange(caller, signo, new, old);
     }
-    let (Some(new), 0) = (new, old) else { return exchange(caller, signo, new, old) };
+    let new = read_action(new)?;
+    let signo = changeable(signo)?;
     let was = core::mem::replace(caller.actions.lock().of(signo), new);
-    changed(caller, signo, &was, &new);
+    changed(caller, signo, was.handler, new.handler);
+    Ok(0)
+}
+
+/// The same, and tell what the action was; or only tell.
+#[inline(never)]
+fn exchange(caller: &Caller, signo: u64, new: u64, old: u64) -> Result<u64> {
+    let new = if new != 0 { Some(read_action(new)?) } else { None };
+    let signo = match new {
+        Some(_) => changeable(signo)?,
+        None => number(signo).and_then(|n| if n == 0 { Err(Errno::EINVAL) } else { Ok(n) })?,
+    };
+    let mut actions = caller.actions.lock();
+    let was = actions.get(signo);
+    if let Some(new) = new {
+        *actions.of(signo) = new;
+    }
+    drop(actions);
+    if let Some(new) = new {
+        changed(caller, signo, was.handler, new.handler);
+    }
+    if old != 0 {
+        copy_words_to(old, &[was.handler, was.flags, was.restorer, was.mask.0])?;
+    }
     Ok(0)
 }
 
@@ -197,32 +219,21 @@ fn read_action(at: u64) -> Result<Action> {
     Ok(Action { handler, flags: flags & KNOWN_FLAGS, restorer, mask })
 }
 
-/// The same, and tell what the action was.
-#[inline(never)]
-fn exchange(caller: &Caller, signo: u32, new: Option<Action>, old: u64) -> Result<u64> {
-    let mut actions = caller.actions.lock();
-    let was = actions.get(signo);
-    if let Some(new) = new {
-        *actions.of(signo) = new;
-    }
-    drop(actions);
-    if let Some(new) = new {
-        changed(caller, signo, &was, &new);
-    }
-    if old != 0 {
-        copy_words_to(old, &[was.handler, was.flags, was.restorer, was.mask.0])?;
-    }
-    Ok(0)
+/// A signal whose action can be changed.
+#[inline(always)]
+fn changeable(signo: u64) -> Result<u32> {
+    let signo = number(signo)?;
+    if signo == 0 || SigSet::UNBLOCKABLE.has(signo) { Err(Errno::EINVAL) } else { Ok(signo) }
 }
 
-/// What follows from it that an action is another now.
+/// What follows from it that the handler is another now.
 #[inline(always)]
-fn changed(caller: &Caller, signo: u32, was: &Action, now: &Action) {
-    if was.handler <= Action::IGNORE {
+fn changed(caller: &Caller, signo: u32, was: u64, now: u64) {
+    if was <= Action::IGNORE {
         listen(caller);
     }
-    if now.handler <= Action::IGNORE {
-        stop_waiting(caller, signo, now.handler);
+    if now <= Action::IGNORE {
+        stop_waiting(caller, signo, now);
     }
 }
 

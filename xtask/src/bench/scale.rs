@@ -8,8 +8,8 @@ use crate::shell::{root, step};
 use anyhow::{Context, Result};
 use std::fmt::Write;
 
-/// Regions in the space that is measured. Linux allows 65,530 unless told otherwise, and so does Hafez.
-const REGIONS: [u64; 5] = [10, 100, 1_000, 10_000, 60_000];
+/// Regions in the space that is measured. Linux allows 65,530 unless told otherwise, and so does Hafez: the last tells it otherwise.
+const REGIONS: [u64; 5] = [10, 100, 1_000, 10_000, 100_000];
 /// RAM, in MiB. Most of it is never touched, here and on the host.
 const RAM: [u64; 4] = [16, 64, 1 << 10, 16 << 10];
 const FEW: u64 = 10;

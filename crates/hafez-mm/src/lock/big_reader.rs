@@ -128,6 +128,7 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
     }
 
     #[cold]
+    #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
     fn wait_to_read(&self, word: &AtomicUsize) {
         contended();
@@ -154,6 +155,7 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
     }
 
     #[cold]
+    #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
     fn wait_to_write(&self) {
         contended();
@@ -176,6 +178,7 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
     }
 
     #[cold]
+    #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
     fn await_reader(&self, word: &AtomicUsize) {
         contended();

@@ -146,7 +146,7 @@ impl SigInfo {
         }
     }
     /// As a program sees it, in words.
-    pub fn to_words(&self) -> [u64; SIGINFO_LEN / 8] {
+    pub fn to_words(self) -> [u64; SIGINFO_LEN / 8] {
         let mut words = [0; SIGINFO_LEN / 8];
         words[0] = pair(self.signo, self.errno as u32);
         words[1] = self.code as u32 as u64;
