@@ -1,6 +1,6 @@
 //! Cost against size: the same operations with ever more regions, and with ever more RAM. Flat is what they should be.
 //!
-//! The figures go into a table and a drawing (`docs/scaling.svg`), both axes in powers of ten.
+//! The figures go into a table and a drawing (`docs/scaling.svg`): instructions upwards from nothing, sizes to the right in powers of ten.
 
 use super::figures::Figures;
 use super::machine::{Hafez, Model};
@@ -82,28 +82,31 @@ fn lines<'a>(at: &[f64], figures: &[Figures]) -> Vec<Line<'a>> {
         .collect()
 }
 
-/// Drawings side by side: instructions upwards from 100 to 10,000, sizes to the right.
+/// Drawings side by side, with one scale: instructions upwards from 0, sizes to the right.
 fn draw(charts: &[(&str, Vec<Line<'_>>)]) -> String {
     const WIDTH: f64 = 420.0;
     const HEIGHT: f64 = 300.0;
     const MARGIN: f64 = 60.0;
     const COLOURS: [&str; 4] = ["#c0392b", "#2471a3", "#1e8449", "#9a7d0a"];
-    let (low, high) = (2.0, 4.0);
+    const STEPS: u32 = 4;
+    let values =
+        charts.iter().flat_map(|(_, lines)| lines).flat_map(|line| &line.points).map(|point| point.1);
+    // The highest line of the grid is the first multiple of 500 of its steps above all that is drawn.
+    let step = (values.fold(1.0, f64::max) / f64::from(STEPS) / 500.0).ceil() * 500.0;
+    let high = step * f64::from(STEPS);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"11\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
         WIDTH * charts.len() as f64
     );
-    let up = |value: f64| {
-        HEIGHT - MARGIN - (value.log10().clamp(low, high) - low) / (high - low) * (HEIGHT - 2.0 * MARGIN)
-    };
+    let up = |value: f64| HEIGHT - MARGIN - value / high * (HEIGHT - 2.0 * MARGIN);
     for (n, (title, lines)) in charts.iter().enumerate() {
         let left = n as f64 * WIDTH + MARGIN;
         let sizes: Vec<f64> =
             lines.first().map_or(vec![], |l| l.points.iter().map(|p| p.0.log10()).collect());
         let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else { continue };
         let right = |size: f64| left + (size.log10() - first) / (last - first) * (WIDTH - 2.0 * MARGIN);
-        for value in [100.0, 1_000.0, 10_000.0] {
+        for value in (0..=STEPS).map(|n| step * f64::from(n)) {
             let (y, end) = (up(value), left + WIDTH - 2.0 * MARGIN);
             let _ = writeln!(svg, "<line x1=\"{left}\" y1=\"{y}\" x2=\"{end}\" y2=\"{y}\" stroke=\"#ddd\"/>");
             let _ = writeln!(
@@ -115,7 +118,8 @@ fn draw(charts: &[(&str, Vec<Line<'_>>)]) -> String {
         }
         for size in lines.first().into_iter().flat_map(|l| &l.points).map(|p| p.0) {
             let (x, y) = (right(size), HEIGHT - MARGIN + 16.0);
-            let _ = writeln!(svg, "<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{size}</text>");
+            let size = super::table::grouped(size as u64);
+            let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{size}</text>");
         }
         let (middle, below) = (left + WIDTH / 2.0 - MARGIN, HEIGHT - 20.0);
         let _ = writeln!(svg, "<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">{title}</text>");
@@ -128,6 +132,14 @@ fn draw(charts: &[(&str, Vec<Line<'_>>)]) -> String {
                 "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
                 points.join(" ")
             );
+            for &(x, y) in &line.points {
+                let _ = writeln!(
+                    svg,
+                    "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\" fill=\"{colour}\"/>",
+                    right(x),
+                    up(y)
+                );
+            }
             let (x, y) = (left + 75.0 * i as f64, MARGIN - 18.0);
             let _ = writeln!(svg, "<text x=\"{x}\" y=\"{y}\" fill=\"{colour}\">{}</text>", line.name);
         }

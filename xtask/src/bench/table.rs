@@ -47,7 +47,8 @@ fn show(row: &Row, value: u64) -> String {
     }
 }
 
-fn grouped(value: u64) -> String {
+/// With a comma before each three digits.
+pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
