@@ -90,6 +90,8 @@ int main(int argc, char **argv) {
         alarm(2);
         pid_t ended = waitpid(pid, &status, 0);
         if (ended < 0 && pid > 0 && !kill(pid, SIGKILL)) ended = waitpid(pid, &status, 0);
+        // Or it asked to be traced.
+        while (pid > 0 && ended == pid && WIFSTOPPED(status) && !kill(pid, SIGKILL)) ended = waitpid(pid, &status, 0);
         alarm(0);
         if (pid < 0 || ended != pid) {
             perror("fuzz");

@@ -60,6 +60,13 @@ impl Errno {
         }
     }
 
+    /// The restart code that this value of `rax` is, if it is one.
+    pub fn restart(rax: u64) -> Option<Errno> {
+        [Errno::RESTART, Errno::RESTART_NOINTR, Errno::RESTART_NOHAND, Errno::RESTART_BLOCK]
+            .into_iter()
+            .find(|code| code.to_rax() == rax)
+    }
+
     /// The error with this number (as a server on the host names it); what is out of range becomes `EIO`.
     pub fn from_code(code: u32) -> Errno {
         match NonZeroU64::new(code as u64) {

@@ -482,7 +482,7 @@ impl<P: Platform> Memory<P> {
         while done < out.len() {
             let here = VirtAddr(at.0.checked_add(done as u64).ok_or(FaultError::NotMapped)?);
             let len = (PAGE_SIZE - here.offset()).min(out.len() - done);
-            let frame = self.pin_mapped(space, here, false)?;
+            let frame = self.pin_mapped(space, here, Access { write: false, exec: false })?;
             self.phys().read(frame, here.offset(), &mut out[done..done + len]);
             self.spaces.unpin_page(frame);
             done += len;
@@ -492,11 +492,26 @@ impl<P: Platform> Memory<P> {
 
     /// Copy into a space that need not be the current one.
     pub fn write_space(&self, space: &Arc<Space>, at: VirtAddr, bytes: &[u8]) -> Result<(), FaultError> {
+        self.write_as(space, at, bytes, Access { write: true, exec: false })
+    }
+
+    /// The same for a debugger: into private memory that the program itself may not write, too.
+    pub fn force_space(&self, space: &Arc<Space>, at: VirtAddr, bytes: &[u8]) -> Result<(), FaultError> {
+        self.write_as(space, at, bytes, Access::FORCED)
+    }
+
+    fn write_as(
+        &self,
+        space: &Arc<Space>,
+        at: VirtAddr,
+        bytes: &[u8],
+        access: Access,
+    ) -> Result<(), FaultError> {
         let mut done = 0;
         while done < bytes.len() {
             let here = VirtAddr(at.0.checked_add(done as u64).ok_or(FaultError::NotMapped)?);
             let len = (PAGE_SIZE - here.offset()).min(bytes.len() - done);
-            let frame = self.pin_mapped(space, here, true)?;
+            let frame = self.pin_mapped(space, here, access)?;
             self.phys().write(frame, here.offset(), &bytes[done..done + len]);
             self.spaces.mark_dirty(frame);
             self.spaces.unpin_page(frame);
@@ -505,10 +520,10 @@ impl<P: Platform> Memory<P> {
         Ok(())
     }
 
-    fn pin_mapped(&self, space: &Arc<Space>, at: VirtAddr, write: bool) -> Result<Pfn, FaultError> {
+    fn pin_mapped(&self, space: &Arc<Space>, at: VirtAddr, access: Access) -> Result<Pfn, FaultError> {
         loop {
-            self.fault(space, at, Access { write, exec: false })?;
-            if let Some(frame) = self.spaces.pin_entry(space, at.page(), write) {
+            self.fault(space, at, access)?;
+            if let Some(frame) = self.spaces.pin_entry(space, at.page(), access) {
                 return Ok(frame);
             }
         }

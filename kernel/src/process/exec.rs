@@ -12,7 +12,7 @@ use super::run::Caller;
 use super::signal::{self, AltStack};
 use super::stack::{self, Contents, Strings};
 use super::task::{Task, work};
-use super::{exit, table, user, vdso};
+use super::{exit, table, trace, user, vdso};
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::fs::cred::{Cred, want};
@@ -331,14 +331,16 @@ pub fn execve(caller: &mut Caller, dir: i32, path: u64, argv: u64, envp: u64, fl
         stack,
         randomize: RANDOMIZE.load(Ordering::Relaxed) != 0
             && process.personality.load(Ordering::Relaxed) & ADDR_NO_RANDOMIZE == 0,
-        new_privileges: !process.no_new_privileges.load(Ordering::Relaxed),
+        new_privileges: !process.no_new_privileges.load(Ordering::Relaxed) && !trace::holds_back(&task),
     };
     let loaded = load(Request { path, place, args, env, closes }, &who)?;
+    let number = task.tid();
     if let Err(e) = alone(&task) {
         sched::current().set_space(Some(caller.space().clone()));
         return Err(e);
     }
     commit(caller, loaded);
+    trace::executed(caller, number);
     Ok(0)
 }
 
@@ -400,6 +402,7 @@ fn alone(task: &Arc<Task>) -> Result<()> {
     }
     for other in process.tasks().filter(|t| !Arc::ptr_eq(t, task)) {
         other.ask(work::EXIT);
+        trace::let_go(&other);
     }
     let gone = || process.tasks.lock().list.len() == 1;
     let killed = || task.work.load(Ordering::SeqCst) & work::EXIT != 0;
@@ -415,6 +418,7 @@ fn alone(task: &Arc<Task>) -> Result<()> {
         table::remove_task(old);
         task.set_tid(process.pid);
         table::add_task(task);
+        trace::renumber(old, process.pid);
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use super::run::Caller;
 use super::signal::{self, SigInfo, SigSet};
 use super::task::{Task, work};
 use super::wait::{self, Status};
-use super::{futex, start, sysv, table};
+use super::{futex, start, sysv, table, trace};
 use crate::arch::user;
 use crate::fs;
 use crate::sched;
@@ -33,6 +33,7 @@ pub fn end_process(process: &Arc<Process>, status: Status) {
     }
     for task in process.tasks() {
         task.ask(work::EXIT);
+        trace::let_go(&task);
     }
     process.parked.wake_all();
 }
@@ -40,10 +41,17 @@ pub fn end_process(process: &Arc<Process>, status: Status) {
 /// The calling task ends itself, alone (`exit`).
 pub fn end_task(caller: &mut Caller, code: u8) {
     let task = &caller.task;
+    task.exit_code.store(u32::from(code), Ordering::Relaxed);
     if task.tid() == task.process.pid {
         task.process.tasks.lock().leader_code = code;
     }
     task.work.fetch_or(work::EXIT, Ordering::SeqCst);
+}
+
+/// How a task ends that is about to.
+pub(super) fn status_of(task: &Task) -> Status {
+    let ending = task.process.tasks.lock().ending;
+    ending.unwrap_or(Status::Exited(task.exit_code.load(Ordering::Relaxed) as u8))
 }
 
 /// The last thing a task does.
@@ -83,6 +91,8 @@ pub(super) fn task_ends(caller: Caller) {
         tasks.list.retain(|t| !Arc::ptr_eq(t, &task));
         tasks.list.is_empty()
     };
+    trace::tracer_ends(&task);
+    trace::task_ends(&task, status_of(&task));
     table::remove_task(task.tid());
     // One that executes a program waits for the others to go.
     process.parked.wake_all();
@@ -103,16 +113,10 @@ fn process_ends(process: &Arc<Process>, last: &Task) {
         let tasks = process.tasks.lock();
         tasks.ending.unwrap_or(Status::Exited(tasks.leader_code))
     };
-    let exit_signal = process.exit_signal.load(Ordering::Relaxed);
-    let parent = table::process(process.parent());
-    let wanted = parent.as_ref().is_some_and(|p| {
-        let action = p.actions().lock().get(abi::SIGCHLD);
-        exit_signal != abi::SIGCHLD
-            || action.handler != signal::Action::IGNORE && !action.is(abi::SA_NOCLDWAIT)
-    });
     let uid = last.cred().uid;
     process.uid.store(uid, Ordering::Relaxed);
-    let ended = table::end(process, status, wanted);
+    let observed = trace::is_observed(process);
+    let ended = table::end(process, status, observed || is_wanted(process));
     process.set_ended();
     sysv::sem::process_ends(process.pid);
     process.aio.clear();
@@ -133,15 +137,51 @@ fn process_ends(process: &Arc<Process>, last: &Task) {
         let _ = signal::to_group(group, SigInfo::kernel(abi::SIGHUP));
         let _ = signal::to_group(group, SigInfo::kernel(abi::SIGCONT));
     }
+    if observed && trace::process_ends(process, end_info(process, abi::SIGCHLD, status), status) {
+        return;
+    }
+    if observed && !is_wanted(process) {
+        table::remove(process.pid);
+    }
     if let Some(parent) = ended.parent {
-        if exit_signal != 0 {
-            let (code, value) = status.to_info();
-            let usage = process.usage();
-            let (user, system) = (usage.user / NS_PER_TICK, usage.system / NS_PER_TICK);
-            let info = SigInfo::child(exit_signal, code, process.pid, uid, value, user, system);
-            let _ = signal::to_process(&parent, info);
-        }
-        wait::notify(&parent);
+        tell(&parent, process, status);
+    }
+}
+
+/// Whether the parent wants to wait for it.
+fn is_wanted(process: &Process) -> bool {
+    table::process(process.parent()).is_some_and(|p| {
+        let action = p.actions().lock().get(abi::SIGCHLD);
+        process.exit_signal() != abi::SIGCHLD
+            || action.handler != signal::Action::IGNORE && !action.is(abi::SA_NOCLDWAIT)
+    })
+}
+
+fn end_info(process: &Process, signo: u32, status: Status) -> SigInfo {
+    let (code, value) = status.to_info();
+    let usage = process.usage();
+    let (user, system) = (usage.user / NS_PER_TICK, usage.system / NS_PER_TICK);
+    let uid = process.uid.load(Ordering::Relaxed);
+    SigInfo::child(signo, code, process.pid, uid, value, user, system)
+}
+
+fn tell(parent: &Arc<Process>, process: &Process, status: Status) {
+    let exit_signal = process.exit_signal();
+    if exit_signal != 0 {
+        let _ = signal::to_process(parent, end_info(process, exit_signal, status));
+    }
+    wait::notify(parent);
+}
+
+/// A process ended while another than its parent traced it. That one has heard of it; now the parent does.
+pub(super) fn tell_parent(process: &Arc<Process>) {
+    let Some(status) = table::status_of(process) else { return };
+    let parent = table::process(process.parent()).filter(|parent| !parent.has_ended());
+    if !is_wanted(process) && process.pid != table::FIRST {
+        table::remove(process.pid);
+    }
+    if let Some(parent) = parent {
+        tell(&parent, process, status);
     }
 }
 

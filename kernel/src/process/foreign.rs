@@ -14,6 +14,11 @@ pub fn read(image: &Image, from: u64, to: &mut [u8]) -> Result<()> {
     memory().read_space(image.space(), VirtAddr(from), to).map_err(|_| Errno::EFAULT)
 }
 
+/// Write for a debugger: into private memory that the other may not write itself, too.
+pub fn force(image: &Image, to: u64, from: &[u8]) -> Result<()> {
+    memory().force_space(image.space(), VirtAddr(to), from).map_err(|_| Errno::EIO)
+}
+
 /// Write `from` at `to` of the other's memory.
 pub fn write(image: &Image, to: u64, from: &[u8]) -> Result<()> {
     memory().write_space(image.space(), VirtAddr(to), from).map_err(|_| Errno::EFAULT)

@@ -14,7 +14,7 @@
 use super::process::Process;
 use super::run::{self, Caller};
 use super::task::{Task, TaskParts, work};
-use super::{Pid, commit, pidfd, table};
+use super::{Pid, commit, pidfd, table, trace};
 use crate::arch::user::{self};
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
@@ -25,6 +25,9 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hafez_mm::lock::{Mutex, Once};
 use linux_raw_sys::general as abi;
+use linux_raw_sys::ptrace::{
+    PTRACE_EVENT_CLONE, PTRACE_EVENT_FORK, PTRACE_EVENT_VFORK, PTRACE_EVENT_VFORK_DONE,
+};
 
 /// What `clone` and `clone3` are told.
 #[derive(Clone, Copy, Default, Debug)]
@@ -97,6 +100,7 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
 
     let mut user = caller.user.try_clone().map_err(|_| Errno::ENOMEM)?;
     user.rax = 0;
+    trace::unflag(caller, &mut user);
     if args.stack != 0 {
         user.set_rsp(args.stack);
     }
@@ -119,7 +123,7 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         number => table::claim_number(number).map(|()| number)?,
     };
     let child_process =
-        if has(abi::CLONE_THREAD) { process.clone() } else { new_process(tid, &process, args) };
+        if has(abi::CLONE_THREAD) { process.clone() } else { new_process(tid, &process, task.tid(), args) };
     let parts = TaskParts {
         files: if has(abi::CLONE_FILES) { task.files() } else { task.files().fork_copy()? },
         fs: if has(abi::CLONE_FS) { task.fs() } else { task.fs().fork_copy() },
@@ -159,6 +163,10 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         e
     };
     enter(&process, &child, args).map_err(take_back)?;
+    let event = told_event(caller, args);
+    if task.is_traced() && (event.is_some() || has(abi::CLONE_PTRACE)) {
+        trace::inherit(&task, &child);
+    }
     if has(abi::CLONE_PARENT_SETTID) {
         let _ = user::write_u32(args.parent_tid, tid as u32);
     }
@@ -172,10 +180,25 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         leave(&child);
         return Err(take_back(e));
     }
+    if let Some(event) = event {
+        trace::event(caller, event, tid as u64);
+    }
     if has(abi::CLONE_VFORK) {
         wait_for_release(&task, &child_process);
+        trace::event(caller, PTRACE_EVENT_VFORK_DONE, tid as u64);
     }
     Ok(tid)
+}
+
+/// The event that this is to the maker's tracer, if it wants to hear of such.
+fn told_event(caller: &Caller, args: &CloneArgs) -> Option<u32> {
+    let event = match args.exit_signal {
+        _ if args.flags & abi::CLONE_UNTRACED as u64 != 0 => return None,
+        _ if args.flags & abi::CLONE_VFORK as u64 != 0 => PTRACE_EVENT_VFORK,
+        abi::SIGCHLD => PTRACE_EVENT_FORK,
+        _ => PTRACE_EVENT_CLONE,
+    };
+    trace::option(caller, 1 << event).then_some(event)
 }
 
 /// Which flags go together (`clone(2)`, ERRORS).
@@ -203,7 +226,7 @@ fn give_pidfd(maker: &Task, process: &Arc<Process>, at: u64) -> Result<u32> {
     Ok(fd)
 }
 
-fn new_process(pid: Pid, parent: &Arc<Process>, args: &CloneArgs) -> Arc<Process> {
+fn new_process(pid: Pid, parent: &Arc<Process>, maker: Pid, args: &CloneArgs) -> Arc<Process> {
     let actions = if args.flags & abi::CLONE_SIGHAND as u64 != 0 {
         parent.actions()
     } else {
@@ -216,6 +239,7 @@ fn new_process(pid: Pid, parent: &Arc<Process>, args: &CloneArgs) -> Arc<Process
     let sibling = args.flags & abi::CLONE_PARENT as u64 != 0;
     let exit_signal = if sibling { parent.exit_signal() } else { args.exit_signal };
     let process = Process::new(pid, actions, parent.limits.clone(), exit_signal);
+    process.maker.store(maker, Ordering::Relaxed);
     process.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_new_privileges.store(parent.no_new_privileges.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_huge_pages.store(parent.no_huge_pages.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -251,6 +275,7 @@ fn enter(process: &Arc<Process>, child: &Arc<Task>, args: &CloneArgs) -> Result<
 
 /// Undo `enter`: the kernel thread could not be made.
 fn leave(child: &Arc<Task>) {
+    trace::never_ran(child);
     let empty = {
         let mut tasks = child.process.tasks.lock();
         tasks.list.retain(|t| !Arc::ptr_eq(t, child));

@@ -54,6 +54,7 @@ mod terminal;
 pub mod timer;
 pub mod timerfd;
 pub mod timers;
+pub mod trace;
 pub mod user;
 pub mod userfault;
 mod vdso;

@@ -77,6 +77,11 @@ pub struct Process {
     pub personality: AtomicU32,
     /// It has given up its session's terminal (TIOCNOTTY).
     pub(super) detached: AtomicBool,
+    /// The process that traces its first task (see `trace`); 0: none. And how many tasks its own trace.
+    pub(super) tracer: AtomicI32,
+    pub(super) tracees: AtomicU32,
+    /// The task that made it.
+    pub(super) maker: AtomicI32,
     /// Real user number, for those who look when all its tasks are gone.
     pub(super) uid: AtomicU32,
 }
@@ -186,6 +191,9 @@ impl Process {
             no_new_code: AtomicU32::new(0),
             personality: AtomicU32::new(0),
             detached: AtomicBool::new(false),
+            tracer: AtomicI32::new(0),
+            tracees: AtomicU32::new(0),
+            maker: AtomicI32::new(0),
             uid: AtomicU32::new(0),
         })
     }
@@ -194,6 +202,11 @@ impl Process {
     #[inline]
     pub fn parent(&self) -> Pid {
         self.parent.load(Ordering::Relaxed)
+    }
+
+    /// The task that made it.
+    pub fn maker(&self) -> Pid {
+        self.maker.load(Ordering::Relaxed)
     }
 
     /// Number of the process group.

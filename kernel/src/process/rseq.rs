@@ -52,6 +52,13 @@ impl Rseq {
         self.signature.store(other.signature.load(Relaxed), Relaxed);
         self.told.store(other.told.load(Relaxed), Relaxed);
     }
+    /// Where, how long, and the signature; all 0 where there is none.
+    pub fn registered(&self) -> (u64, u32, u32) {
+        match self.at.load(Relaxed) {
+            0 => (0, 0, 0),
+            at => (at, self.len.load(Relaxed), self.signature.load(Relaxed)),
+        }
+    }
     pub fn clear(&self) {
         self.at.store(0, Relaxed);
     }

@@ -19,6 +19,7 @@ use super::rseq;
 use super::seccomp::Guard;
 use super::signal::{self, Actions, AltStack, SigInfo};
 use super::task::{Task, work};
+use super::trace::{self, Steps};
 use crate::arch::user::{self, Trap, UserContext};
 use crate::errno::Errno;
 use crate::mem::{self, memory};
@@ -50,6 +51,8 @@ pub struct Caller {
     pub alt_stack: AltStack,
     /// The system calls by number; none where something stands before them (see `seccomp`).
     pub calls: &'static [syscall::Handler],
+    /// If it is traced: how it goes on.
+    pub steps: Steps,
     /// How `restart_syscall` goes on with the interrupted call.
     pub resume: Option<Resume>,
 }
@@ -60,7 +63,7 @@ pub type Resume = Box<dyn FnOnce(&mut Caller) -> crate::errno::Result<u64> + Sen
 impl Caller {
     /// A caller about to run `task` for the first time.
     pub(super) fn new(task: Arc<Task>, image: Arc<Image>, user: UserContext) -> Caller {
-        let guarded = !matches!(*task.guard.lock(), Guard::Nothing);
+        let guarded = !matches!(*task.guard.lock(), Guard::Nothing) || task.is_traced();
         let calls = if guarded { &[] } else { syscall::all() };
         let actions = task.process.actions();
         Caller {
@@ -73,6 +76,7 @@ impl Caller {
             actions,
             alt_stack: AltStack::NONE,
             calls,
+            steps: Steps::default(),
             resume: None,
         }
     }
@@ -103,32 +107,45 @@ impl Caller {
 
 /// Run a task until it ends. The body of its kernel thread.
 pub(super) fn run(mut caller: Caller) {
+    // What came before its first instruction goes before that.
+    if caller.task.work.load(Ordering::Relaxed) == 0 || rare(&mut caller) {
+        live(&mut caller);
+    }
+    if caller.task.is_traced() {
+        let status = super::exit::status_of(&caller.task);
+        trace::ending(&mut caller, status.to_wait());
+    }
+    super::exit::task_ends(caller);
+}
+
+/// Run its program until the task must end.
+#[inline(always)]
+fn live(caller: &mut Caller) {
     loop {
         match user::run(&mut caller.user) {
             Trap::Syscall => {
                 if !mem::is_ready() {
                     mem::refill(caller.image.account());
                 }
-                syscall::dispatch(&mut caller)
+                syscall::dispatch(caller)
             }
             Trap::PageFault { addr, write, exec, .. } => {
                 if let Err(why) = memory().fault(caller.image.space(), VirtAddr(addr), Access { write, exec })
                 {
-                    fault_signal(&mut caller, addr, why);
+                    fault_signal(caller, addr, why);
                 }
                 rseq::interrupted(&caller.task);
             }
-            Trap::Exception { vector, code } => exception(&mut caller, vector, code),
+            Trap::Exception { vector, code } => exception(caller, vector, code),
             Trap::Interrupt => {
                 sched::preempt_if_needed();
                 rseq::interrupted(&caller.task);
             }
         }
-        if caller.task.work.load(Ordering::Relaxed) != 0 && !rare(&mut caller) {
+        if caller.task.work.load(Ordering::Relaxed) != 0 && !rare(caller) {
             break;
         }
     }
-    super::exit::task_ends(caller);
 }
 
 /// All that is not usual; false when the task must end.
@@ -149,6 +166,18 @@ fn rare(caller: &mut Caller) -> bool {
             caller.calls = &[];
             continue;
         }
+        if bits & work::TRACE != 0 {
+            caller.task.work.fetch_and(!work::TRACE, Ordering::SeqCst);
+            trace::leave_call(caller);
+            continue;
+        }
+        if bits & work::TRAP != 0 {
+            caller.task.work.fetch_and(!work::TRAP, Ordering::SeqCst);
+            if caller.task.is_traced() {
+                trace::trap(caller);
+            }
+            continue;
+        }
         if bits & work::STOP != 0 {
             super::stop::park(caller);
             continue;
@@ -159,6 +188,7 @@ fn rare(caller: &mut Caller) -> bool {
                 continue;
             }
         }
+        caller.steps.call = None;
         return true;
     }
 }

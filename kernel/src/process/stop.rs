@@ -5,6 +5,7 @@ use super::run::Caller;
 use super::signal::{self, SigInfo};
 use super::table;
 use super::task::work;
+use super::trace;
 use super::wait::{self, Status};
 use crate::sched::{self, WaitResult};
 use alloc::sync::Arc;
@@ -13,15 +14,20 @@ use linux_raw_sys::general as abi;
 
 /// Stop all tasks of the process, and tell its parent.
 pub(super) fn stop(process: &Arc<Process>, signo: u32) {
+    let again;
     {
         let mut tasks = process.tasks.lock();
-        if tasks.ending.is_some() || tasks.stopped.is_some() {
+        if tasks.ending.is_some() {
             return;
         }
-        tasks.stopped = Some(signo);
+        again = tasks.stopped.replace(signo).is_some();
     }
-    for task in process.tasks() {
+    // Of a process that is stopped, those run whom their tracer lets.
+    for task in process.tasks().filter(|task| !again || task.is_traced()) {
         task.ask(work::STOP);
+    }
+    if again {
+        return;
     }
     tell(process, table::note_stopped(process.pid, signo), Status::Stopped(signo));
 }
@@ -39,12 +45,19 @@ pub(super) fn resume(process: &Arc<Process>) {
 pub(super) fn park(caller: &mut Caller) {
     let process = caller.task.process.clone();
     caller.task.work.fetch_and(!work::STOP, Ordering::SeqCst);
+    if trace::group_stop(caller) {
+        return;
+    }
     loop {
         sched::clear_interrupt();
-        if process.stopped().is_none() || caller.task.work.load(Ordering::SeqCst) & work::EXIT != 0 {
+        if process.stopped().is_none()
+            || caller.task.work.load(Ordering::SeqCst) & (work::EXIT | work::STOP) != 0
+        {
             break;
         }
-        let on = || process.stopped().is_none();
+        // Or somebody begins to trace it.
+        let task = &caller.task;
+        let on = || process.stopped().is_none() || task.work.load(Ordering::SeqCst) & work::STOP != 0;
         if process.parked.wait_until(on, None, true) == WaitResult::Ready {
             break;
         }

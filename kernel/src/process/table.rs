@@ -379,6 +379,11 @@ pub(super) fn end(process: &Process, status: Status, keep: bool) -> Ended {
     Ended { parent, orphans: children, heir, orphaned_groups: groups }
 }
 
+/// How this process ended, if it has and nobody has waited for it.
+pub(super) fn status_of(process: &Arc<Process>) -> Option<Status> {
+    TABLE.lock().nodes.get(&process.pid).filter(|n| Arc::ptr_eq(&n.process, process))?.ended
+}
+
 /// How the first program ended, once it has.
 pub(super) fn first_status() -> Option<Status> {
     TABLE.lock().nodes.get(&FIRST)?.ended
@@ -416,11 +421,19 @@ pub(super) fn wait(parent: &Process, selector: &Selector) -> Result<Option<Waite
         if !selector.asks_about(*pid, node.group, exit_signal) {
             continue;
         }
+        let tracer = node.process.tracer.load(Ordering::SeqCst);
+        if node.ended.is_some() && tracer != 0 && tracer != parent.pid {
+            // Who traces it hears of its end first.
+            any = true;
+            continue;
+        }
         // One that has ended has nothing else to report any more.
         any |= selector.ended || node.ended.is_none();
         let status = match (node.ended, node.news) {
             (Some(status), _) if selector.ended => status,
-            (None, Some(News::Stopped(signo))) if selector.stopped => Status::Stopped(signo),
+            (None, Some(News::Stopped(signo))) if selector.stopped && tracer != parent.pid => {
+                Status::Stopped(signo)
+            }
             (None, Some(News::Continued)) if selector.continued => Status::Continued,
             _ => continue,
         };

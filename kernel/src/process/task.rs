@@ -19,10 +19,13 @@ use super::image::Image;
 use super::process::{Process, Usage};
 use super::rseq::Rseq;
 use super::seccomp::Guard;
-use super::signal::{Pending, SigSet};
+use super::signal::{Pending, SigInfo, SigSet};
+use super::trace::Stop;
+use super::wait::Status;
 use crate::errno::Result;
 use crate::fs::File;
-use crate::sched::{self, Thread};
+use crate::sched::{self, Thread, WaitQueue};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use hafez_mm::lock::Mutex;
@@ -40,6 +43,10 @@ pub mod work {
     pub const RSEQ: u32 = 8;
     /// Another thread has put a guard before its system calls.
     pub const GUARD: u32 = 16;
+    /// Its tracer, or something that its tracer shall know of, wants it to stop.
+    pub const TRAP: u32 = 32;
+    /// It is traced, and a system call of its has ended.
+    pub const TRACE: u32 = 64;
 }
 
 /// Bytes of a task's name, the final zero included.
@@ -106,6 +113,15 @@ pub struct Task {
     pub guard: Mutex<Guard>,
     /// `IOPRIO_*`, as it was chosen.
     pub io_priority: AtomicU32,
+    /// Somebody traces it (see `trace`).
+    pub(super) traced: AtomicBool,
+    /// Where it waits while it is stopped for its tracer, and what that leaves it when it lets go.
+    pub(super) resumed: WaitQueue,
+    pub(super) shown_back: Mutex<Option<Box<Stop>>>,
+    /// It has ended: nobody can begin to trace it.
+    pub(super) has_closed: AtomicBool,
+    /// The code that it ended with, if it ended alone.
+    pub(super) exit_code: AtomicU32,
     /// The kernel thread that runs it; gone before it starts and after it ends.
     thread: Mutex<Option<Arc<Thread>>>,
 }
@@ -152,6 +168,11 @@ impl Task {
             reset_on_fork: AtomicBool::new(false),
             guard: Mutex::default(),
             io_priority: AtomicU32::new(0),
+            traced: AtomicBool::new(false),
+            resumed: WaitQueue::new(),
+            shown_back: Mutex::default(),
+            has_closed: AtomicBool::new(false),
+            exit_code: AtomicU32::new(0),
             thread: Mutex::new(None),
         })
     }
@@ -248,6 +269,12 @@ impl Task {
         self.pending.set()
     }
 
+    /// The signals that wait for it, or for its process, one after the other from the `first` on, until `f` says no.
+    pub fn look_at_queue(&self, shared: bool, first: u64, f: &mut dyn FnMut(&SigInfo) -> bool) {
+        let queue = if shared { &self.process.pending } else { &self.pending };
+        queue.look(first, f);
+    }
+
     /// The signals that it is no use to wake the task for.
     pub(super) fn deaf_to(&self) -> SigSet {
         SigSet(self.mask.load(Ordering::SeqCst) & !self.awaited.load(Ordering::SeqCst))
@@ -322,14 +349,31 @@ impl Task {
         Usage { user, system, voluntary, involuntary, ..Usage::default() }
     }
 
-    /// Put a guard before its calls, for another thread of its process. On whichever CPU it runs, it hears of it now.
+    /// Put a guard before its calls, for another thread of its process.
     pub fn set_guard(&self, guard: Guard) {
         let old = core::mem::replace(&mut *self.guard.lock(), guard);
         drop(old);
+        self.guard_changed();
+    }
+
+    /// Something stands before its calls: on whichever CPU it runs, it hears of it now.
+    pub fn guard_changed(&self) {
         self.work.fetch_or(work::GUARD, Ordering::SeqCst);
         if let Some(thread) = self.thread() {
             thread.poke();
         }
+    }
+
+    /// Whether somebody traces it.
+    #[inline]
+    pub fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::SeqCst)
+    }
+
+    /// What the end of this task alone tells its tracer.
+    pub(super) fn exit_info(&self, status: Status) -> SigInfo {
+        let (code, value) = status.to_info();
+        SigInfo::child(abi::SIGCHLD, code, self.tid(), self.cred().uid, value, 0, 0)
     }
 
     /// Whether it has been told to end.
@@ -339,7 +383,7 @@ impl Task {
 
     /// Whether an interruptible call should give up: rare work is waiting.
     pub fn has_work(&self) -> bool {
-        self.work.load(Ordering::SeqCst) & !(work::RSEQ | work::GUARD) != 0
+        self.work.load(Ordering::SeqCst) & !(work::RSEQ | work::GUARD | work::TRACE) != 0
     }
 }
 

@@ -7,7 +7,7 @@
 use super::Pid;
 use super::process::{Process, Usage};
 use super::run::Caller;
-use super::table;
+use super::{table, trace};
 use crate::errno::{Errno, Result};
 use crate::sched::WaitResult;
 use alloc::sync::Arc;
@@ -23,6 +23,8 @@ pub enum Status {
     Signalled { signo: u32, core: bool },
     /// Not ended: stopped by this signal.
     Stopped(u32),
+    /// Not ended: stopped for its tracer, with this code.
+    Trapped(u32),
     /// Not ended: running again.
     Continued,
 }
@@ -33,7 +35,7 @@ impl Status {
         match self {
             Status::Exited(code) => (code as u32) << 8,
             Status::Signalled { signo, core } => signo | if core { 0x80 } else { 0 },
-            Status::Stopped(signo) => signo << 8 | 0x7f,
+            Status::Stopped(code) | Status::Trapped(code) => code << 8 | 0x7f,
             Status::Continued => 0xffff,
         }
     }
@@ -44,6 +46,7 @@ impl Status {
             Status::Signalled { signo, core: false } => (abi::CLD_KILLED, signo),
             Status::Signalled { signo, core: true } => (abi::CLD_DUMPED, signo),
             Status::Stopped(signo) => (abi::CLD_STOPPED, signo),
+            Status::Trapped(code) => (abi::CLD_TRAPPED, code),
             Status::Continued => (abi::CLD_CONTINUED, abi::SIGCONT),
         };
         (code as i32, status as i32)
@@ -73,13 +76,17 @@ pub struct Selector {
 }
 
 impl Selector {
-    pub(super) fn asks_about(&self, pid: Pid, group: Pid, exit_signal: u32) -> bool {
-        let right_one = match self.whom {
+    /// Those that the caller traces it asks about whatever they send at their end.
+    pub(super) fn asks_about_tracee(&self, pid: Pid, group: Pid) -> bool {
+        match self.whom {
             Whom::Any => true,
             Whom::Pid(p) => p == pid,
             Whom::Group(g) => g == group,
-        };
-        right_one && (self.all || self.clones == (exit_signal != abi::SIGCHLD))
+        }
+    }
+
+    pub(super) fn asks_about(&self, pid: Pid, group: Pid, exit_signal: u32) -> bool {
+        self.asks_about_tracee(pid, group) && (self.all || self.clones == (exit_signal != abi::SIGCHLD))
     }
 }
 
@@ -102,7 +109,15 @@ pub fn wait(caller: &mut Caller, selector: &Selector, now: bool) -> Result<Optio
     let process = caller.task.process.clone();
     loop {
         let seen = process.changes.load(Ordering::SeqCst);
-        if let Some(waited) = table::wait(&process, selector)? {
+        let (traces, tracee) = trace::wait(&process, selector);
+        if tracee.is_some() {
+            return Ok(tracee);
+        }
+        let child = match table::wait(&process, selector) {
+            Err(Errno::ECHILD) if traces => None,
+            other => other?,
+        };
+        if let Some(waited) = child {
             if !selector.keep && matches!(waited.status, Status::Exited(_) | Status::Signalled { .. }) {
                 process.times.lock().children.add(&waited.usage());
             }

@@ -11,6 +11,8 @@
 use crate::errno::{Errno, Result};
 use crate::process::control;
 use crate::process::run::Caller;
+use crate::process::seccomp::Guard;
+use crate::process::trace;
 use alloc::format;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hafez_link::Level;
@@ -40,6 +42,7 @@ mod pipe;
 mod poll;
 mod prctl;
 mod process;
+mod ptrace;
 mod random;
 mod residence;
 mod sched;
@@ -86,6 +89,7 @@ static TABLE: [Handler; NUMBERS] = {
         advise::CALLS,
         nodes::CALLS,
         foreign::CALLS,
+        ptrace::CALLS,
         futex::CALLS,
         time::CALLS,
         adjust::CALLS,
@@ -128,6 +132,13 @@ pub fn all() -> &'static [Handler] {
 /// A number beyond the table, or any call where something stands before it.
 #[cold]
 fn unusual(caller: &mut Caller) -> Result<u64> {
+    if caller.task.is_traced() {
+        if !trace::enter_call(caller) {
+            return Ok(caller.user.rax);
+        }
+    } else if caller.calls.is_empty() && matches!(*caller.task.guard.lock(), Guard::Nothing) {
+        trace::forget(caller);
+    }
     if caller.calls.is_empty()
         && let Some(answer) = seccomp::judge(caller)
     {
@@ -150,6 +161,7 @@ pub fn dispatch(caller: &mut Caller) {
         Ok(value) => value,
         Err(error) => {
             if error.code() >= Errno::RESTART.code() {
+                let number = caller.steps.call.unwrap_or(number);
                 caller.interrupted(number, error);
             }
             error.to_rax()

@@ -9,6 +9,7 @@ use crate::process::exit::{end_process, end_task};
 use crate::process::run::Caller;
 use crate::process::seccomp::{ARCHITECTURE, DATA, Filter, Guard, Instruction, LONGEST, action};
 use crate::process::signal::{self, SigInfo};
+use crate::process::trace;
 use crate::process::wait::Status;
 use alloc::format;
 use alloc::sync::Arc;
@@ -121,6 +122,11 @@ fn add(caller: &mut Caller, flags: u32, at: u64) -> Result<u64> {
 
 /// What the caller's guard says of the call that its registers describe: `None` to let it be done.
 pub(super) fn judge(caller: &mut Caller) -> Option<Result<u64>> {
+    judge_as(caller, false)
+}
+
+/// `asked`: the tracer has been asked about it already.
+fn judge_as(caller: &mut Caller, asked: bool) -> Option<Result<u64>> {
     let guard = caller.task.guard.lock().clone();
     let number = caller.user.rax as u32;
     let mut data = [0; DATA];
@@ -149,8 +155,19 @@ pub(super) fn judge(caller: &mut Caller) -> Option<Result<u64>> {
             signal::force(caller, info);
             untouched
         }
-        // There is nobody to ask.
-        action::TRACE | NOTIFY => Some(Err(Errno::ENOSYS)),
+        action::TRACE if asked => None,
+        action::TRACE => match trace::filtered(caller, with) {
+            // There is nobody to ask.
+            None => Some(Err(Errno::ENOSYS)),
+            Some(_) if caller.task.is_ending() => untouched,
+            Some(number) if number as i32 == -1 => Some(Ok(caller.user.rax)),
+            Some(number) => {
+                // It may be another call now: the filters are asked about that, but not the tracer again.
+                caller.user.rax = number;
+                judge_as(caller, true)
+            }
+        },
+        NOTIFY => Some(Err(Errno::ENOSYS)),
         action::KILL_THREAD if matches!(guard, Guard::Strict) => {
             die_alone(caller, abi::SIGKILL);
             untouched

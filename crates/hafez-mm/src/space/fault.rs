@@ -106,7 +106,7 @@ impl<P: Platform> Spaces<P> {
             self.grow_stack(space, page)?;
             return self.look(space, page, access, brought);
         };
-        if !allows(region, access) {
+        if !allows(region, access) && (access != Access::FORCED || region.is_shared()) {
             return Err(FaultError::Denied.into());
         }
         let part = leaf_part(region, page);

@@ -131,6 +131,12 @@ pub struct Access {
     pub exec: bool,
 }
 
+impl Access {
+    /// A debugger's write, which no instruction could be: where the program may not write to private memory, its page becomes the
+    /// space's own copy all the same.
+    pub const FORCED: Access = Access { write: true, exec: true };
+}
+
 /// The right to change a space's regions.
 pub(crate) type RegionsMut<'a> = WriteGuard<'a, Regions, { rank::REGIONS }>;
 

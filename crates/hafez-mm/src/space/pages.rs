@@ -1,6 +1,6 @@
 //! An object's pages without mapping them: read and write calls, truncation, write-back.
 
-use super::{Backing, FaultError, MmError, Spaces, Stop};
+use super::{Access, Backing, FaultError, MmError, Spaces, Stop};
 use crate::account::AccountId;
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, Vpn};
 use crate::frame::meta::Flags;
@@ -73,11 +73,14 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// Pin what the entry names, if it does and may be written where that is asked.
-    pub fn pin_entry(&self, space: &super::Space, page: Vpn, write: bool) -> Option<Pfn> {
+    pub fn pin_entry(&self, space: &super::Space, page: Vpn, access: Access) -> Option<Pfn> {
         let mut cursor = self.cursor(space, super::map::user_page(page)?);
+        let own = |frame| access == Access::FORCED && frame != self.frames.zero && self.is_exclusive(frame);
         match cursor.get(page) {
             Entry::Present { frame, rights, .. }
-                if !rights.is_empty() && (!write || rights.contains(crate::Rights::WRITE)) =>
+                if rights.contains(crate::Rights::WRITE)
+                    || !access.write && !rights.is_empty()
+                    || own(frame) =>
             {
                 (frame == self.frames.zero || self.frames.meta(frame).pin()).then_some(frame)
             }

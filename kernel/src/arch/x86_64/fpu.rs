@@ -23,7 +23,7 @@ const FRESH_CONTROL_WORD: u16 = 0x37F;
 /// All SSE exceptions masked (SDM vol. 1, 10.2.3).
 const FRESH_MXCSR: u32 = 0x1F80;
 /// Bits of MXCSR that may be set: all but the reserved upper half. Every 64-bit CPU has DAZ.
-const MXCSR_MASK: u32 = 0xFFFF;
+pub const MXCSR_MASK: u32 = 0xFFFF;
 
 /// A program's FPU state in memory, in the layout of `xsave` (or `fxsave`, its first 512 bytes).
 #[repr(C, align(64))]

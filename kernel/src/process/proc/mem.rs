@@ -58,7 +58,7 @@ impl FileOps for Memory {
                 return Err(Errno::EIO);
             }
             let n = from.take(&mut bytes[..room]);
-            let written = memory().write_space(image.space(), VirtAddr(at), &bytes[..n]);
+            let written = memory().force_space(image.space(), VirtAddr(at), &bytes[..n]);
             if written.is_err() && from.done() == n {
                 from.take_back();
             }

@@ -3,7 +3,7 @@
 use super::super::limits::INFINITY;
 use super::super::process::Usage;
 use super::super::signal::SigSet;
-use super::super::{Process, foreign, table, timer};
+use super::super::{Process, foreign, table, timer, trace};
 use super::kib;
 use super::maps::{Shape, shape};
 use super::pid::{Subject, owned, task_name};
@@ -90,6 +90,8 @@ impl Facts {
 fn state(process: &Process, task: Option<&super::super::Task>) -> (char, &'static str) {
     if table::is_zombie(process.pid) || task.is_none() {
         ('Z', "zombie")
+    } else if task.is_some_and(trace::is_stopped) {
+        ('t', "tracing stop")
     } else if process.stopped().is_some() {
         ('T', "stopped")
     } else if task.and_then(|task| task.thread()).is_some_and(|thread| thread.is_runnable()) {
@@ -129,9 +131,10 @@ pub fn status(subject: &Subject) -> Result<Vec<u8>> {
         let _ = writeln!(text, "Umask:\t{:04o}", task.fs().umask());
     }
     let (letter, word) = facts.state;
+    let tracer = task.as_ref().map_or(0, |task| trace::tracer_of(task));
     let _ = writeln!(
         text,
-        "State:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{parent}\nTracerPid:\t0"
+        "State:\t{letter} ({word})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{parent}\nTracerPid:\t{tracer}"
     );
     let cred = task.as_ref().map(|task| task.cred()).unwrap_or_default();
     let _ = writeln!(text, "Uid:\t{}\t{}\t{}\t{}", cred.uid, cred.euid, cred.suid, cred.fsuid);

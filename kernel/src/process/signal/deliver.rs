@@ -6,6 +6,7 @@ use super::super::rseq;
 use super::super::run::Caller;
 use super::super::stop;
 use super::super::task::work;
+use super::super::trace;
 use super::super::wait::Status;
 use super::{Action, SigInfo, SigSet, frame, set_mask, take, waiting};
 use crate::errno::Errno;
@@ -23,10 +24,14 @@ pub fn deliver(caller: &mut Caller) {
     sched::clear_interrupt();
     let mut info = SigInfo::NONE;
     while next(caller, &mut info) {
+        if caller.task.is_traced() && !trace::signalled(caller, &mut info) {
+            continue;
+        }
         let signo = info.signo;
         let Some(action) = handler(caller, signo) else { continue };
         settle(caller, Some(&action));
         rseq::before_handler(caller);
+        trace::before_handler(caller);
         let mask = caller.saved_mask.take().unwrap_or(caller.task.mask());
         if frame::push(caller, &info, &action, mask).is_err() {
             // No room for the frame: as if the program itself had touched its stack there.
@@ -39,6 +44,7 @@ pub fn deliver(caller: &mut Caller) {
             blocked = blocked.with(signo);
         }
         set_mask(&caller.task, blocked);
+        trace::stepped_into_handler(caller);
         // What comes from now on asks for another look.
         if waiting(&caller.task).is_empty() {
             return;
@@ -77,7 +83,7 @@ fn force_default(caller: &mut Caller, info: SigInfo, always: bool) {
 #[inline(always)]
 fn next(caller: &mut Caller, info: &mut SigInfo) -> bool {
     let task = &caller.task;
-    if task.work.load(Ordering::SeqCst) & (work::EXIT | work::STOP) != 0 {
+    if task.work.load(Ordering::SeqCst) & (work::EXIT | work::STOP | work::TRAP) != 0 {
         // The end, or a stop, comes first; what waits can wait.
         task.work.fetch_or(work::SIGNAL, Ordering::SeqCst);
         return false;

@@ -5,6 +5,7 @@ use super::super::process::Process;
 use super::super::run::Caller;
 use super::super::stop;
 use super::super::task::{Task, work};
+use super::super::trace;
 use super::super::wait::Status;
 use super::super::{Pid, table};
 use super::set::FIRST_REALTIME;
@@ -41,7 +42,7 @@ pub fn to_task(task: &Arc<Task>, info: SigInfo) -> Result<()> {
         return Ok(());
     }
     let blocked = task.mask().has(info.signo);
-    if !blocked && process.action(info.signo).ignores(info.signo) {
+    if !blocked && !task.is_traced() && process.action(info.signo).ignores(info.signo) {
         return Ok(());
     }
     let queued = task.pending.push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
@@ -58,8 +59,8 @@ pub fn to_process(process: &Arc<Process>, info: SigInfo) -> Result<()> {
     if !prepare(process, info.signo) {
         return Ok(());
     }
-    let blocked = || process.any_task().is_some_and(|first| first.mask().has(info.signo));
-    if process.action(info.signo).ignores(info.signo) && !blocked() {
+    let heeded = || process.any_task().is_some_and(|first| first.mask().has(info.signo) || first.is_traced());
+    if process.action(info.signo).ignores(info.signo) && !heeded() {
         return Ok(());
     }
     let queued = process.pending.push(info, process.limits.soft(abi::RLIMIT_SIGPENDING));
@@ -135,6 +136,7 @@ fn prepare(process: &Arc<Process>, signo: u32) -> bool {
     if signo == abi::SIGCONT {
         forget(process, SigSet::STOPS);
         stop::resume(process);
+        trace::continued(process);
     } else if SigSet::STOPS.has(signo) {
         forget(process, SigSet::of(&[abi::SIGCONT]));
     }
@@ -161,7 +163,7 @@ pub fn waiting(task: &Task) -> SigSet {
 
 /// Whether something waits that is not blocked, or the task shall stop or end.
 pub fn deliverable(task: &Task) -> bool {
-    task.work.load(Ordering::SeqCst) & (work::EXIT | work::STOP) != 0
+    task.work.load(Ordering::SeqCst) & (work::EXIT | work::STOP | work::TRAP) != 0
         || !waiting(task).minus(task.mask()).is_empty()
 }
 

@@ -194,6 +194,11 @@ impl Pending {
     pub fn len(&self) -> usize {
         self.queue.lock().len()
     }
+    /// Those from the `first` on, in the order in which they wait, each handed to `f` until that says no.
+    pub fn look(&self, first: u64, f: &mut dyn FnMut(&SigInfo) -> bool) {
+        let queue = self.queue.lock();
+        let _ = queue.iter().skip(first as usize).all(f);
+    }
     /// Add one. False if the queue is full, at `limit` or for want of memory, and the info is lost (the signal itself is not).
     pub fn push(&self, info: SigInfo, limit: u64) -> bool {
         let mut queue = self.queue.lock();

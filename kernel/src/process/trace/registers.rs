@@ -1,0 +1,151 @@
+//! A stopped tracee's registers, as its tracer sees and changes them: `struct user_regs_struct`, and the FPU's state.
+//!
+//! Nothing that a tracer writes is believed more than what a program sets itself: flags are masked, addresses of segments are checked,
+//! selectors are constants, and the FPU's state is masked as that of a signal frame is.
+#![forbid(unsafe_code)]
+
+use crate::arch::fpu::{self, FpuState};
+use crate::arch::user::{self, UserContext};
+use crate::errno::{Errno, Result};
+use core::ops::Range;
+
+/// Words of `struct user_regs_struct`, and where some stand.
+pub const WORDS: usize = 27;
+pub const RAX: usize = 10;
+pub const ORIG_RAX: usize = 15;
+pub const RIP: usize = 16;
+const CS: usize = 17;
+const FLAGS: usize = 18;
+pub const RSP: usize = 19;
+const SS: usize = 20;
+pub const FS_BASE: usize = 21;
+pub const GS_BASE: usize = 22;
+const DS: usize = 23;
+const GS: usize = 26;
+
+/// Selectors of user code and stack.
+const USER_CS: u64 = 0x33;
+const USER_SS: u64 = 0x2b;
+
+/// In what `xsave` leaves to software, a debugger finds the components that there can be.
+const COMPONENTS: Range<usize> = 464..472;
+const SOFTWARE: Range<usize> = 464..512;
+const MXCSR: Range<usize> = 24..28;
+const HEADER: usize = 512;
+const X87_AND_SSE: u8 = 3;
+
+/// A copy of a tracee's registers.
+pub struct Shown {
+    words: [u64; WORDS],
+    fpu: FpuState,
+    /// What is to be taken back.
+    changed: bool,
+    fpu_changed: bool,
+}
+
+impl Shown {
+    /// `call`: the number of the system call that it is in, or has just made.
+    pub fn of(user: &mut UserContext, call: Option<u64>, rax: u64) -> Shown {
+        let (fs_base, gs_base) = (user.fs_base(), user.gs_base());
+        let fpu = user.fpu().clone();
+        let (rip, flags, rsp) = (user.rip(), user.rflags(), user.rsp());
+        let r = &**user;
+        #[rustfmt::skip]
+        let words = [
+            r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, rax, r.rcx, r.rdx, r.rsi, r.rdi,
+            call.unwrap_or(u64::MAX), rip, USER_CS, flags, rsp, USER_SS, fs_base, gs_base, 0, 0, 0, 0,
+        ];
+        Shown { words, fpu, changed: false, fpu_changed: false }
+    }
+
+    /// All words.
+    pub fn words(&self) -> &[u64; WORDS] {
+        &self.words
+    }
+
+    /// One word; EIO if it may not be so.
+    pub fn set(&mut self, index: usize, value: u64) -> Result<()> {
+        let fine = match index {
+            CS => value == USER_CS,
+            SS => value == USER_SS,
+            DS..=GS => value == 0,
+            FS_BASE | GS_BASE => user::in_user_half(value, 0),
+            _ => index < WORDS,
+        };
+        if !fine {
+            return Err(Errno::EIO);
+        }
+        self.words[index] = value;
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Whether the tracer has set any of them.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// The FPU's state in the layout of `xsave`.
+    pub fn xstate(&self) -> ([u8; fpu::MAX_BYTES], usize) {
+        let mut bytes = *self.fpu.bytes();
+        bytes[COMPONENTS].copy_from_slice(&fpu::xcr0().to_le_bytes());
+        (bytes, fpu::size())
+    }
+
+    /// The part of it that `fxsave` knows.
+    pub fn legacy(&self) -> [u8; fpu::LEGACY_BYTES] {
+        core::array::from_fn(|i| self.fpu.bytes()[i])
+    }
+
+    /// Set the whole state. EINVAL for what is reserved.
+    pub fn set_xstate(&mut self, from: &[u8]) -> Result<()> {
+        let header = from.get(HEADER..HEADER + 16).and_then(|h| h.first_chunk::<8>()).ok_or(Errno::EFAULT)?;
+        if u64::from_le_bytes(*header) & !fpu::xcr0() != 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.set_fpu(from)
+    }
+
+    /// Set the part that `fxsave` knows; the rest stays.
+    pub fn set_legacy(&mut self, from: &[u8; fpu::LEGACY_BYTES]) -> Result<()> {
+        let mut bytes = *self.fpu.bytes();
+        bytes[..from.len()].copy_from_slice(from);
+        if fpu::xcr0() != 0 {
+            bytes[HEADER] |= X87_AND_SSE;
+        }
+        self.set_fpu(&bytes[..fpu::size()])
+    }
+
+    fn set_fpu(&mut self, from: &[u8]) -> Result<()> {
+        let mxcsr = from.get(MXCSR).and_then(|m| m.first_chunk::<4>()).ok_or(Errno::EFAULT)?;
+        if u32::from_le_bytes(*mxcsr) & !fpu::MXCSR_MASK != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut own = [0; fpu::MAX_BYTES];
+        own[..from.len()].copy_from_slice(from);
+        own[SOFTWARE].fill(0);
+        self.fpu.set_bytes(&own[..from.len()]);
+        self.fpu_changed = true;
+        Ok(())
+    }
+
+    /// Take back what was changed: all but `rax`, which means something else at each moment.
+    pub fn give_back(&self, user: &mut UserContext) {
+        if self.fpu_changed {
+            *user.fpu() = self.fpu.clone();
+        }
+        if !self.changed {
+            return;
+        }
+        let w = &self.words;
+        [user.r15, user.r14, user.r13, user.r12, user.rbp, user.rbx] = [w[0], w[1], w[2], w[3], w[4], w[5]];
+        [user.r11, user.r10, user.r9, user.r8] = [w[6], w[7], w[8], w[9]];
+        [user.rcx, user.rdx, user.rsi, user.rdi] = [w[11], w[12], w[13], w[14]];
+        user.set_rip(w[RIP]);
+        user.set_rflags(w[FLAGS]);
+        user.set_rsp(w[RSP]);
+        user.set_fs_base(w[FS_BASE]);
+        user.set_gs_base(w[GS_BASE]);
+        user.keep_all();
+    }
+}
