@@ -36,6 +36,8 @@ pub enum Mutant {
     SumIgnored,
     /// A writer does not wait for those who read.
     WriterDoesNotWait,
+    /// What a CPU noted of tables is believed when they have changed.
+    NoteOutlivesChange,
     /// A cursor does not take the lock of the leaf that it comes to.
     LeafNotLocked,
     /// Nobody tells those who wait that their page is there.

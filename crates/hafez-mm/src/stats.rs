@@ -283,8 +283,10 @@ impl<P: Platform> Memory<P> {
         let mut orders = [0; 16];
         for frame in frames.known() {
             let meta = frames.meta(frame);
-            if meta.word().state() == State::FreeHead {
-                orders[(meta.index() as usize).min(15)] += 1;
+            match meta.word().state() {
+                State::FreeHead => orders[(meta.index() as usize).min(15)] += 1,
+                State::Idle => orders[0] += 1,
+                _ => {}
             }
         }
         orders

@@ -75,6 +75,11 @@ fn forking() -> Setup {
 }
 
 #[test]
+fn note_outlives_change() {
+    caught(Mutant::NoteOutlivesChange, forking());
+}
+
+#[test]
 fn shared_leaf_changed() {
     caught(Mutant::SharedLeafChanged, forking());
 }

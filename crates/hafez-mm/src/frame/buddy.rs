@@ -3,8 +3,9 @@
 //! A free block is known by its first frame alone ([`State::FreeHead`], with the order in `index`), so taking or giving
 //! 4 MiB touches one record. The lists run through the records themselves.
 //!
-//! Single frames come and go far more often than blocks are wanted, so they are not merged as they come back: that is made up
-//! for, all at once, when a larger block is wanted and there is none.
+//! Single frames come and go far more often than blocks are wanted, so they are not merged as they come back, but lie *loose* on a
+//! stack ([`State::Idle`]) that they leave again for the next who wants single ones. They are merged all at once, when a larger
+//! block is wanted and there is none.
 //!
 //! Blocks that were zeroed while there was nothing else to do are in a list of their own, and apart from that as free as
 //! any: they are split when nothing else is left.
@@ -43,7 +44,8 @@ pub struct Buddy {
     fresh: Vec<PfnRange>,
     /// A bit for each chunk that is open.
     open: Vec<u64>,
-    /// Single frames that have come back since the last merge.
+    /// The stack of single frames that have come back since the last merge, through `next`; and how many.
+    loose: u32,
     unmerged: u32,
 }
 
@@ -59,6 +61,7 @@ impl Buddy {
             free,
             fresh,
             open: vec![0; chunks.div_ceil(64)],
+            loose: NONE,
             unmerged: 0,
         }
     }
@@ -102,6 +105,9 @@ impl Buddy {
 
     /// A block of 2^order frames, split from a larger one where need be.
     pub fn take(&mut self, table: &[FrameMeta], order: u8) -> Option<Pfn> {
+        if order == 0 && self.loose != NONE {
+            return Some(self.take_loose(table));
+        }
         let order = order as usize;
         let found = loop {
             match (order..ORDERS).find(|&o| self.heads[o] != NONE) {
@@ -170,43 +176,54 @@ impl Buddy {
         })
     }
 
-    /// Up to `count` single frames, those that are single already before a block is split for more.
-    pub fn take_singles(&mut self, table: &[FrameMeta], count: usize, out: &mut dyn FnMut(Pfn)) {
+    /// Up to `count` single frames, those that are single already before a block is split for more. Loose ones are idle already.
+    pub fn take_singles(&mut self, table: &[FrameMeta], count: usize, out: &mut impl FnMut(Pfn)) {
         let mut left = count as u32;
+        while left > 0 && self.loose != NONE {
+            out(self.take_loose(table));
+            left -= 1;
+        }
         while left > 0 {
             let order = if self.heads[0] == NONE { left.ilog2() as u8 } else { 0 };
             let whole = self.take(table, order).map(|block| (block, 1 << order));
             let Some((block, got)) = whole.or_else(|| Some((self.take(table, 0)?, 1))) else { return };
-            (0..got).for_each(|n| out(block.add(n)));
+            for frame in (0..got).map(|n| block.add(n)) {
+                table[frame.0 as usize].begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
+                out(frame);
+            }
             left -= got;
         }
     }
 
-    /// Give a frame back, to be merged when need be.
-    pub fn give_single(&mut self, table: &[FrameMeta], frame: Pfn) {
-        self.free += 1;
-        self.unmerged += 1;
-        self.push(table, frame.0, 0);
+    /// The single frame that came back last.
+    #[inline]
+    fn take_loose(&mut self, table: &[FrameMeta]) -> Pfn {
+        let frame = self.loose;
+        self.loose = table[frame as usize].next();
+        self.free -= 1;
+        self.unmerged -= 1;
+        Pfn(frame)
+    }
+
+    /// Give idle frames back, to be merged when need be.
+    pub fn give_singles(&mut self, table: &[FrameMeta], frames: &[Pfn]) {
+        for &frame in frames {
+            table[frame.0 as usize].set_next(self.loose);
+            self.loose = frame.0;
+        }
+        self.free += frames.len() as u32;
+        self.unmerged += frames.len() as u32;
     }
 
     /// Merge the single frames; false if none has come back since the last time.
     #[cold]
     fn merge(&mut self, table: &[FrameMeta]) -> bool {
-        if core::mem::take(&mut self.unmerged) == 0 {
+        if self.loose == NONE {
             return false;
         }
-        // All off the list first: one that is merged with another must not be met again.
-        let mut at = core::mem::replace(&mut self.heads[0], NONE);
-        let mut first = at;
-        while at != NONE {
-            table[at as usize].set_word(Word::new(State::Inner, AccountId::KERNEL, 0));
-            at = table[at as usize].next();
-        }
-        while first != NONE {
-            let next = table[first as usize].next();
-            self.free -= 1;
-            self.give(table, Pfn(first), 0);
-            first = next;
+        while self.loose != NONE {
+            let frame = self.take_loose(table);
+            self.give(table, frame, 0);
         }
         true
     }

@@ -15,6 +15,7 @@
 
 use super::meta::{Flags, FrameMeta, NONE, State, Word};
 use crate::MAX_CPUS;
+use crate::account::AccountId;
 use crate::addr::Pfn;
 use crate::lock::{Mutex, MutexGuard};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
@@ -115,7 +116,7 @@ impl Lists {
     pub fn insert(&self, table: &[FrameMeta], cpu: usize, frame: Pfn, generation: u8) {
         let meta = &table[frame.0 as usize];
         if cpu >= self.end.load(Relaxed) {
-            self.end.fetch_max(cpu + 1, AcqRel);
+            self.join(cpu);
         }
         let mut lists = self.shelves[cpu].0.lock();
         push(table, &mut lists, frame.0, cpu, kind_of(meta), generation);
@@ -124,6 +125,35 @@ impl Lists {
     #[inline]
     pub fn insert_arrival(&self, table: &[FrameMeta], cpu: usize, frame: Pfn, arrival: Arrival) {
         self.insert(table, cpu, frame, self.place(arrival));
+    }
+
+    /// Begin the life of a frame: as `word` says, with this owner and index, and on a list of swapped pages, as its youngest member.
+    #[inline]
+    pub fn begin(
+        &self,
+        table: &[FrameMeta],
+        cpu: usize,
+        frame: Pfn,
+        (word, owner, index): (Word, u32, u64),
+        generation: u8,
+    ) {
+        if cpu >= self.end.load(Relaxed) {
+            self.join(cpu);
+        }
+        let kind = Kind::Swapped as u8;
+        let word = word.on_list(kind * GENERATIONS + generation);
+        let mut lists = self.shelves[cpu % MAX_CPUS].0.lock();
+        let list = list_of(&mut lists, kind * GENERATIONS + generation);
+        let place = (FrameMeta::link_of(cpu, NONE), list.head);
+        table[frame.0 as usize].begin_listed(word, owner, index, place);
+        lead(table, list, cpu, (frame.0, frame.0));
+        list.len += 1;
+    }
+
+    /// From now on this CPU's lists are looked at, too.
+    #[cold]
+    fn join(&self, cpu: usize) {
+        self.end.fetch_max(cpu + 1, AcqRel);
     }
 
     /// Begin the lives of `count` frames in a row from `first` on: each as `word` says, with this owner, numbered from the index
@@ -137,7 +167,7 @@ impl Lists {
         generation: u8,
     ) {
         if cpu >= self.end.load(Relaxed) {
-            self.end.fetch_max(cpu + 1, AcqRel);
+            self.join(cpu);
         }
         let kind = Kind::Swapped as u8;
         let word = word.on_list(kind * GENERATIONS + generation);
@@ -152,11 +182,7 @@ impl Lists {
         let list = &mut lists[kind as usize][generation as usize];
         row[0].set_link(FrameMeta::link_of(cpu, NONE));
         row[count as usize - 1].set_next(list.head);
-        match list.head {
-            NONE => list.tail = last,
-            head => table[head as usize].set_link(FrameMeta::link_of(cpu, last)),
-        }
-        list.head = first.0;
+        lead(table, list, cpu, (first.0, last));
         list.len += count;
     }
 
@@ -176,15 +202,7 @@ impl Lists {
             return false;
         }
         let list = list_of(&mut lists, place);
-        let (link, after) = (row[0].link(), last.next());
-        match link & NONE {
-            NONE => list.head = after,
-            before => table[before as usize].set_next(after),
-        }
-        match after {
-            NONE => list.tail = link & NONE,
-            _ => table[after as usize].set_link(link),
-        }
+        bridge(table, list, row[0].link(), last.next());
         list.len -= count;
         true
     }
@@ -195,7 +213,7 @@ impl Lists {
         let meta = &table[frame.0 as usize];
         let mut lists = self.home(meta);
         if !meta.word().has(Flags::WIRED) {
-            push(table, &mut lists, frame.0, meta.home(), kind_of(meta), generation);
+            push_home(table, &mut lists, frame.0, generation);
         }
         meta.release(mine)
     }
@@ -214,25 +232,21 @@ impl Lists {
         let mut lists = self.home(meta);
         let before = meta.clear(Flags::WIRED);
         if before.has(Flags::WIRED) && !before.any(Flags::IN_HAND) {
-            push(table, &mut lists, frame.0, meta.home(), kind_of(meta), generation);
+            push_home(table, &mut lists, frame.0, generation);
         }
     }
 
-    /// Take frames off whichever lists they are on.
-    pub fn remove_all(&self, table: &[FrameMeta], frames: &[Pfn]) {
-        let mut at = 0;
-        while let Some(first) = frames.get(at) {
+    /// End the lives of frames that nothing holds: off whichever lists they are on, and idle.
+    pub fn end_all(&self, table: &[FrameMeta], frames: &[Pfn]) {
+        let mut left = frames;
+        while let Some(first) = left.first() {
             let home = table[first.0 as usize].home();
             let mut lists = self.shelves[home % MAX_CPUS].0.lock();
-            while let Some(frame) = frames.get(at) {
-                let meta = &table[frame.0 as usize];
-                if meta.home() != home {
-                    break;
-                }
-                if let Some(list) = meta.word().list() {
-                    unlink(table, list_of(&mut lists, list), meta);
-                }
-                at += 1;
+            while let Some(first) = left.first()
+                && table[first.0 as usize].home() == home
+            {
+                let run = end_run(table, &mut lists, left);
+                left = &left[run..];
             }
         }
     }
@@ -308,18 +322,38 @@ fn push(table: &[FrameMeta], lists: &mut Set, frame: u32, home: usize, kind: Kin
     debug_assert!(meta.word().list().is_none());
     meta.set_link(FrameMeta::link_of(home, NONE));
     meta.set_next(list.head);
-    match list.head {
-        NONE => list.tail = frame,
-        head => table[head as usize].set_link(FrameMeta::link_of(home, frame)),
-    }
-    list.head = frame;
+    lead(table, list, home, (frame, frame));
     list.len += 1;
     meta.set_list(Some(kind as u8 * GENERATIONS + generation));
 }
 
+/// Frames that are linked to each other, from the first to the last, and on to the list's head, are its head from now on.
+#[inline]
+fn lead(table: &[FrameMeta], list: &mut List, home: usize, (first, last): (u32, u32)) {
+    match list.head {
+        NONE => list.tail = last,
+        head => table[head as usize].set_link(FrameMeta::link_of(home, last)),
+    }
+    list.head = first;
+}
+
+/// As [`push`], on the list of its kind, of its own CPU's.
+#[inline]
+fn push_home(table: &[FrameMeta], lists: &mut Set, frame: u32, generation: u8) {
+    let meta = &table[frame as usize];
+    push(table, lists, frame, meta.home(), kind_of(meta), generation);
+}
+
 #[inline]
 fn unlink(table: &[FrameMeta], list: &mut List, meta: &FrameMeta) {
-    let (link, next) = (meta.link(), meta.next());
+    bridge(table, list, meta.link(), meta.next());
+    list.len -= 1;
+    meta.set_list(None);
+}
+
+/// Link what came before the frames that leave a list to what comes after them.
+#[inline]
+fn bridge(table: &[FrameMeta], list: &mut List, link: u32, next: u32) {
     match link & NONE {
         NONE => list.head = next,
         prev => table[prev as usize].set_next(next),
@@ -328,24 +362,53 @@ fn unlink(table: &[FrameMeta], list: &mut List, meta: &FrameMeta) {
         NONE => list.tail = link & NONE,
         _ => table[next as usize].set_link(link),
     }
-    list.len -= 1;
-    meta.set_list(None);
+}
+
+/// End the lives of as many of these frames, from the first on, as lie side by side on its list: each younger by one than the one
+/// before it, as pages do that were touched one after the other. How many these are. Nobody else changes the word of a frame that
+/// nothing holds.
+#[inline]
+fn end_run(table: &[FrameMeta], lists: &mut Set, frames: &[Pfn]) -> usize {
+    let idle = Word::new(State::Idle, AccountId::KERNEL, 0);
+    let first = &table[frames[0].0 as usize];
+    let Some(list) = first.word().list() else {
+        first.set_word(idle);
+        return 1;
+    };
+    first.set_word(idle);
+    let (mut link, mut run) = (first.link(), 1);
+    while let Some(younger) = frames.get(run)
+        && younger.0 == link & NONE
+    {
+        let meta = &table[younger.0 as usize];
+        meta.set_word(idle);
+        link = meta.link();
+        run += 1;
+    }
+    let list = list_of(lists, list);
+    bridge(table, list, link, first.next());
+    list.len -= run as u32;
+    run
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::AccountId;
     use alloc::boxed::Box;
     use alloc::vec::Vec;
 
     fn frames(lists: &Lists) -> Box<[FrameMeta]> {
+        frames_of(lists, &|n| n % 3)
+    }
+
+    /// Each brought in by the CPU that `home` tells.
+    fn frames_of(lists: &Lists, home: &dyn Fn(usize) -> usize) -> Box<[FrameMeta]> {
         // SAFETY: any bytes are valid records.
         let table: Box<[FrameMeta]> = (0..8).map(|_| unsafe { core::mem::zeroed() }).collect();
         for n in 1..8 {
             table[n].clear_all();
             table[n].begin(Word::new(State::Anon, AccountId::KERNEL, 1), 1, 0);
-            lists.insert(&table, n % 3, Pfn(n as u32), 0);
+            lists.insert(&table, home(n), Pfn(n as u32), 0);
         }
         table
     }
@@ -367,7 +430,7 @@ mod tests {
         let table = frames(&lists);
         assert!(table[3].drop_map().is_unheld());
         assert_eq!(isolated(&lists, &table), [1, 2, 4, 5, 6, 7]);
-        lists.remove_all(&table, &[Pfn(3)]);
+        lists.end_all(&table, &[Pfn(3)]);
         assert_eq!(lists.lengths()[0][0], 0);
     }
 
@@ -385,5 +448,25 @@ mod tests {
         assert!(word.list().is_none(), "what is locked in memory is on no list");
         lists.unwire(&table, Pfn(5), 2);
         assert_eq!(lists.lengths()[0], [0, 0, 2, 0]);
+    }
+
+    /// What leaves together leaves the rest in order, whichever way it was linked.
+    #[test]
+    fn runs_leave_a_list_whole() {
+        let numbers = |list: &[u32]| list.iter().map(|&n| Pfn(n)).collect::<Vec<_>>();
+        for leaving in
+            [&[2, 3, 4][..], &[4, 3, 2], &[1, 2, 5, 6, 7], &[7, 1], &[3, 5, 4], &[1, 2, 3, 4, 5, 6, 7]]
+        {
+            let lists = Lists::new();
+            let table = frames_of(&lists, &|_| 0);
+            leaving.iter().for_each(|&n| assert!(table[n as usize].drop_map().is_unheld()));
+            lists.end_all(&table, &numbers(leaving));
+            let mut stay = Vec::new();
+            lists.each(&table, |frame, _, _| stay.push(frame.0));
+            let expected: Vec<u32> = (1..8).rev().filter(|n| !leaving.contains(n)).collect();
+            assert_eq!(stay, expected, "after {leaving:?} have left");
+            assert_eq!(lists.lengths()[0][0] as usize, stay.len());
+            assert_eq!(isolated(&lists, &table).len(), stay.len());
+        }
     }
 }

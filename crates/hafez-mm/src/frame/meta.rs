@@ -37,7 +37,7 @@ pub enum State {
     Inner = 0,
     /// The first frame of a free block.
     FreeHead = 1,
-    /// In a CPU's magazine, or just taken from it.
+    /// Free and single: in a CPU's magazine or loose at the buddy's; or just taken from there.
     Idle = 2,
     /// The kernel's own: image, heap, stacks, rings. Never evicted.
     Wired = 3,

@@ -213,10 +213,7 @@ impl Frames {
         }
         // Near the reserve a magazine takes one at a time: what it holds, another priority could pop.
         let count = if free > self.marks.low + REFILL as u32 { REFILL } else { 1 };
-        buddy.take_singles(self.table, count, &mut |frame| {
-            self.meta(frame).begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
-            magazine.push(frame);
-        });
+        buddy.take_singles(self.table, count, &mut |frame| magazine.push(frame));
         self.free.store(buddy.free_frames(), Relaxed);
         magazine.pop().ok_or(NoFrames)
     }
@@ -235,25 +232,15 @@ impl Frames {
         let meta = self.meta(frame);
         debug_assert!(meta.word().list().is_none());
         meta.begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
-        let mut magazine = self.magazines[cpu].lock();
-        if magazine.is_full() || self.wanted.load(Relaxed) {
-            self.spill(&mut magazine);
-        }
-        magazine.push(frame);
+        self.give_idle(cpu, &[frame]);
     }
 
-    /// Give back frames that nothing holds and nobody is charged for.
-    pub fn free_frames(&self, cpu: usize, frames: &[Pfn]) {
+    /// Give back idle frames that nobody is charged for.
+    #[inline]
+    pub fn give_idle(&self, cpu: usize, frames: &[Pfn]) {
         let mut magazine = self.magazines[cpu].lock();
-        for &frame in frames {
-            self.meta(frame).begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
-            if magazine.is_full() {
-                self.spill(&mut magazine);
-            }
-            magazine.push(frame);
-        }
-        if self.wanted.load(Relaxed) {
-            self.spill(&mut magazine);
+        if self.wanted.load(Relaxed) || magazine.try_extend_from_slice(frames).is_err() {
+            self.spill(&mut magazine, frames);
         }
     }
 
@@ -277,14 +264,14 @@ impl Frames {
         }
     }
 
-    #[cold]
-    fn spill(&self, magazine: &mut ArrayVec<Pfn, MAGAZINE>) {
+    /// These, and half of what the magazine holds, go to the buddy lists; all of it where frames are wanted.
+    fn spill(&self, magazine: &mut ArrayVec<Pfn, MAGAZINE>, frames: &[Pfn]) {
+        let kept = if self.wanted.load(Relaxed) { 0 } else { REFILL.min(magazine.len()) };
         let mut buddy = self.buddy.lock();
-        while magazine.len() > REFILL || (self.wanted.load(Relaxed) && !magazine.is_empty()) {
-            let Some(frame) = magazine.pop() else { break };
-            buddy.give_single(self.table, frame);
-        }
+        buddy.give_singles(self.table, &magazine[kept..]);
+        buddy.give_singles(self.table, frames);
         self.free.store(buddy.free_frames(), Relaxed);
+        magazine.truncate(kept);
     }
 
     /// Bring all that the magazines hold back to the buddy lists, where blocks form again.
@@ -292,9 +279,11 @@ impl Frames {
         for (cpu, magazine) in self.magazines.iter().enumerate() {
             let mut magazine = magazine.lock();
             let mut buddy = self.buddy.lock();
-            for frame in magazine.drain(..).chain(self.nodes[cpu].lock().drain(..)) {
-                buddy.give_single(self.table, frame);
-            }
+            buddy.give_singles(self.table, &magazine);
+            magazine.clear();
+            let mut nodes = self.nodes[cpu].lock();
+            buddy.give_singles(self.table, &nodes);
+            nodes.clear();
             self.free.store(buddy.free_frames(), Relaxed);
         }
     }

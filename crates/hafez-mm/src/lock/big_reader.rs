@@ -15,6 +15,9 @@
 //!
 //! Of the two fences one comes first, so at least one of the two sees the other. Nobody is moved to another CPU between taking
 //! and releasing a lock, and a CPU reads at most one lock of each [`rank`] at a time.
+//!
+//! What a reader has found holds until somebody writes. So a CPU may note one thing that it found ([`Reading::remember`]), on its
+//! line; the next writer of that lock, who looks at the line anyway, takes the note away.
 
 use super::{Attentive, RelaxStrategy, contended};
 use crate::MAX_CPUS;
@@ -22,7 +25,7 @@ use crate::mutant::mutant;
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 
 /// What locks guard, in the order in which they may be taken.
 pub mod rank {
@@ -40,10 +43,19 @@ pub struct Readers {
     cpus: [Line; MAX_CPUS],
 }
 
-/// By rank: the address of the lock that the CPU reads, or 0.
+/// What one CPU says.
 #[derive(Default)]
 #[repr(align(64))]
-struct Line([AtomicUsize; rank::COUNT]);
+struct Line {
+    /// By rank: the address of the lock that it reads, or 0.
+    reads: [AtomicUsize; rank::COUNT],
+    /// The address of the lock that the note is about, or 0; what was looked for, and what was found.
+    noted: AtomicUsize,
+    key: AtomicU64,
+    value: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
 
 impl Default for Readers {
     fn default() -> Self {
@@ -53,11 +65,11 @@ impl Default for Readers {
 
 impl Readers {
     #[inline(always)]
-    fn word(&self, cpu: usize, rank: usize) -> &AtomicUsize {
+    fn line(&self, cpu: usize) -> &Line {
         if cpu >= self.end.load(Relaxed) {
             self.join(cpu);
         }
-        &self.cpus[cpu % MAX_CPUS].0[rank]
+        &self.cpus[cpu % MAX_CPUS]
     }
     /// From now on writers look at this CPU's line too.
     #[cold]
@@ -80,13 +92,13 @@ unsafe impl<T: Send, const RANK: usize> Send for BigReaderLock<T, RANK> {}
 unsafe impl<T: Send + Sync, const RANK: usize> Sync for BigReaderLock<T, RANK> {}
 
 /// The right to read, until it is dropped: on the CPU that took it.
-pub struct ReadGuard<'a, T> {
+pub struct ReadGuard<'a, T, const RANK: usize> {
     value: &'a T,
-    _reading: Reading<'a>,
+    _reading: Reading<'a, RANK>,
 }
 
 /// This CPU reads something, until this is dropped.
-pub struct Reading<'a>(&'a AtomicUsize);
+pub struct Reading<'a, const RANK: usize>(&'a Line);
 
 /// The right to write.
 pub struct WriteGuard<'a, T, const RANK: usize>(&'a BigReaderLock<T, RANK>);
@@ -108,7 +120,7 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
 
     #[inline(always)]
     #[cfg_attr(feature = "contention", track_caller)]
-    pub fn read(&self, cpu: usize) -> ReadGuard<'_, T> {
+    pub fn read(&self, cpu: usize) -> ReadGuard<'_, T, RANK> {
         let _reading = self.keep(cpu);
         // SAFETY: the line says that this CPU reads, and afterwards no writer was there: the next will wait.
         ReadGuard { value: unsafe { &*self.value.get() }, _reading }
@@ -117,14 +129,14 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
     /// As [`BigReaderLock::read`], to keep others from writing.
     #[inline(always)]
     #[cfg_attr(feature = "contention", track_caller)]
-    pub fn keep(&self, cpu: usize) -> Reading<'_> {
-        let word = self.readers.word(cpu, RANK);
-        let before = word.swap(self.name(), SeqCst);
+    pub fn keep(&self, cpu: usize) -> Reading<'_, RANK> {
+        let line = self.readers.line(cpu);
+        let before = line.reads[RANK].swap(self.name(), SeqCst);
         debug_assert!(before == 0, "CPU {cpu} reads two locks of the rank {RANK}");
         if self.wanted.load(SeqCst) {
-            self.wait_to_read(word);
+            self.wait_to_read(&line.reads[RANK]);
         }
-        Reading(word)
+        Reading(line)
     }
 
     #[cold]
@@ -147,11 +159,25 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
         if self.wanted.swap(true, SeqCst) {
             self.wait_to_write();
         }
+        let end = self.readers.end.load(SeqCst);
         // With one CPU there is nobody to wait for.
-        if self.readers.end.load(SeqCst) > 1 {
-            mutant!(WriterDoesNotWait, (), self.await_readers());
+        if end > 1 {
+            mutant!(WriterDoesNotWait, (), self.await_readers(end));
+        }
+        if RANK == rank::SHAPE {
+            mutant!(NoteOutlivesChange, (), self.forget(end));
         }
         WriteGuard(self)
+    }
+
+    /// What readers have noted of it will not hold any more. They do not read now, so nobody else writes these words.
+    #[inline(always)]
+    fn forget(&self, end: usize) {
+        for line in &self.readers.cpus[..end.min(MAX_CPUS)] {
+            if line.noted.load(Relaxed) == self.name() {
+                line.noted.store(0, Relaxed);
+            }
+        }
     }
 
     #[cold]
@@ -168,9 +194,9 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
 
     #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
-    fn await_readers(&self) {
-        for line in self.readers.cpus.iter().take(self.readers.end.load(SeqCst)) {
-            let word = &line.0[RANK];
+    fn await_readers(&self, end: usize) {
+        for line in self.readers.cpus.iter().take(end) {
+            let word = &line.reads[RANK];
             if word.load(SeqCst) == self.name() {
                 self.await_reader(word);
             }
@@ -188,17 +214,42 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
     }
 }
 
-impl<T> Deref for ReadGuard<'_, T> {
+impl<T, const RANK: usize> Deref for ReadGuard<'_, T, RANK> {
     type Target = T;
     #[inline(always)]
     fn deref(&self) -> &T {
         self.value
     }
 }
-impl Drop for Reading<'_> {
+
+impl<const RANK: usize> Reading<'_, RANK> {
+    /// What was read.
+    #[inline(always)]
+    fn name(&self) -> usize {
+        self.0.reads[RANK].load(Relaxed)
+    }
+
+    /// What this CPU noted last, if it was about this lock and found under this key, and nobody has written since.
+    #[inline(always)]
+    pub fn recall(&self, key: u64) -> Option<u64> {
+        let line = self.0;
+        let found = line.key.load(Relaxed) == key && line.noted.load(Relaxed) == self.name();
+        found.then(|| line.value.load(Relaxed))
+    }
+
+    /// Note what was found under the key, which holds until somebody writes.
+    pub fn remember(&self, key: u64, value: u64) {
+        let line = self.0;
+        line.key.store(key, Relaxed);
+        line.value.store(value, Relaxed);
+        line.noted.store(self.name(), Relaxed);
+    }
+}
+
+impl<const RANK: usize> Drop for Reading<'_, RANK> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.0.store(0, Release);
+        self.0.reads[RANK].store(0, Release);
     }
 }
 

@@ -28,7 +28,8 @@
 //! Who reads the shape may add a node where there is none, by compare and exchange, and nothing else. So a link, once seen, leads
 //! to its node for as long as the shape is read, and two CPUs that fault on different leaves write nothing that both need. A
 //! cursor in one leaf that comes to something it cannot do so lets go and comes back alone ([`Cursor::alone`]); what was seen
-//! through it before is void then.
+//! through it before is void then. And the leaf that a CPU came to last is still the one for its pages if nobody has been alone since: it
+//! notes it ([`Reading::remember`]), and most faults need not walk down from the root.
 //!
 //! A leaf that has become empty stays where it is until somebody who is alone comes by: the next call on a range around it, or
 //! reclaim, when frames are short.
@@ -37,22 +38,24 @@
 //! alone or not, until he leaves it, and does not fill or replace its entries: a fault first makes a leaf of the space's own.
 //! Only what takes a page from all who map it changes a shared leaf where it is ([`Slot::take`]).
 //!
+//! What a cursor does with a range is told apart: [`super::look`] and [`super::clear`].
+//!
 //! A leaf may be *whole*: the processor does not look into it, as the upper entry says what all its entries say
 //! ([`super::huge`]). What could change one of them opens it first.
 
 use super::entry::{self, Entry};
 use super::gather::{Shootdown, Target};
+use super::slot::Slot;
+use crate::SpaceId;
 use crate::account::{AccountId, Charge};
-use crate::addr::{PageRange, Pfn, USER_END, Vpn};
+use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::meta::{FrameMeta, State, Word};
 use crate::frame::{Frames, NoFrames};
 use crate::lock::{BigReaderLock, Readers, Reading, WriteGuard, rank};
 use crate::mutant::mutant;
 use crate::phys::PhysMap;
-use crate::{Rights, SpaceId};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 
 /// A space's page tables.
@@ -143,19 +146,7 @@ impl Tables {
         range: PageRange,
     ) -> Cursor<'a> {
         debug_assert!(is_in_one_leaf(range));
-        let reads = self.shape.keep(cpu);
-        Cursor {
-            root: self.top(),
-            reads: Some(reads),
-            alone: None,
-            tables: self,
-            above,
-            frames,
-            cpu,
-            #[cfg(debug_assertions)]
-            range,
-            leaf: None,
-        }
+        self.cursor(above, frames, cpu, range, Shape::Read(self.shape.keep(cpu)))
     }
 
     /// Lock `range`, and the shape of the tables.
@@ -165,13 +156,24 @@ impl Tables {
         above: &'a dyn Shootdown,
         frames: &'a Frames,
         cpu: usize,
-        #[cfg_attr(not(debug_assertions), expect(unused_variables))] range: PageRange,
+        range: PageRange,
     ) -> Cursor<'a> {
-        let alone = self.shape.write();
+        self.cursor(above, frames, cpu, range, Shape::Alone(self.shape.write()))
+    }
+
+    #[inline(always)]
+    fn cursor<'a>(
+        &'a self,
+        above: &'a dyn Shootdown,
+        frames: &'a Frames,
+        cpu: usize,
+        #[cfg_attr(not(debug_assertions), expect(unused_variables))] range: PageRange,
+        shape: Shape<'a>,
+    ) -> Cursor<'a> {
         Cursor {
+            // What is held of the shape keeps this true.
             root: self.top(),
-            reads: None,
-            alone: Some(alone),
+            shape,
             tables: self,
             above,
             frames,
@@ -231,9 +233,7 @@ pub(super) fn free_node(frames: &Frames, cpu: usize, node: Pfn) {
 /// Exclusive access to the entries of a range of one space.
 pub struct Cursor<'a> {
     pub(super) root: Pfn,
-    /// One of the two: what it holds of the shape.
-    reads: Option<Reading<'a>>,
-    alone: Option<WriteGuard<'a, (), { rank::SHAPE }>>,
+    shape: Shape<'a>,
     pub(super) tables: &'a Tables,
     /// Who flushes.
     pub(super) above: &'a dyn Shootdown,
@@ -245,6 +245,14 @@ pub struct Cursor<'a> {
     pub(super) leaf: Option<Leaf<'a>>,
 }
 
+/// What a cursor holds of the tables' shape.
+enum Shape<'a> {
+    Read(Reading<'a, { rank::SHAPE }>),
+    Alone(#[expect(dead_code, reason = "held until it is dropped")] WriteGuard<'a, (), { rank::SHAPE }>),
+    /// For a moment, on the way from one to the other.
+    Free,
+}
+
 /// A leaf that a cursor is at.
 #[derive(Clone, Copy)]
 pub(super) struct Leaf<'a> {
@@ -254,148 +262,14 @@ pub(super) struct Leaf<'a> {
     pub meta: &'a FrameMeta,
     /// Others link to it too.
     pub shared: bool,
-}
-
-/// Who goes along when a range is cleared.
-pub trait Visitor {
-    /// Whether it leaves no entry that it is shown, so that nodes become empty.
-    const CLEARS: bool = true;
-    /// An entry that is not absent.
-    fn entry(&mut self, page: Vpn, slot: &Slot<'_>);
-    /// A node that has become empty, or a shared leaf, was unlinked: to be let go of once no CPU can walk it any more.
-    fn unlinked(&mut self, node: Pfn);
-}
-
-/// Who only looks, and changes no entry from or to absent.
-struct Looking<'a, F>(&'a mut F);
-
-impl<F: FnMut(Vpn, &Slot<'_>)> Visitor for Looking<'_, F> {
-    const CLEARS: bool = false;
-    #[inline]
-    fn entry(&mut self, page: Vpn, slot: &Slot<'_>) {
-        self.0(page, slot);
-    }
-    fn unlinked(&mut self, _: Pfn) {}
-}
-
-/// One entry under a cursor.
-pub struct Slot<'a> {
-    pub(super) word: &'a AtomicU64,
-    node: &'a FrameMeta,
-    shared: bool,
-}
-
-impl Slot<'_> {
-    /// What the entry says. In a shared leaf no page may be written through it.
-    #[inline]
-    pub fn get(&self) -> Entry {
-        match (Entry::decode(self.word.load(Acquire)), self.shared) {
-            (Entry::Present { frame, rights, accessed, dirty }, true) => {
-                Entry::Present { frame, rights: rights - Rights::WRITE, accessed, dirty }
-            }
-            (entry, _) => entry,
-        }
-    }
-    /// The frame that the entry names.
-    #[inline]
-    pub fn frame(&self) -> Option<Pfn> {
-        entry::named(self.word.load(Acquire))
-    }
-    /// What the entry says where the leaf is not guarded.
-    #[inline]
-    pub fn raw(&self) -> Entry {
-        Entry::decode(self.word.load(Acquire))
-    }
-    #[inline]
-    pub fn is_absent(&self) -> bool {
-        self.word.load(Acquire) == 0
-    }
-    /// Whether the leaf that it is in belongs to other spaces too.
-    #[inline]
-    pub fn is_shared(&self) -> bool {
-        self.shared
-    }
-    /// How many spaces' tables lead to it.
-    pub fn sharers(&self) -> u32 {
-        if self.shared { self.node.word().maps().max(1) } else { 1 }
-    }
-    /// Put another entry here; the one that stood here to the last, with the bits that the processor set.
-    #[inline]
-    pub fn replace(&self, entry: Entry) -> Entry {
-        debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is replaced");
-        self.take(entry)
-    }
-    /// As [`Slot::replace`] where the leaf may be shared: who calls it takes the page from all who share it, and flushes
-    /// them all.
-    #[inline]
-    pub fn take(&self, entry: Entry) -> Entry {
-        let new = entry.encode();
-        let old = self.word.swap(new, AcqRel);
-        self.count(old, new);
-        Entry::decode(old)
-    }
-    /// Give a present entry other rights. What the processor notes meanwhile stays in it: a mark that were taken over to the
-    /// frame alone would be missed by a write-back that had looked there already.
-    #[inline]
-    pub fn set_rights(&self, rights: Rights) {
-        debug_assert!(!self.shared, "an entry of others is changed");
-        let _ = self.word.fetch_update(AcqRel, Acquire, |bits| entry::with_rights(bits, rights));
-    }
-    /// As [`Slot::replace`], with nothing here while `flush` has all processors forget what was here. If they found the new
-    /// entry before, one of them could write through it while another still reads the old page.
-    #[inline]
-    pub fn replace_after(&self, entry: Entry, flush: impl FnOnce(Entry)) {
-        debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is replaced");
-        let old = self.word.swap(0, AcqRel);
-        flush(Entry::decode(old));
-        let new = entry.encode();
-        self.word.store(new, Release);
-        self.count(old, new);
-    }
-    /// Fill an entry that is absent or in swap, which the processor does not write to.
-    #[inline(always)]
-    pub fn fill(&self, entry: Entry) {
-        debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is filled");
-        let old = self.word.load(Relaxed);
-        debug_assert!(!matches!(Entry::decode(old), Entry::Present { .. }));
-        let new = entry.encode();
-        self.word.store(new, Release);
-        self.count(old, new);
-    }
-    #[inline(always)]
-    fn count(&self, old: u64, new: u64) {
-        let change = (new != 0) as i64 - (old != 0) as i64;
-        if change != 0 {
-            self.node.set_index(self.node.index().wrapping_add_signed(change));
-        }
-    }
-    /// Forget that the page was accessed through here; whether it had been. Stale translations may hide later
-    /// accesses until the caller flushes.
-    #[inline]
-    pub fn take_accessed(&self) -> bool {
-        if self.word.load(Relaxed) & entry::ACCESSED_BIT == 0 || !matches!(self.get(), Entry::Present { .. })
-        {
-            return false;
-        }
-        self.word.fetch_and(!entry::ACCESSED_BIT, AcqRel) & entry::ACCESSED_BIT != 0
-    }
-    /// Forget that the page was written through here; whether it had been. A stale translation would hide later
-    /// writes: the caller flushes before it relies on the frame's bytes.
-    #[inline]
-    pub fn take_dirty(&self) -> bool {
-        match self.get() {
-            Entry::Present { dirty: true, .. } => {
-                self.word.fetch_and(!entry::DIRTY_BIT, AcqRel) & entry::DIRTY_BIT != 0
-            }
-            _ => false,
-        }
-    }
+    /// Whether this cursor holds its lock.
+    pub locked: bool,
 }
 
 impl<'a> Cursor<'a> {
     /// Only what lies in its range may be asked of a cursor.
     #[inline(always)]
-    fn expect(&self, part: PageRange) {
+    pub(super) fn expect(&self, part: PageRange) {
         #[cfg(debug_assertions)]
         assert!(
             part.is_empty() || self.range.covers(&part),
@@ -408,7 +282,7 @@ impl<'a> Cursor<'a> {
     /// Whether nobody else has a cursor on this space.
     #[inline]
     pub fn is_alone(&self) -> bool {
-        self.alone.is_some()
+        matches!(self.shape, Shape::Alone(_))
     }
 
     /// From here on nobody else has a cursor on this space. What was seen before may have changed meanwhile.
@@ -416,9 +290,9 @@ impl<'a> Cursor<'a> {
     pub fn alone(&mut self) {
         if !self.is_alone() {
             self.leave();
-            self.reads = None;
-            let alone = self.tables.shape.write();
-            (self.root, self.alone) = (self.tables.top(), Some(alone));
+            self.shape = Shape::Free;
+            self.shape = Shape::Alone(self.tables.shape.write());
+            self.root = self.tables.top();
         }
     }
 
@@ -432,13 +306,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// As [`Cursor::find`], but for leaves that are whole, which stay so.
-    #[inline]
+    #[inline(always)]
     pub fn place(&mut self, page: Vpn) -> Option<Slot<'a>> {
         let Leaf { node, meta, shared, .. } = self.leaf_of(page)?;
         Some(Slot { word: self.frames.phys.word(node, index(page, 0)), node: meta, shared })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn leaf_of(&mut self, page: Vpn) -> Option<Leaf<'a>> {
         self.expect(PageRange::new(page, page.add(1)));
         if self.leaf.is_some_and(|leaf| leaf.at == page.0 >> 9) {
@@ -470,33 +344,53 @@ impl<'a> Cursor<'a> {
         Slot { word: self.frames.phys.word(leaf, index(page, 0)), node: self.frames.meta(leaf), shared }
     }
 
-    #[inline(never)]
+    /// Come to the leaf that `page` is in: the one that this CPU came to last, or from the root.
+    #[inline(always)]
     fn walk(&mut self, page: Vpn) -> Option<()> {
+        let at = page.0 >> 9;
+        if let Shape::Read(reading) = &self.shape
+            && let Some(node) = reading.recall(at)
+        {
+            let node = Pfn(node as u32);
+            let meta = self.frames.meta(node);
+            lock(meta);
+            self.leaf = Some(Leaf { at, node, meta, shared: false, locked: true });
+            return Some(());
+        }
+        self.walk_down(page)
+    }
+
+    #[inline(never)]
+    fn walk_down(&mut self, page: Vpn) -> Option<()> {
         let mut node = self.root;
         for level in (2..=TOP).rev() {
             node = entry::linked(self.frames.phys.word(node, index(page, level)).load(Acquire))?;
         }
         let word = self.frames.phys.word(node, index(page, 1));
         let bits = word.load(Acquire);
-        let leaf = entry::linked(bits)?;
-        let meta = self.frames.meta(leaf);
-        let shared = self.enter(word, bits, leaf, meta);
-        self.leaf = Some(Leaf { at: page.0 >> 9, node: leaf, meta, shared });
+        let (at, node) = (page.0 >> 9, entry::linked(bits)?);
+        let meta = self.frames.meta(node);
+        let shared = self.enter(word, bits, node, meta);
+        self.leaf = Some(Leaf { at, node, meta, shared, locked: shared || !self.is_alone() });
+        // While the shape stays a link stays, and who is not shared with does not come to be.
+        if let (Shape::Read(reading), false) = (&self.shape, shared) {
+            reading.remember(at, node.0 as u64);
+        }
         Some(())
     }
 
     /// Come to a leaf by this link, and take its lock, unless nobody else can be there. Whether others link to it too.
     #[inline(always)]
-    fn enter(&self, link: &AtomicU64, bits: u64, leaf: Pfn, meta: &FrameMeta) -> bool {
+    pub(super) fn enter(&self, link: &AtomicU64, bits: u64, leaf: Pfn, meta: &FrameMeta) -> bool {
         if !self.is_alone() {
-            mutant!(LeafNotLocked, (), meta.lock_leaf());
+            lock(meta);
         }
         entry::is_guarded(bits) && self.enter_guarded(link, leaf)
     }
 
     /// Let go of a leaf.
     #[inline(always)]
-    fn exit(&self, meta: &FrameMeta, shared: bool) {
+    pub(super) fn exit(&self, meta: &FrameMeta, shared: bool) {
         if shared || !self.is_alone() {
             meta.unlock_leaf();
         }
@@ -505,8 +399,8 @@ impl<'a> Cursor<'a> {
     /// Forget the leaf that the cursor is at.
     #[inline]
     pub(super) fn leave(&mut self) {
-        if let Some(Leaf { meta, shared, .. }) = self.leaf.take() {
-            self.exit(meta, shared);
+        if let Some(Leaf { meta, locked: true, .. }) = self.leaf.take() {
+            meta.unlock_leaf();
         }
     }
 
@@ -539,228 +433,6 @@ impl<'a> Cursor<'a> {
             }
         }
     }
-
-    /// Visit each entry of `range` that is not absent, in order of address.
-    pub fn each(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
-        self.expect(range);
-        self.open(range);
-        if is_in_one_leaf(range) {
-            if let Some(leaf) = self.leaf_of(range.start) {
-                self.visit_leaf(leaf.node, range, f, leaf.shared);
-            }
-            return;
-        }
-        self.look(range, f);
-    }
-
-    /// As [`Cursor::each`], to look only: nothing may be changed, and what is whole stays so.
-    pub fn look(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
-        self.leave();
-        self.visit(self.root, TOP, range, &mut Looking(f));
-    }
-
-    /// Visit each entry of `range` that is absent; all of it is in the leaf of the entry that was found last.
-    #[inline]
-    pub fn each_absent(&self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
-        let Some(Leaf { at, node, shared, .. }) = self.leaf else { return };
-        debug_assert!(is_in_one_leaf(range) && range.start.0 >> 9 == at);
-        let words = &self.frames.phys.words(node)[index(range.start, 0)..][..range.len() as usize];
-        let node = self.frames.meta(node);
-        for (page, word) in range.iter().zip(words) {
-            if word.load(Acquire) == 0 {
-                f(page, &Slot { word, node, shared });
-            }
-        }
-    }
-
-    /// As [`Cursor::each`], and afterwards, who is alone unlinks the nodes that have become empty. A leaf that is shared or whole and
-    /// lies in the range is unlinked as it is, and its entries are not visited; of a shared one that lies in it in part, nothing
-    /// may be used there.
-    pub fn clear(&mut self, range: PageRange, visitor: &mut impl Visitor) {
-        self.expect(range);
-        if self.open_edges(range) && is_in_one_leaf(range) {
-            let leaf = self.leaf_of(range.start);
-            if let Some(leaf) = leaf.filter(|leaf| !leaf.shared) {
-                self.visit_leaf(leaf.node, range, &mut |page, slot| visitor.entry(page, slot), false);
-                if self.frames.meta(leaf.node).index() > 0 {
-                    return;
-                }
-            }
-            if leaf.is_none_or(|leaf| !leaf.shared) {
-                self.leave();
-                if self.is_alone() {
-                    self.prune(range.start, visitor);
-                }
-                return;
-            }
-        }
-        self.leave();
-        self.visit(self.root, TOP, range, visitor);
-    }
-
-    /// Unlink what has become empty on the way to `page`, from below.
-    fn prune(&self, page: Vpn, visitor: &mut impl Visitor) {
-        let mut way: ArrayVec<(&AtomicU64, Pfn, Pfn), { TOP as usize }> = ArrayVec::new();
-        let mut node = self.root;
-        for level in (1..=TOP).rev() {
-            let word = self.frames.phys.word(node, index(page, level));
-            let Some(child) = entry::linked(word.load(Relaxed)) else { break };
-            way.push((word, node, child));
-            node = child;
-        }
-        for (word, node, child) in way.into_iter().rev() {
-            if self.frames.meta(child).index() > 0 {
-                return;
-            }
-            self.unlink(node, word, child, visitor);
-        }
-    }
-
-    /// Whether the tables have no node below the root.
-    pub fn is_empty(&self) -> bool {
-        self.frames.meta(self.root).index() == 0
-    }
-
-    /// The first page of `range` whose entry is not absent.
-    pub fn next_used(&self, range: PageRange) -> Option<Vpn> {
-        debug_assert!(
-            range.is_empty()
-                || self.is_alone()
-                || self.leaf.is_some_and(|leaf| leaf.at == range.start.0 >> 9)
-        );
-        self.seek(self.root, TOP, range, &|_, level| level == 0)
-    }
-
-    /// The first page of `range` that has a leaf with entries.
-    pub fn next_leaf(&self, range: PageRange) -> Option<Vpn> {
-        self.seek(self.root, TOP, range, &|child, level| level == 1 && self.frames.meta(child).index() > 0)
-    }
-
-    /// The first page of `range` whose way ends at an entry that `found` likes: it gets the node that the entry links to,
-    /// and the level of the node that the entry is in.
-    fn seek(&self, node: Pfn, level: u32, range: PageRange, found: &dyn Fn(Pfn, u32) -> bool) -> Option<Vpn> {
-        let mut page = range.start;
-        while page < range.end {
-            page = self.skip(node, level, page, range.end)?;
-            if level == 0 {
-                return found(node, 0).then_some(page);
-            }
-            let end = end_of(page, level).min(range.end);
-            let bits = self.frames.phys.word(node, index(page, level)).load(Acquire);
-            if let Some(child) = self.child(bits) {
-                if found(child, level) {
-                    return Some(page);
-                }
-                let below = self.seek(child, level - 1, PageRange::new(page, end), found);
-                if below.is_some() {
-                    return below;
-                }
-            }
-            page = end;
-        }
-        None
-    }
-
-    /// The first page from `page` on, below `end`, whose word in the node is not zero.
-    #[inline]
-    pub(super) fn skip(&self, node: Pfn, level: u32, page: Vpn, end: Vpn) -> Option<Vpn> {
-        let (first, last) = (index(page, level), index(Vpn(end.0 - 1), level));
-        let words = &self.frames.phys.words(node)[first..=last];
-        let skipped = next_used(words, 0)?.0 as u64;
-        if skipped == 0 {
-            return Some(page);
-        }
-        let page = Vpn(((page.0 >> (9 * level)) + skipped) << (9 * level));
-        (page < end).then_some(page)
-    }
-
-    fn visit<V: Visitor>(&self, node: Pfn, level: u32, range: PageRange, visitor: &mut V) {
-        let mut page = range.start;
-        while page < range.end {
-            let Some(used) = self.skip(node, level, page, range.end) else { return };
-            let whole = index(used, level - 1) == 0 && end_of(used, level) <= range.end;
-            let end = end_of(used, level).min(range.end);
-            page = end;
-            let word = self.frames.phys.word(node, index(used, level));
-            let bits = word.load(Acquire);
-            let Some(child) = self.child(bits) else { continue };
-            if V::CLEARS && level == 1 && self.forget_whole(word) {
-                self.unlink(node, word, child, visitor);
-                continue;
-            }
-            let below = self.frames.meta(child);
-            let shared = level == 1 && self.enter(word, bits, child, below);
-            let part = PageRange::new(used, end);
-            match (level, V::CLEARS && shared) {
-                (1, false) => {
-                    self.visit_leaf(child, part, &mut |page, slot| visitor.entry(page, slot), shared)
-                }
-                // It stays to the others as it is.
-                (1, true) => debug_assert!(whole || self.skip(child, 0, used, end).is_none()),
-                _ => self.visit(child, level - 1, part, visitor),
-            }
-            if level == 1 {
-                self.exit(below, shared);
-            }
-            if V::CLEARS
-                && self.is_alone()
-                && if shared { whole } else { self.frames.meta(child).index() == 0 }
-            {
-                self.unlink(node, word, child, visitor);
-            }
-        }
-    }
-
-    /// Take away the link at this word of a node. Nobody else is in these tables.
-    fn unlink(&self, node: Pfn, word: &AtomicU64, child: Pfn, visitor: &mut impl Visitor) {
-        debug_assert!(self.is_alone());
-        word.store(0, Release);
-        let meta = self.frames.meta(node);
-        meta.set_index(meta.index() - 1);
-        visitor.unlinked(child);
-    }
-
-    /// Unlink the nodes that are empty; of the leaves those that nothing is used in.
-    pub fn tidy(&mut self, visitor: &mut impl Visitor) {
-        self.alone();
-        self.leave();
-        self.tidy_below(self.root, TOP, PageRange::new(Vpn(0), USER_END), visitor);
-    }
-
-    fn tidy_below(&self, node: Pfn, level: u32, range: PageRange, visitor: &mut impl Visitor) {
-        let mut page = range.start;
-        while page < range.end {
-            let Some(used) = self.skip(node, level, page, range.end) else { return };
-            page = end_of(used, level).min(range.end);
-            let word = self.frames.phys.word(node, index(used, level));
-            let Some(child) = entry::linked(word.load(Acquire)) else { continue };
-            if level > 1 {
-                self.tidy_below(child, level - 1, PageRange::new(used, page), visitor);
-            }
-            if self.frames.meta(child).index() == 0 {
-                self.unlink(node, word, child, visitor);
-            }
-        }
-    }
-
-    #[inline]
-    pub(super) fn visit_leaf(
-        &self,
-        leaf: Pfn,
-        range: PageRange,
-        f: &mut impl FnMut(Vpn, &Slot<'_>),
-        shared: bool,
-    ) {
-        let (words, node) = (self.frames.phys.words(leaf), self.frames.meta(leaf));
-        let words = &words[index(range.start, 0)..][..range.len() as usize];
-        // Entries left to meet, here or outside the range.
-        let (mut at, mut left) = (0, node.index());
-        while left > 0 {
-            let Some((used, word)) = next_used(words, at) else { return };
-            f(range.start.add(used as u64), &Slot { word, node, shared });
-            (at, left) = (used + 1, left - 1);
-        }
-    }
 }
 
 impl Drop for Cursor<'_> {
@@ -770,22 +442,10 @@ impl Drop for Cursor<'_> {
     }
 }
 
-/// The first word from number `at` on that is not zero, with its number. A stretch that is not in use costs an instruction a
-/// word.
-#[inline]
-fn next_used(words: &[AtomicU64], mut at: usize) -> Option<(usize, &AtomicU64)> {
-    const BLOCK: usize = 16;
-    let unused = |block: &[AtomicU64; BLOCK]| block.iter().fold(0, |all, word| all | word.load(Relaxed)) == 0;
-    loop {
-        let word = words.get(at)?;
-        if word.load(Acquire) != 0 {
-            return Some((at, word));
-        }
-        at += 1;
-        while at.is_multiple_of(BLOCK) && words[at..].first_chunk().is_some_and(unused) {
-            at += BLOCK;
-        }
-    }
+/// Take a leaf's lock.
+#[inline(always)]
+fn lock(leaf: &FrameMeta) {
+    mutant!(LeafNotLocked, (), leaf.lock_leaf());
 }
 
 #[inline]

@@ -23,9 +23,10 @@
 //! pages that one space alone maps are ever whole (a fork opens them), the block tells its one leaf; and reclaim,
 //! going by blocks, finds all huge pages without a walk.
 
-use super::cursor::{Cursor, Slot, TOP, begin_node, end_of, index, is_in_one_leaf};
+use super::cursor::{Cursor, TOP, begin_node, end_of, index, is_in_one_leaf};
 use super::entry::{self, Entry};
 use super::gather::{Flushed, forget_all};
+use super::slot::Slot;
 use crate::Rights;
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::{Frames, NoFrames, Priority};

@@ -15,8 +15,9 @@
 //! one, so a space that finds itself alone stays so. While there are several the leaf's own lock orders what is done
 //! through them. Who unlinks it lets go of it after a flush, and the last one lets go of what the entries name.
 
-use super::cursor::{Cursor, Leaf, Slot, index, is_in_one_leaf, new_node};
+use super::cursor::{Cursor, Leaf, index, is_in_one_leaf, new_node};
 use super::entry::{self, Entry};
+use super::slot::Slot;
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::{Frames, NoFrames};
 use core::sync::atomic::{AtomicU64, Ordering::*};
@@ -111,7 +112,7 @@ impl Cursor<'_> {
         self.frames.phys.word(above, index(first, 1)).store(entry::link(new), Release);
         self.leave();
         let meta = self.frames.meta(new);
-        self.leaf = Some(Leaf { at, node: new, meta, shared: false });
+        self.leaf = Some(Leaf { at, node: new, meta, shared: false, locked: false });
         Ok(Some(old))
     }
 

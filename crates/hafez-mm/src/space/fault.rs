@@ -162,14 +162,16 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// The frame becomes the space's anonymous page, with one map, charged and on its list.
+    #[inline]
     pub(super) fn adopt(&self, space: &Space, region: &Region, page: Vpn, frame: Pfn) {
-        let meta = self.frames.meta(frame);
-        let wired = region.flags.contains(RegionFlags::WIRED);
-        let flags = if wired { Flags::DIRTY | Flags::WIRED } else { Flags::DIRTY };
-        meta.begin(Word::new(State::Anon, space.account, 1).with(flags), space.family.id, page.0);
-        self.frames.accounts.charge_page(self.cpu(), space.account);
-        if !wired {
-            self.frames.lists.insert_arrival(self.frames.table(), self.cpu(), frame, Arrival::Wanted);
+        let (cpu, lists) = (self.cpu(), &self.frames.lists);
+        let (word, owner) = (Word::new(State::Anon, space.account, 1).with(Flags::DIRTY), space.family.id);
+        self.frames.accounts.charge_page(cpu, space.account);
+        if region.flags.contains(RegionFlags::WIRED) {
+            self.frames.meta(frame).begin(word.with(Flags::WIRED), owner, page.0);
+        } else {
+            let young = lists.place(Arrival::Wanted);
+            lists.begin(self.frames.table(), cpu, frame, (word, owner, page.0), young);
         }
     }
 

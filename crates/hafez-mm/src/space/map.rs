@@ -285,9 +285,9 @@ pub(crate) struct Clearing<'a, 'g, P: Platform> {
 }
 
 impl<P: Platform> Visitor for Clearing<'_, '_, P> {
-    #[inline]
-    fn entry(&mut self, page: Vpn, slot: &Slot<'_>) {
-        self.spaces.clear_entry(slot, page, self.gather);
+    #[inline(always)]
+    fn cleared(&mut self, page: Vpn, was: Entry) {
+        self.spaces.forget_entry(was, page, self.gather);
     }
     fn unlinked(&mut self, node: Pfn) {
         self.gather.drop_node(node);

@@ -264,7 +264,7 @@ impl Space {
     /// To look at its regions, on this CPU.
     #[inline(always)]
     #[cfg_attr(feature = "contention", track_caller)]
-    pub(crate) fn regions(&self, cpu: usize) -> ReadGuard<'_, Regions> {
+    pub(crate) fn regions(&self, cpu: usize) -> ReadGuard<'_, Regions, { rank::REGIONS }> {
         self.regions.read(cpu)
     }
     /// To change them; nobody else looks at them then.

@@ -63,7 +63,13 @@ impl<P: Platform> Spaces<P> {
     /// Make the entry absent, into the gather.
     #[inline(always)]
     pub(crate) fn clear_entry(&self, slot: &Slot<'_>, page: Vpn, gather: &mut Gather<'_, Self>) {
-        match slot.take(Entry::Absent) {
+        self.forget_entry(slot.take(Entry::Absent), page, gather);
+    }
+
+    /// This was said of the page, and is not any more.
+    #[inline(always)]
+    pub(crate) fn forget_entry(&self, was: Entry, page: Vpn, gather: &mut Gather<'_, Self>) {
+        match was {
             Entry::Present { frame, dirty, .. } => self.forget_map(frame, page, dirty, gather),
             Entry::Swap { slot } => self.drop_slot(slot),
             Entry::Absent => {}
@@ -141,7 +147,6 @@ impl<P: Platform> Spaces<P> {
         if frames.is_empty() {
             return;
         }
-        self.frames.lists.remove_all(self.frames.table(), frames);
         // Most that go together were paid for by one process.
         let (mut payer, mut pages) = ((AccountId::KERNEL, Charge::File), 0);
         for &frame in frames {
@@ -160,7 +165,8 @@ impl<P: Platform> Spaces<P> {
             pages += 1;
         }
         self.uncharge(payer, pages);
-        self.frames.free_frames(self.cpu(), frames);
+        self.frames.lists.end_all(self.frames.table(), frames);
+        self.frames.give_idle(self.cpu(), frames);
     }
 
     #[inline(always)]

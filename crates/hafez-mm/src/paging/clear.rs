@@ -1,0 +1,157 @@
+//! Clearing a range: entries go, and with them the nodes that become empty.
+//!
+//! Only who is alone takes nodes away. What goes is told to a [`Visitor`], who sees to it that no CPU can still use it before anybody
+//! else does.
+
+use super::cursor::{Cursor, TOP, end_of, index, is_in_one_leaf};
+use super::entry::{self, Entry};
+use super::look::next_used;
+use crate::addr::{PageRange, Pfn, USER_END, Vpn};
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicU64, Ordering::*};
+
+/// Who goes along when a range is cleared.
+pub trait Visitor {
+    /// An entry was made absent; this is what it said to the last.
+    fn cleared(&mut self, page: Vpn, was: Entry);
+    /// A node that has become empty, or a shared leaf, was unlinked: to be let go of once no CPU can walk it any more.
+    fn unlinked(&mut self, node: Pfn);
+}
+
+impl Cursor<'_> {
+    /// Make the entries of `range` absent; who is alone unlinks the nodes that have become empty. A leaf that is shared or whole and
+    /// lies in the range is unlinked as it is, and its entries are not visited; of a shared one that lies in it in part, nothing
+    /// may be used there.
+    pub fn clear(&mut self, range: PageRange, visitor: &mut impl Visitor) {
+        self.expect(range);
+        if self.open_edges(range) && is_in_one_leaf(range) {
+            let leaf = self.leaf_of(range.start);
+            if leaf.is_none_or(|leaf| !leaf.shared) {
+                if leaf.is_some_and(|leaf| self.clear_leaf(leaf.node, range, visitor) > 0) {
+                    return;
+                }
+                self.leave();
+                if self.is_alone() {
+                    self.prune(range.start, visitor);
+                }
+                return;
+            }
+        }
+        self.leave();
+        self.clear_below(self.root, TOP, range, visitor);
+    }
+
+    /// Make the entries of `range` absent in a leaf of the space's own. How many are left in it.
+    #[inline]
+    fn clear_leaf(&self, leaf: Pfn, range: PageRange, visitor: &mut impl Visitor) -> u64 {
+        let (words, node) = (self.frames.phys.words(leaf), self.frames.meta(leaf));
+        let words = &words[index(range.start, 0)..][..range.len() as usize];
+        let (mut at, mut left) = (0, node.index());
+        while left > 0 {
+            let Some((used, word)) = next_used(words, at) else { break };
+            let was = Entry::decode(word.swap(0, AcqRel));
+            visitor.cleared(range.start.add(used as u64), was);
+            (at, left) = (used + 1, left - 1);
+        }
+        node.set_index(left);
+        left
+    }
+
+    fn clear_below(&self, node: Pfn, level: u32, range: PageRange, visitor: &mut impl Visitor) {
+        let mut page = range.start;
+        while page < range.end {
+            let Some(used) = self.skip(node, level, page, range.end) else { return };
+            page = end_of(used, level).min(range.end);
+            let part = PageRange::new(used, page);
+            let word = self.frames.phys.word(node, index(used, level));
+            let bits = word.load(Acquire);
+            let Some(child) = self.child(bits) else { continue };
+            let empty = match level {
+                1 => self.clear_at(word, bits, child, part, visitor),
+                _ => {
+                    self.clear_below(child, level - 1, part, visitor);
+                    self.frames.meta(child).index() == 0
+                }
+            };
+            if empty && self.is_alone() {
+                self.unlink(node, word, child, visitor);
+            }
+        }
+    }
+
+    /// Clear a part of the leaf that this word of the node above leads to. Whether the leaf is to go.
+    fn clear_at(
+        &self,
+        word: &AtomicU64,
+        bits: u64,
+        leaf: Pfn,
+        part: PageRange,
+        visitor: &mut impl Visitor,
+    ) -> bool {
+        if self.forget_whole(word) {
+            return true;
+        }
+        let meta = self.frames.meta(leaf);
+        let shared = self.enter(word, bits, leaf, meta);
+        let empty = if shared {
+            // It stays to the others as it is.
+            let all = part.len() == 512;
+            debug_assert!(all || self.skip(leaf, 0, part.start, part.end).is_none());
+            all
+        } else {
+            self.clear_leaf(leaf, part, visitor) == 0
+        };
+        self.exit(meta, shared);
+        empty
+    }
+
+    /// Unlink what has become empty on the way to `page`, from below.
+    fn prune(&self, page: Vpn, visitor: &mut impl Visitor) {
+        let mut way: ArrayVec<(&AtomicU64, Pfn, Pfn), { TOP as usize }> = ArrayVec::new();
+        let mut node = self.root;
+        for level in (1..=TOP).rev() {
+            let word = self.frames.phys.word(node, index(page, level));
+            let Some(child) = entry::linked(word.load(Relaxed)) else { break };
+            way.push((word, node, child));
+            node = child;
+        }
+        for (word, node, child) in way.into_iter().rev() {
+            if self.frames.meta(child).index() > 0 {
+                return;
+            }
+            self.unlink(node, word, child, visitor);
+        }
+    }
+
+    /// Take away the link at this word of a node. Nobody else is in these tables.
+    fn unlink(&self, node: Pfn, word: &AtomicU64, child: Pfn, visitor: &mut impl Visitor) {
+        debug_assert!(self.is_alone());
+        word.store(0, Release);
+        let meta = self.frames.meta(node);
+        meta.set_index(meta.index() - 1);
+        visitor.unlinked(child);
+    }
+
+    /// Unlink the nodes that are empty; of the leaves those that nothing is used in.
+    pub fn tidy(&mut self, visitor: &mut impl Visitor) {
+        self.alone();
+        self.leave();
+        self.tidy_below(self.root, TOP, PageRange::new(Vpn(0), USER_END), visitor);
+    }
+
+    fn tidy_below(&self, node: Pfn, level: u32, range: PageRange, visitor: &mut impl Visitor) {
+        let mut page = range.start;
+        while page < range.end {
+            let Some(used) = self.skip(node, level, page, range.end) else { return };
+            page = end_of(used, level).min(range.end);
+            let word = self.frames.phys.word(node, index(used, level));
+            let Some(child) = entry::linked(word.load(Acquire)) else { continue };
+            if level > 1 {
+                self.tidy_below(child, level - 1, PageRange::new(used, page), visitor);
+            }
+            if self.frames.meta(child).index() == 0 {
+                self.unlink(node, word, child, visitor);
+            }
+        }
+    }
+}

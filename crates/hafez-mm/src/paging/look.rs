@@ -1,0 +1,158 @@
+//! Looking at a range: which entries it has, and where the next one is.
+//!
+//! Most of the words of a table are zero, in long stretches; they are passed over sixteen at a time.
+
+use super::cursor::{Cursor, Leaf, TOP, end_of, index, is_in_one_leaf};
+use super::slot::Slot;
+use crate::addr::{PageRange, Pfn, Vpn};
+use core::sync::atomic::{AtomicU64, Ordering::*};
+
+impl Cursor<'_> {
+    /// Visit each entry of `range` that is not absent, in order of address.
+    pub fn each(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
+        self.expect(range);
+        self.open(range);
+        if is_in_one_leaf(range) {
+            if let Some(leaf) = self.leaf_of(range.start) {
+                self.visit_leaf(leaf.node, range, f, leaf.shared);
+            }
+            return;
+        }
+        self.look(range, f);
+    }
+
+    /// As [`Cursor::each`], to look only: nothing may be changed, and what is whole stays so.
+    pub fn look(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
+        self.leave();
+        self.look_below(self.root, TOP, range, f);
+    }
+
+    /// Visit each entry of `range` that is absent; all of it is in the leaf of the entry that was found last.
+    #[inline]
+    pub fn each_absent(&self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
+        let Some(Leaf { at, node, shared, .. }) = self.leaf else { return };
+        debug_assert!(is_in_one_leaf(range) && range.start.0 >> 9 == at);
+        let words = &self.frames.phys.words(node)[index(range.start, 0)..][..range.len() as usize];
+        let node = self.frames.meta(node);
+        for (page, word) in range.iter().zip(words) {
+            if word.load(Acquire) == 0 {
+                f(page, &Slot { word, node, shared });
+            }
+        }
+    }
+
+    fn look_below<F: FnMut(Vpn, &Slot<'_>)>(&self, node: Pfn, level: u32, range: PageRange, f: &mut F) {
+        let mut page = range.start;
+        while page < range.end {
+            let Some(used) = self.skip(node, level, page, range.end) else { return };
+            page = end_of(used, level).min(range.end);
+            let part = PageRange::new(used, page);
+            let word = self.frames.phys.word(node, index(used, level));
+            let bits = word.load(Acquire);
+            let Some(child) = self.child(bits) else { continue };
+            if level > 1 {
+                self.look_below(child, level - 1, part, f);
+                continue;
+            }
+            let leaf = self.frames.meta(child);
+            let shared = self.enter(word, bits, child, leaf);
+            self.visit_leaf(child, part, f, shared);
+            self.exit(leaf, shared);
+        }
+    }
+
+    #[inline]
+    pub(super) fn visit_leaf(
+        &self,
+        leaf: Pfn,
+        range: PageRange,
+        f: &mut impl FnMut(Vpn, &Slot<'_>),
+        shared: bool,
+    ) {
+        let (words, node) = (self.frames.phys.words(leaf), self.frames.meta(leaf));
+        let words = &words[index(range.start, 0)..][..range.len() as usize];
+        // Entries left to meet, here or outside the range.
+        let (mut at, mut left) = (0, node.index());
+        while left > 0 {
+            let Some((used, word)) = next_used(words, at) else { return };
+            f(range.start.add(used as u64), &Slot { word, node, shared });
+            (at, left) = (used + 1, left - 1);
+        }
+    }
+
+    /// Whether the tables have no node below the root.
+    pub fn is_empty(&self) -> bool {
+        self.frames.meta(self.root).index() == 0
+    }
+
+    /// The first page of `range` whose entry is not absent.
+    pub fn next_used(&self, range: PageRange) -> Option<Vpn> {
+        debug_assert!(
+            range.is_empty()
+                || self.is_alone()
+                || self.leaf.is_some_and(|leaf| leaf.at == range.start.0 >> 9)
+        );
+        self.seek(self.root, TOP, range, &|_, level| level == 0)
+    }
+
+    /// The first page of `range` that has a leaf with entries.
+    pub fn next_leaf(&self, range: PageRange) -> Option<Vpn> {
+        self.seek(self.root, TOP, range, &|child, level| level == 1 && self.frames.meta(child).index() > 0)
+    }
+
+    /// The first page of `range` whose way ends at an entry that `found` likes: it gets the node that the entry links to,
+    /// and the level of the node that the entry is in.
+    fn seek(&self, node: Pfn, level: u32, range: PageRange, found: &dyn Fn(Pfn, u32) -> bool) -> Option<Vpn> {
+        let mut page = range.start;
+        while page < range.end {
+            page = self.skip(node, level, page, range.end)?;
+            if level == 0 {
+                return found(node, 0).then_some(page);
+            }
+            let end = end_of(page, level).min(range.end);
+            let bits = self.frames.phys.word(node, index(page, level)).load(Acquire);
+            if let Some(child) = self.child(bits) {
+                if found(child, level) {
+                    return Some(page);
+                }
+                let below = self.seek(child, level - 1, PageRange::new(page, end), found);
+                if below.is_some() {
+                    return below;
+                }
+            }
+            page = end;
+        }
+        None
+    }
+
+    /// The first page from `page` on, below `end`, whose word in the node is not zero.
+    #[inline]
+    pub(super) fn skip(&self, node: Pfn, level: u32, page: Vpn, end: Vpn) -> Option<Vpn> {
+        let (first, last) = (index(page, level), index(Vpn(end.0 - 1), level));
+        let words = &self.frames.phys.words(node)[first..=last];
+        let skipped = next_used(words, 0)?.0 as u64;
+        if skipped == 0 {
+            return Some(page);
+        }
+        let page = Vpn(((page.0 >> (9 * level)) + skipped) << (9 * level));
+        (page < end).then_some(page)
+    }
+}
+
+/// The first word from number `at` on that is not zero, with its number. A stretch that is not in use costs an instruction a
+/// word.
+#[inline]
+pub(super) fn next_used(words: &[AtomicU64], mut at: usize) -> Option<(usize, &AtomicU64)> {
+    const BLOCK: usize = 16;
+    let unused = |block: &[AtomicU64; BLOCK]| block.iter().fold(0, |all, word| all | word.load(Relaxed)) == 0;
+    loop {
+        let word = words.get(at)?;
+        if word.load(Acquire) != 0 {
+            return Some((at, word));
+        }
+        at += 1;
+        while at.is_multiple_of(BLOCK) && words[at..].first_chunk().is_some_and(unused) {
+            at += BLOCK;
+        }
+    }
+}
