@@ -3,6 +3,7 @@
 //! It needs a quiet point: no call under way, no request in flight.
 
 use crate::addr::{PageRange, Pfn, USER_END, Vpn};
+use crate::frame::Frames;
 use crate::frame::meta::{Flags, State};
 use crate::memory::Memory;
 use crate::object::Place;
@@ -13,6 +14,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
+use core::sync::atomic::Ordering::Acquire;
 
 /// Which invariant is broken, and where.
 #[derive(Debug)]
@@ -85,6 +87,11 @@ impl<P: Platform> Memory<P> {
             let meta = frames.meta(Pfn(leaf));
             let mut used = 0;
             each_left(frames, Pfn(leaf), &mut |_| used += 1);
+            let untold = untold(frames, Pfn(leaf));
+            check!(
+                untold.is_none(),
+                "leaf {leaf:#x} has an entry that its record does not tell of: {untold:?}"
+            );
             check!(
                 meta.word().maps() == links && meta.index() == used,
                 "I2: leaf {leaf:#x} counts {} links and {} entries; there are {links} and {used}",
@@ -250,4 +257,20 @@ impl<P: Platform> Memory<P> {
         let mappings = object.mappings.lock();
         mappings.keys().any(|m| m.space == space && meta.index().wrapping_add(m.delta) == page.0)
     }
+}
+
+/// An entry of the leaf that is in none of the blocks where it would be looked for.
+fn untold(frames: &Frames, leaf: Pfn) -> Option<(usize, Entry)> {
+    let (used, own) = frames.meta(leaf).blocks();
+    let words = frames.phys.words(leaf).iter().map(|word| Entry::decode(word.load(Acquire)));
+    words.enumerate().find(|&(n, entry)| {
+        let found = |blocks: u32| blocks >> (n / 16) & 1 == 1;
+        let of_object = match entry {
+            Entry::Present { frame, .. } => {
+                matches!(frames.meta(frame).word().state(), State::File | State::Shared)
+            }
+            _ => false,
+        };
+        entry != Entry::Absent && !(found(used) && (of_object || found(own)))
+    })
 }

@@ -75,11 +75,6 @@ fn forking() -> Setup {
 }
 
 #[test]
-fn note_outlives_change() {
-    caught(Mutant::NoteOutlivesChange, forking());
-}
-
-#[test]
 fn shared_leaf_changed() {
     caught(Mutant::SharedLeafChanged, forking());
 }

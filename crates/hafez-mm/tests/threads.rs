@@ -525,7 +525,7 @@ fn threads_with_huge_pages() {
 fn bug() -> Option<hafez_mm::mutant::Mutant> {
     use hafez_mm::mutant::Mutant::*;
     let named = std::env::var("SIM_MUTANT").ok()?;
-    [WriterDoesNotWait, LeafNotLocked].into_iter().find(|bug| format!("{bug:?}") == named)
+    [WriterDoesNotWait, LeafNotLocked, NoteOutlivesChange].into_iter().find(|bug| format!("{bug:?}") == named)
 }
 
 /// Locks that do not keep out whom they should: a run with one of these bugs must fail. As it may do so in any way, it runs in a
@@ -533,17 +533,22 @@ fn bug() -> Option<hafez_mm::mutant::Mutant> {
 #[cfg(feature = "mutants")]
 #[test]
 fn locks_that_let_others_in_are_noticed() {
-    for bug in ["WriterDoesNotWait", "LeafNotLocked"] {
+    let bugs = [
+        ("WriterDoesNotWait", "threads_of_one_space", 60),
+        ("LeafNotLocked", "threads_of_one_space", 60),
+        ("NoteOutlivesChange", "threads_that_fork", 10),
+    ];
+    for (bug, test, seconds) in bugs {
         let mut run = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "threads_of_one_space"])
+            .args(["--exact", test])
             .env("SIM_MUTANT", bug)
-            .env("SIM_SECONDS", "60")
+            .env("SIM_SECONDS", seconds.to_string())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
         // It may also hang: a lock that was freed by the wrong one is never free again.
-        let end = Instant::now() + Duration::from_secs(90);
+        let end = Instant::now() + Duration::from_secs(seconds + 30);
         let status = loop {
             match run.try_wait().unwrap() {
                 Some(status) => break Some(status),

@@ -18,10 +18,10 @@
 //!
 //! | field | free head | page table | anonymous | of an object |
 //! |---|---|---|---|---|
-//! | `owner` | – | – | family | object |
+//! | `owner` | – | of a leaf: blocks with the space's own pages | family | object |
 //! | `index` | order | used entries | page (`Vpn`) | page index |
 //! | `slot` | – | of a leaf: its lock | slot that holds the same bytes, or 0 | the same |
-//! | `prev`, `next` | free list | – | generation list | generation list |
+//! | `prev`, `next` | free list | `next` of a leaf: blocks in use | generation list | generation list |
 //!
 //! In `prev` stands, above the frame, of which CPU's generation lists it is on one.
 
@@ -318,6 +318,17 @@ impl FrameMeta {
     #[inline]
     pub fn set_index(&self, index: u64) {
         self.index.store(index, Relaxed)
+    }
+    /// Of a leaf: a bit for each block of entries that may be in use, and for each that may name something that is not found again
+    /// in an object.
+    #[inline]
+    pub fn blocks(&self) -> (u32, u32) {
+        (self.next.load(Relaxed), self.owner.load(Relaxed))
+    }
+    #[inline]
+    pub fn set_blocks(&self, used: u32, own: u32) {
+        self.next.store(used, Relaxed);
+        self.owner.store(own, Relaxed);
     }
     #[inline]
     pub fn slot(&self) -> u32 {

@@ -5,7 +5,7 @@
 
 use super::cursor::{Cursor, TOP, end_of, index, is_in_one_leaf};
 use super::entry::{self, Entry};
-use super::look::next_used;
+use super::look::each_used;
 use crate::addr::{PageRange, Pfn, USER_END, Vpn};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering::*};
@@ -45,15 +45,15 @@ impl Cursor<'_> {
     #[inline]
     fn clear_leaf(&self, leaf: Pfn, range: PageRange, visitor: &mut impl Visitor) -> u64 {
         let (words, node) = (self.frames.phys.words(leaf), self.frames.meta(leaf));
-        let words = &words[index(range.start, 0)..][..range.len() as usize];
-        let (mut at, mut left) = (0, node.index());
-        while left > 0 {
-            let Some((used, word)) = next_used(words, at) else { break };
-            let was = Entry::decode(word.swap(0, AcqRel));
-            visitor.cleared(range.start.add(used as u64), was);
-            (at, left) = (used + 1, left - 1);
-        }
+        let mut left = node.index();
+        each_used(words, node.blocks().0, range, |page, word| {
+            left -= 1;
+            visitor.cleared(page, Entry::decode(word.swap(0, AcqRel)));
+        });
         node.set_index(left);
+        if left == 0 {
+            node.set_blocks(0, 0);
+        }
         left
     }
 

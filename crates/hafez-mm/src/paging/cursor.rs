@@ -215,7 +215,9 @@ pub(super) fn new_node(frames: &Frames, cpu: usize, account: AccountId) -> Resul
 
 /// Make a frame a node, whose entries the caller has seen to, or will.
 pub(super) fn begin_node(frames: &Frames, node: Pfn, account: AccountId) -> Pfn {
-    frames.meta(node).begin(Word::new(State::Table, account, 1), 0, 0);
+    let meta = frames.meta(node);
+    meta.begin(Word::new(State::Table, account, 1), 0, 0);
+    meta.set_blocks(0, 0);
     frames.accounts.charge(account, Charge::Table, 1);
     node
 }

@@ -80,7 +80,9 @@ impl<'a> Cursor<'a> {
             word.store(bits, Relaxed);
             bits += 1 << 12;
         }
-        self.frames.meta(leaf).set_index(PAGES);
+        let meta = self.frames.meta(leaf);
+        meta.set_index(PAGES);
+        meta.set_blocks(u32::MAX, u32::MAX);
         self.frames.set_leaf_behind(first, Some(leaf));
         self.frames.meta(above).add_index();
         self.tables.whole.fetch_add(1, Relaxed);

@@ -1,9 +1,10 @@
 //! Looking at a range: which entries it has, and where the next one is.
 //!
-//! Most of the words of a table are zero, in long stretches; they are passed over sixteen at a time.
+//! Most of the words of a table are zero, in long stretches; they are passed over sixteen at a time. Of a leaf, whose record
+//! tells in which sixteen some may be used, the others are not even looked at.
 
 use super::cursor::{Cursor, Leaf, TOP, end_of, index, is_in_one_leaf};
-use super::slot::Slot;
+use super::slot::{BLOCK, Slot};
 use crate::addr::{PageRange, Pfn, Vpn};
 use core::sync::atomic::{AtomicU64, Ordering::*};
 
@@ -70,14 +71,7 @@ impl Cursor<'_> {
         shared: bool,
     ) {
         let (words, node) = (self.frames.phys.words(leaf), self.frames.meta(leaf));
-        let words = &words[index(range.start, 0)..][..range.len() as usize];
-        // Entries left to meet, here or outside the range.
-        let (mut at, mut left) = (0, node.index());
-        while left > 0 {
-            let Some((used, word)) = next_used(words, at) else { return };
-            f(range.start.add(used as u64), &Slot { word, node, shared });
-            (at, left) = (used + 1, left - 1);
-        }
+        each_used(words, node.blocks().0, range, |page, word| f(page, &Slot { word, node, shared }));
     }
 
     /// Whether the tables have no node below the root.
@@ -139,11 +133,34 @@ impl Cursor<'_> {
     }
 }
 
+/// Each word for the pages of `range`, which is in one leaf, that is not zero; only those in `blocks` are looked at.
+#[inline(always)]
+pub(super) fn each_used(
+    words: &[AtomicU64; 512],
+    blocks: u32,
+    range: PageRange,
+    mut f: impl FnMut(Vpn, &AtomicU64),
+) {
+    let (first, last) = (index(range.start, 0), index(Vpn(range.end.0 - 1), 0));
+    let mut blocks = blocks & (u32::MAX << (first / BLOCK)) & (u32::MAX >> (31 - last / BLOCK));
+    while blocks != 0 {
+        let block = blocks.trailing_zeros() as usize * BLOCK;
+        blocks &= blocks - 1;
+        let (from, to) = (block.max(first), (block + BLOCK - 1).min(last));
+        let mut page = Vpn(range.start.0 - first as u64 + from as u64);
+        for word in &words[from..=to] {
+            if word.load(Acquire) != 0 {
+                f(page, word);
+            }
+            page = page.add(1);
+        }
+    }
+}
+
 /// The first word from number `at` on that is not zero, with its number. A stretch that is not in use costs an instruction a
 /// word.
 #[inline]
-pub(super) fn next_used(words: &[AtomicU64], mut at: usize) -> Option<(usize, &AtomicU64)> {
-    const BLOCK: usize = 16;
+fn next_used(words: &[AtomicU64], mut at: usize) -> Option<(usize, &AtomicU64)> {
     let unused = |block: &[AtomicU64; BLOCK]| block.iter().fold(0, |all, word| all | word.load(Relaxed)) == 0;
     loop {
         let word = words.get(at)?;

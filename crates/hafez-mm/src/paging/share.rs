@@ -17,6 +17,7 @@
 
 use super::cursor::{Cursor, Leaf, index, is_in_one_leaf, new_node};
 use super::entry::{self, Entry};
+use super::look::each_used;
 use super::slot::Slot;
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::{Frames, NoFrames};
@@ -83,7 +84,7 @@ impl Cursor<'_> {
     }
 
     /// Put a leaf of the space's own in place of the shared one that `page` is in, if it is. `copy` tells the new entry for each
-    /// that is used, and has counted it. The old leaf, for the gather: ways through it may be cached until the whole space is
+    /// that may name more than an object's page, and has counted it. The old leaf, for the gather: ways through it may be cached until the whole space is
     /// flushed. The cursor is alone then.
     #[cold]
     pub fn own(
@@ -95,19 +96,18 @@ impl Cursor<'_> {
         let Some(Leaf { at, node: old, shared: true, .. }) = self.leaf_of(page) else { return Ok(None) };
         let first = Vpn(at << 9);
         let new = new_node(self.frames, self.cpu, self.tables.account())?;
+        let (node, new_node) = (self.frames.meta(old), self.frames.meta(new));
+        let (words, new_words) = (self.frames.phys.words(old), self.frames.phys.words(new));
+        let (_, own) = node.blocks();
         let mut used = 0;
-        self.visit_leaf(
-            old,
-            PageRange::new(first, first.add(512)),
-            &mut |page, slot| {
-                if let Some(entry) = copy(slot) {
-                    self.frames.phys.word(new, index(page, 0)).store(entry.encode(), Relaxed);
-                    used += 1;
-                }
-            },
-            true,
-        );
-        self.frames.meta(new).set_index(used);
+        each_used(words, own, PageRange::new(first, first.add(512)), |page, word| {
+            if let Some(entry) = copy(&Slot { word, node, shared: true }) {
+                new_words[index(page, 0)].store(entry.encode(), Relaxed);
+                used += 1;
+            }
+        });
+        new_node.set_index(used);
+        new_node.set_blocks(own, own);
         let above = self.grow(first, 1)?;
         self.frames.phys.word(above, index(first, 1)).store(entry::link(new), Release);
         self.leave();

@@ -3,12 +3,19 @@
 //! While a cursor is at a leaf nobody but the processor changes the leaf's entries, and it only sets accessed and dirty bits in
 //! present ones. So what may be present is changed by atomic exchange, and what the processor noted comes back with the
 //! old value.
+//!
+//! The leaf's record tells by blocks of sixteen entries where some may be in use, and where some may be the space's own, not just an
+//! object's pages that a fault finds again. So who goes through a leaf passes over what is empty, and who copies one for a fork
+//! (`space/share.rs`) over the program's text. A bit may be set for nothing, as entries go; it is never missing.
 
 use super::entry::{self, Entry};
 use crate::Rights;
 use crate::addr::Pfn;
 use crate::frame::meta::FrameMeta;
 use core::sync::atomic::{AtomicU64, Ordering::*};
+
+/// Entries of a block.
+pub(super) const BLOCK: usize = 16;
 
 /// One entry under a cursor.
 pub struct Slot<'a> {
@@ -52,18 +59,18 @@ impl Slot<'_> {
         if self.shared { self.node.word().maps().max(1) } else { 1 }
     }
     /// Put another entry here; the one that stood here to the last, with the bits that the processor set.
-    #[inline]
+    #[inline(always)]
     pub fn replace(&self, entry: Entry) -> Entry {
         debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is replaced");
         self.take(entry)
     }
     /// As [`Slot::replace`] where the leaf may be shared: who calls it takes the page from all who share it, and flushes
     /// them all.
-    #[inline]
+    #[inline(always)]
     pub fn take(&self, entry: Entry) -> Entry {
         let new = entry.encode();
         let old = self.word.swap(new, AcqRel);
-        self.count(old, new);
+        self.note(old, new);
         Entry::decode(old)
     }
     /// Give a present entry other rights. What the processor notes meanwhile stays in it: a mark that were taken over to the
@@ -72,6 +79,13 @@ impl Slot<'_> {
     pub fn set_rights(&self, rights: Rights) {
         debug_assert!(!self.shared, "an entry of others is changed");
         let _ = self.word.fetch_update(AcqRel, Acquire, |bits| entry::with_rights(bits, rights));
+    }
+    /// As [`Slot::replace`], where the same frame is named, and no right is taken that processors may still use.
+    #[inline(always)]
+    pub fn renew(&self, entry: Entry) {
+        debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is replaced");
+        let old = self.word.swap(entry.encode(), AcqRel);
+        debug_assert!(entry::named(old) == entry::named(entry.encode()));
     }
     /// As [`Slot::replace`], with nothing here while `flush` has all processors forget what was here. If they found the new
     /// entry before, one of them could write through it while another still reads the old page.
@@ -82,17 +96,49 @@ impl Slot<'_> {
         flush(Entry::decode(old));
         let new = entry.encode();
         self.word.store(new, Release);
-        self.count(old, new);
+        self.note(old, new);
     }
     /// Fill an entry that is absent or in swap, which the processor does not write to.
     #[inline(always)]
     pub fn fill(&self, entry: Entry) {
+        let (old, new) = self.put(entry);
+        self.note(old, new);
+    }
+    /// As [`Slot::fill`], with an object's page, which a fault would find again.
+    #[inline(always)]
+    pub fn fill_of_object(&self, entry: Entry) {
+        let (old, new) = self.put(entry);
+        self.count(old, new);
+        let (used, own) = self.node.blocks();
+        self.node.set_blocks(used | self.block(), own);
+    }
+    #[inline(always)]
+    fn put(&self, entry: Entry) -> (u64, u64) {
         debug_assert!(!self.shared || cfg!(feature = "mutants"), "an entry of others is filled");
         let old = self.word.load(Relaxed);
         debug_assert!(!matches!(Entry::decode(old), Entry::Present { .. }));
         let new = entry.encode();
         self.word.store(new, Release);
+        (old, new)
+    }
+    /// See that the leaf's record is right about this entry.
+    #[inline(always)]
+    fn note(&self, old: u64, new: u64) {
         self.count(old, new);
+        if new != 0 {
+            self.keep();
+        }
+    }
+    /// What the entry says is not to be left out where the leaf is copied.
+    #[inline(always)]
+    pub fn keep(&self) {
+        let (used, own) = self.node.blocks();
+        self.node.set_blocks(used | self.block(), own | self.block());
+    }
+    /// The bit of the entry's block.
+    #[inline(always)]
+    fn block(&self) -> u32 {
+        1 << (core::ptr::from_ref(self.word) as usize / (8 * BLOCK) % 32)
     }
     #[inline(always)]
     fn count(&self, old: u64, new: u64) {

@@ -303,6 +303,7 @@ impl<P: Platform> Spaces<P> {
                 if let Entry::Present { frame, .. } = slot.get()
                     && frame != self.frames.zero
                 {
+                    slot.keep();
                     self.set_wired(frame, on);
                 }
             });

@@ -233,8 +233,9 @@ impl<P: Platform> Spaces<P> {
                 return;
             }
             meta.add_map();
-            slot.fill(Entry::Present { frame, rights, accessed: near == page, dirty: false });
+            slot.fill_of_object(Entry::Present { frame, rights, accessed: near == page, dirty: false });
             if wired {
+                slot.keep();
                 self.set_wired(frame, true);
             }
         });
@@ -255,7 +256,7 @@ impl<P: Platform> Spaces<P> {
         let own = frame != self.frames.zero && (region.is_shared() || self.is_exclusive(frame));
         if own {
             // No flush: another CPU that still holds the translation without the right faults once more, at worst.
-            slot.replace(Entry::Present { frame, rights: region.rights, accessed: true, dirty: true });
+            slot.renew(Entry::Present { frame, rights: region.rights, accessed: true, dirty: true });
             return Ok(Look::Done);
         }
         self.copy_on_write(space, region, page, frame, slot)

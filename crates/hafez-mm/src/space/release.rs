@@ -77,7 +77,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// An entry that named the frame has been overwritten.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn forget_map(&self, frame: Pfn, page: Vpn, dirty: bool, gather: &mut Gather<'_, Self>) {
         if frame == self.frames.zero {
             return gather.page(page);
@@ -89,7 +89,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// The frame's bytes differ from what stands behind them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn mark_dirty(&self, frame: Pfn) {
         let meta = self.frames.meta(frame);
         if !meta.word().has(Flags::DIRTY) {
@@ -97,6 +97,7 @@ impl<P: Platform> Spaces<P> {
         }
     }
 
+    #[cold]
     fn note_dirty(&self, meta: &FrameMeta) {
         let before = meta.set(Flags::DIRTY);
         if before.state() == State::File
