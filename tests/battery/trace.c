@@ -362,7 +362,7 @@ static void steps(void) {
     STATUS(c);
 }
 
-static void on_usr1(int s) { (void)s; }
+__attribute__((noinline)) static void on_usr1(int s) { asm volatile("" ::"r"(s)); }
 
 static void step_into_handler(void) {
     pid_t c = TRACED(signal(SIGUSR1, on_usr1); raise(SIGUSR1); _exit(6));
@@ -590,6 +590,51 @@ static void filters(void) {
     STATUS(c);
 }
 
+static volatile long watched, other;
+
+static void places(void) {
+    pid_t c = TRACED(other = 1; watched = 2; other = 3; watched = 4; on_usr1(0); _exit(6));
+    struct user_regs_struct r;
+    siginfo_t si;
+    long value = 0;
+    STATUS(c);
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[0]), (long)&watched));
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[0]), -1));
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[4]), 0));
+    T(pt(PEEKUSER, c, WHERE(u_debugreg[0]), (long)&value));
+    T(value == (long)&watched);
+    /* Eight bytes, written to. */
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[7]), 1 | 0x9 << 16));
+    T(pt(PEEKUSER, c, WHERE(u_debugreg[7]), (long)&value));
+    T(value & 0xffff00ff);
+    /* I/O; an instruction of eight bytes; an odd place. */
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[7]), 1 | 0x2 << 16));
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[7]), 1 | 0x8 << 16));
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[1]), (long)&watched + 1));
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[7]), 4 | 0x9 << 20));
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[7]), 1 | 0x9 << 16));
+    for (int i = 0; i < 2; i++) {
+        pt(PTRACE_CONT, c, 0, 0);
+        STATUS(c);
+        pt(PTRACE_GETSIGINFO, c, 0, (long)&si);
+        N("code", i, si.si_code);
+        pt(PTRACE_PEEKDATA, c, (long)&watched, (long)&value);
+        N("written", i, value);
+        pt(PEEKUSER, c, WHERE(u_debugreg[6]), (long)&value);
+        N("status", i, value & 15);
+    }
+    /* Before an instruction. */
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[7]), 0));
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[2]), (long)on_usr1));
+    T(pt(PTRACE_POKEUSR, c, WHERE(u_debugreg[7]), 0x10));
+    pt(PTRACE_CONT, c, 0, 0);
+    STATUS(c);
+    pt(PTRACE_GETREGS, c, 0, (long)&r);
+    T(r.rip == (unsigned long)on_usr1);
+    pt(PTRACE_CONT, c, 0, 0);
+    STATUS(c);
+}
+
 static void told(void) {
     /* What /proc says. */
     pid_t c = TRACED(_exit(0));
@@ -604,6 +649,20 @@ static void told(void) {
     }
     fclose(f);
     END(c);
+    c = OTHER(pause());
+    sprintf(path, "/proc/self/task/%d/children", getpid());
+    f = fopen(path, "r");
+    T(f && fgets(line, sizeof line, f) && atoi(line) == c);
+    fclose(f);
+    END(c);
+    T(access("/proc/self/children", F_OK));
+    int slack = open("/proc/self/timerslack_ns", O_RDWR);
+    T(write(slack, "70000", 5));
+    T(prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0));
+    T(write(slack, "0\n", 2));
+    T(prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0));
+    T(write(slack, "x", 1));
+    close(slack);
     /* A signal to the tracer at each stop. */
     sigset_t set;
     sigemptyset(&set);
@@ -639,6 +698,7 @@ int main(void) {
     seize();
     strangers();
     filters();
+    places();
     told();
     return 0;
 }

@@ -208,8 +208,20 @@ impl<P: Platform> Memory<P> {
         self.retry(space.account(), || self.spaces.map(space, &request)).map_err(refused)
     }
     pub fn unmap(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
+        self.before_loss(range.len());
         self.retry(space.account(), || self.spaces.unmap(space, range)).map_err(refused)
     }
+
+    /// So many pages may be given up now: what all processes hold together will not be as much again soon.
+    #[inline]
+    fn before_loss(&self, pages: u64) {
+        // A MiB: less is not worth the look, and what is given up in smaller pieces comes back in them.
+        const MUCH: u64 = (1 << 20) / PAGE_SIZE as u64;
+        if pages >= MUCH {
+            self.spaces.note_peak();
+        }
+    }
+
     pub fn protect(
         &self,
         space: &Arc<Space>,
@@ -247,6 +259,9 @@ impl<P: Platform> Memory<P> {
                 FaultError::Denied => MmError::Invalid,
                 FaultError::PastEnd | FaultError::Io | FaultError::Unanswered => MmError::Io,
             });
+        }
+        if matches!(advice, Advice::DontNeed | Advice::DontNeedLocked | Advice::Free) {
+            self.before_loss(range.len());
         }
         let cooled =
             self.retry(space.account(), || self.spaces.advise(space, range, advice)).map_err(refused)?;
@@ -384,6 +399,7 @@ impl<P: Platform> Memory<P> {
     }
     /// The heap's end after the call: where it was if it cannot go there. `limit`: bytes that the heap may have.
     pub fn brk(&self, space: &Arc<Space>, to: VirtAddr, limit: u64) -> VirtAddr {
+        self.before_loss(space.heap().1.0.saturating_sub(to.0) / PAGE_SIZE as u64);
         self.retry(space.account(), || self.spaces.brk(space, to, limit)).unwrap_or(space.heap().1)
     }
     pub fn activate(&self, space: &Space, cpu: usize) {

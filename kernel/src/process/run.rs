@@ -213,7 +213,7 @@ fn exception(caller: &mut Caller, vector: u8, _code: u64) {
     let rip = caller.user.rip();
     let info = match vector {
         0 => SigInfo::fault(abi::SIGFPE, abi::FPE_INTDIV as i32, rip),
-        1 => SigInfo::fault(abi::SIGTRAP, abi::TRAP_TRACE as i32, rip),
+        1 => SigInfo::fault(abi::SIGTRAP, trace::debug_exception(caller), rip),
         // `int3` and `into` report from the kernel, with no address.
         3 => SigInfo::kernel(abi::SIGTRAP),
         4 => SigInfo::kernel(abi::SIGSEGV),

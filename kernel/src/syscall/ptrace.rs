@@ -23,6 +23,7 @@ pub const CALLS: &Calls = &[(abi::__NR_ptrace, ptrace)];
 const REGISTERS: u64 = 8 * WORDS as u64;
 const USER: u64 = 928;
 const DEBUG_REGISTERS: u64 = 848;
+const DEBUG_END: u64 = DEBUG_REGISTERS + 64;
 /// Kinds of registers (`PTRACE_GETREGSET`).
 const NT_PRSTATUS: u64 = 1;
 const NT_PRFPREG: u64 = 2;
@@ -119,18 +120,19 @@ fn of_stopped(caller: &mut Caller, request: u32, pid: Pid, addr: u64, data: u64)
         pt::PTRACE_PEEKUSR => {
             let mut word = 0;
             stopped(&mut |stop| {
-                let index = user_index(addr)?;
-                word = index.map_or(0, |index| stop.shown.words()[index]);
+                word = match user_index(addr)? {
+                    Place::Register(index) => stop.shown.words()[index],
+                    Place::Debug(index) => stop.shown.debug(index),
+                    Place::Other => 0,
+                };
                 Ok(())
             })?;
             Ok(user::write_u64(data, word).map(|()| 0)?)
         }
         pt::PTRACE_POKEUSR => stopped(&mut |stop| match user_index(addr)? {
-            Some(index) => stop.shown.set(index, data),
-            // There are none to be set.
-            None if addr >= DEBUG_REGISTERS && data == 0 => Ok(()),
-            None if addr >= DEBUG_REGISTERS => Err(Errno::EINVAL),
-            None => Err(Errno::EIO),
+            Place::Register(index) => stop.shown.set(index, data),
+            Place::Debug(index) => stop.shown.set_debug(index, data),
+            Place::Other => Err(Errno::EIO),
         }),
         pt::PTRACE_GETREGS => get_set(me, pid, Kind::General, data, u64::MAX, false).map(|_| 0),
         pt::PTRACE_SETREGS => get_set(me, pid, Kind::General, data, u64::MAX, true).map(|_| 0),
@@ -276,12 +278,23 @@ fn image(me: &Task, pid: Pid) -> Result<Arc<Image>> {
     task.image().ok_or(Errno::ESRCH)
 }
 
-/// Which register stands at this place of `struct user`; `None` for what is no register. EIO for what is no place.
-fn user_index(addr: u64) -> Result<Option<usize>> {
+/// What stands at a place of `struct user`.
+enum Place {
+    Register(usize),
+    Debug(usize),
+    Other,
+}
+
+/// EIO for what is no place.
+fn user_index(addr: u64) -> Result<Place> {
     if !addr.is_multiple_of(8) || addr >= USER {
         return Err(Errno::EIO);
     }
-    Ok((addr < REGISTERS).then_some(addr as usize / 8))
+    Ok(match addr {
+        0..REGISTERS => Place::Register(addr as usize / 8),
+        DEBUG_REGISTERS..DEBUG_END => Place::Debug((addr - DEBUG_REGISTERS) as usize / 8),
+        _ => Place::Other,
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -20,6 +20,7 @@ pub mod boot;
 pub mod console;
 pub mod context;
 pub mod cpu;
+pub mod debug;
 mod descriptors;
 mod entry;
 pub mod fpu;

@@ -58,7 +58,9 @@ pub struct PerCpu {
     pub shared: Shared,
     pub tss: UnsafeCell<Tss>,
     pub gdt: UnsafeCell<Gdt>,
-    pub ist: [IstStack; 3],
+    /// Debug registers are loaded (see `debug`).
+    pub watching: Cell<bool>,
+    pub ist: [IstStack; 4],
 }
 
 // SAFETY: all but `shared`, which is made of atomics, is used by the area's own CPU only, with interrupts off.
@@ -84,7 +86,8 @@ impl PerCpu {
             shared: Shared::new(),
             tss: UnsafeCell::new(Tss::new()),
             gdt: UnsafeCell::new(Gdt::new()),
-            ist: [const { IstStack(UnsafeCell::new([0; IST_BYTES])) }; 3],
+            watching: Cell::new(false),
+            ist: [const { IstStack(UnsafeCell::new([0; IST_BYTES])) }; 4],
         }
     }
 

@@ -4,6 +4,7 @@
 //! stub completes that frame in place and returns to `user::run`'s caller. From ring 0 the frame is built on the
 //! current stack. Which of the two it was, the saved CS alone decides.
 //!
+//! A debug exception comes on a stack of its own (see `debug`).
 //! NMI, double fault and machine check come on stacks of their own and end the kernel: they may strike between two
 //! instructions of the entry code, where neither the stack nor GS can be trusted.
 
@@ -83,6 +84,10 @@ trap_stubs:
       .endif
       push vector
       jmp trap_fatal
+    .elseif vector == 1
+      push 0
+      push vector
+      jmp trap_debug
     .else
       .if !(vector == 10 || vector == 11 || vector == 12 || vector == 13 || vector == 14 || vector == 17 || vector == 21 || vector == 29 || vector == 30)
       push 0
@@ -98,6 +103,7 @@ trap_common:
     test byte ptr [rsp + 24], 3
     jz 2f
     swapgs
+trap_from_user:
     SAVE_REGISTERS
     PATCH 1
     cld
@@ -129,6 +135,38 @@ trap_common:
     add rsp, 16
     iretq
 
+// From the program: as any other, once what the processor pushed is where that of others is. From the kernel: nothing comes of it.
+trap_debug:
+    test byte ptr [rsp + 24], 3
+    jz 2f
+    swapgs
+    mov gs:[{scratch}], rax
+    mov rax, gs:[{rsp0}]
+    push qword ptr [rsp + 48]
+    pop qword ptr [rax - 8]
+    push qword ptr [rsp + 40]
+    pop qword ptr [rax - 16]
+    push qword ptr [rsp + 32]
+    pop qword ptr [rax - 24]
+    push qword ptr [rsp + 24]
+    pop qword ptr [rax - 32]
+    push qword ptr [rsp + 16]
+    pop qword ptr [rax - 40]
+    push qword ptr [rsp + 8]
+    pop qword ptr [rax - 48]
+    push qword ptr [rsp]
+    pop qword ptr [rax - 56]
+    lea rsp, [rax - 56]
+    mov rax, gs:[{scratch}]
+    jmp trap_from_user
+2:
+    push rax
+    mov eax, {nothing}
+    mov dr6, rax
+    pop rax
+    add rsp, 16
+    iretq
+
 trap_fatal:
     SAVE_REGISTERS
     PATCH 1
@@ -147,6 +185,9 @@ trap_fatal:
     vectors = const VECTORS,
     frame = const FRAME_BYTES,
     gs_base = const regs::GS_BASE,
+    scratch = const offset_of!(PerCpu, scratch),
+    rsp0 = const RSP0,
+    nothing = const super::debug::NOTHING,
     kernel_trap = sym kernel_trap,
     fatal_trap = sym fatal_trap,
 );

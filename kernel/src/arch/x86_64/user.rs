@@ -18,6 +18,7 @@
 //! a `rip` outside the user half is answered with a protection fault before `sysret` could fault in ring 0.
 
 use super::{
+    debug::DebugRegisters,
     descriptors,
     fpu::{self, FpuState},
     percpu::{self, PerCpu},
@@ -34,6 +35,8 @@ pub use super::user_copy::*;
 
 /// Flags that a program may set by itself: CF PF AF ZF SF TF DF OF RF? no, AC, ID.
 const USER_FLAGS: u64 = 0x0024_0DD5;
+/// The next instruction is not stopped by a breakpoint on it.
+const RESUME_FLAG: u64 = 1 << 16;
 /// Interrupts on, and the bit that is always set.
 const FIXED_FLAGS: u64 = 0x202;
 /// Cleared by `syscall`: TF IF DF NT AC.
@@ -73,6 +76,7 @@ pub struct State {
     frame: Frame,
     fs_base: u64,
     gs_base: u64,
+    debug: DebugRegisters,
     /// The CPU that loaded it last.
     live_on: *const PerCpu,
     fpu: FpuState,
@@ -105,6 +109,7 @@ impl State {
             },
             fs_base: 0,
             gs_base: 0,
+            debug: DebugRegisters::default(),
             live_on: core::ptr::null(),
             fpu: FpuState::new(),
         }
@@ -124,10 +129,11 @@ impl UserContext {
     pub fn new(rip: u64, rsp: u64) -> Result<Self, NoMemory> {
         Self::place(State::fresh(rip, rsp))
     }
-    /// A copy for a child.
+    /// A copy for a child, but for what is watched.
     pub fn try_clone(&mut self) -> Result<Self, NoMemory> {
         self.settle();
-        Self::place(State { live_on: core::ptr::null(), ..self.state().clone() })
+        let debug = DebugRegisters::default();
+        Self::place(State { live_on: core::ptr::null(), debug, ..self.state().clone() })
     }
     /// All as in a fresh program (execve).
     pub fn reset(&mut self, rip: u64, rsp: u64) {
@@ -227,6 +233,19 @@ impl UserContext {
             unsafe { &mut *(&raw mut self.state_mut().frame.registers).cast::<[u64; REGISTERS]>() };
         let words = take_around(&mut words, from, before, registers)?;
         Ok(look(self, words))
+    }
+    /// What of its memory is watched.
+    pub fn debug(&self) -> DebugRegisters {
+        self.state().debug
+    }
+    pub fn set_debug(&mut self, debug: DebugRegisters) {
+        self.abandon();
+        self.state_mut().debug = debug;
+    }
+    /// The instruction at `rip` runs though it is watched.
+    pub fn pass_breakpoint(&mut self) {
+        self.state_mut().frame.rflags |= RESUME_FLAG;
+        self.keep_all();
     }
     /// The FPU state, brought to memory first where the processor holds it.
     pub fn fpu(&mut self) -> &mut FpuState {
@@ -402,6 +421,10 @@ unsafe fn load(area: &PerCpu, state: *mut State) {
         regs::write_msr(regs::FS_BASE, (*state).fs_base);
         regs::write_msr(regs::KERNEL_GS_BASE, (*state).gs_base);
         (*state).live_on = area;
+        if area.watching.get() || (*state).debug.is_on() {
+            (*state).debug.load();
+            area.watching.set((*state).debug.is_on());
+        }
     }
     area.live_user.set(state);
 }

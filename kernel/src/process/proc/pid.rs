@@ -135,6 +135,11 @@ impl SynthDir for Directory {
             b"pagemap" => pagemap::entry(&subject),
             b"clear_refs" => pagemap::clear_refs(&subject),
             b"oom_adj" => status::oom_adj(&subject),
+            b"timerslack_ns" if !subject.is_thread() => status::timer_slack(&subject),
+            b"children" if subject.is_thread() => {
+                let about = subject.clone();
+                Entry::file(move || status::children(&about))
+            }
             b"ns" => Entry::dir(Arc::new(Namespaces)),
             b"net" => Entry::dir(Arc::new(Net)),
             _ if let Some((_, tell)) = maps::FILES.iter().find(|(known, _)| known.as_bytes() == name) => {
@@ -167,6 +172,8 @@ impl SynthDir for Directory {
         for (name, ..) in FILES {
             tell(name.as_bytes(), Kind::File);
         }
+        let own = if self.0.is_thread() { "children" } else { "timerslack_ns" };
+        tell(own.as_bytes(), Kind::File);
     }
 }
 

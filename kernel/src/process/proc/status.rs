@@ -3,6 +3,7 @@
 use super::super::limits::INFINITY;
 use super::super::process::Usage;
 use super::super::signal::SigSet;
+use super::super::task::DEFAULT_SLACK;
 use super::super::{Process, foreign, table, timer, trace};
 use super::kib;
 use super::maps::{Shape, shape};
@@ -356,6 +357,37 @@ pub fn comm(subject: &Subject) -> Entry {
         Ok(())
     };
     owned(Entry::writable(text, take), subject)
+}
+
+/// By how much timers may be late: its own for everybody, of others for who may change priorities.
+pub fn timer_slack(subject: &Subject) -> Entry {
+    let (reader, writer) = (subject.clone(), subject.clone());
+    let of = |subject: &Subject| {
+        let task = subject.task()?.ok_or(Errno::ESRCH)?;
+        let me = super::caller()?;
+        let may = Arc::ptr_eq(&me, &task) || me.cred().may(cap::SYS_NICE);
+        if may { Ok(task) } else { Err(Errno::EPERM) }
+    };
+    let text = move || Ok(format!("{}\n", of(&reader)?.timer_slack.load(Relaxed)).into_bytes());
+    let take = move |text: &[u8]| {
+        let number = core::str::from_utf8(text).ok().and_then(|text| text.trim_end().parse().ok());
+        let slack: u64 = number.ok_or(Errno::EINVAL)?;
+        of(&writer)?.timer_slack.store(if slack == 0 { DEFAULT_SLACK } else { slack }, Relaxed);
+        Ok(())
+    };
+    owned(Entry::writable(text, take), subject).mode(0o666)
+}
+
+/// The children that a thread has made: all of the process are told as its first's.
+pub fn children(subject: &Subject) -> Result<Vec<u8>> {
+    let (process, task) = (subject.process()?, subject.task()?.ok_or(Errno::ESRCH)?);
+    let mut text = String::new();
+    if task.tid() == process.pid {
+        for child in table::each_process().filter(|child| child.parent() == process.pid) {
+            let _ = write!(text, "{} ", child.pid);
+        }
+    }
+    Ok(text.into_bytes())
 }
 
 /// `oom_score_adj`: -1000 (never) to 1000 (first). Who goes when memory runs out is the memory core's choice, and this

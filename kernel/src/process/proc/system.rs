@@ -17,9 +17,13 @@ use hafez_mm::Stats;
 /// Files directly in `/proc`.
 pub const FILES: &[(&str, Text)] = &[
     ("buddyinfo", zones::buddyinfo),
+    // No controllers, no disks that programs could use, no modules.
+    ("cgroups", || String::from("#subsys_name\thierarchy\tnum_cgroups\tenabled\n")),
     ("cmdline", || String::from("\n")),
     ("cpuinfo", cpuinfo),
     ("devices", || String::from("Character devices:\n  1 mem\n  5 /dev/tty\n136 pts\n\nBlock devices:\n")),
+    ("diskstats", String::new),
+    ("execdomains", || String::from("0-0\tLinux           \t[kernel]\n")),
     ("filesystems", || {
         String::from("nodev\tproc\nnodev\tsysfs\nnodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tpipefs\nnodev\t9p\n")
     }),
@@ -27,6 +31,8 @@ pub const FILES: &[(&str, Text)] = &[
     #[cfg(feature = "contention")]
     ("lock_stat", lock_stat),
     ("meminfo", meminfo),
+    ("modules", String::new),
+    ("partitions", || String::from("major minor  #blocks  name\n\n")),
     ("stat", stat),
     ("swaps", swaps),
     ("uptime", uptime),

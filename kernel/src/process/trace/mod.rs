@@ -24,7 +24,9 @@
 pub mod registers;
 mod stop;
 
-pub use stop::{Steps, before_handler, ending, event, executed, leave_call, signalled, trap};
+pub use stop::{
+    Steps, before_handler, debug_exception, ending, event, executed, leave_call, signalled, trap,
+};
 pub(crate) use stop::{enter_call, filtered, forget};
 pub(super) use stop::{group_stop, option, stepped_into_handler, unflag};
 

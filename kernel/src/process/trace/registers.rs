@@ -4,6 +4,7 @@
 //! selectors are constants, and the FPU's state is masked as that of a signal frame is.
 #![forbid(unsafe_code)]
 
+use crate::arch::debug::{self, DebugRegisters};
 use crate::arch::fpu::{self, FpuState};
 use crate::arch::user::{self, UserContext};
 use crate::errno::{Errno, Result};
@@ -27,6 +28,10 @@ const GS: usize = 26;
 const USER_CS: u64 = 0x33;
 const USER_SS: u64 = 0x2b;
 
+/// Debug registers that are no addresses.
+const STATUS: usize = 6;
+const CONTROL: usize = 7;
+
 /// In what `xsave` leaves to software, a debugger finds the components that there can be.
 const COMPONENTS: Range<usize> = 464..472;
 const SOFTWARE: Range<usize> = 464..512;
@@ -38,6 +43,10 @@ const X87_AND_SSE: u8 = 3;
 pub struct Shown {
     words: [u64; WORDS],
     fpu: FpuState,
+    /// Addresses that are watched, for what, and what happened.
+    debug: DebugRegisters,
+    status: u64,
+    debug_changed: bool,
     /// What is to be taken back.
     changed: bool,
     fpu_changed: bool,
@@ -45,7 +54,7 @@ pub struct Shown {
 
 impl Shown {
     /// `call`: the number of the system call that it is in, or has just made.
-    pub fn of(user: &mut UserContext, call: Option<u64>, rax: u64) -> Shown {
+    pub fn of(user: &mut UserContext, call: Option<u64>, rax: u64, status: u64) -> Shown {
         let (fs_base, gs_base) = (user.fs_base(), user.gs_base());
         let fpu = user.fpu().clone();
         let (rip, flags, rsp) = (user.rip(), user.rflags(), user.rsp());
@@ -55,7 +64,36 @@ impl Shown {
             r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, rax, r.rcx, r.rdx, r.rsi, r.rdi,
             call.unwrap_or(u64::MAX), rip, USER_CS, flags, rsp, USER_SS, fs_base, gs_base, 0, 0, 0, 0,
         ];
-        Shown { words, fpu, changed: false, fpu_changed: false }
+        let debug = user.debug();
+        Shown { words, fpu, debug, status, debug_changed: false, changed: false, fpu_changed: false }
+    }
+
+    /// One of the eight debug registers. Two of them are none.
+    pub fn debug(&self, index: usize) -> u64 {
+        match index {
+            STATUS => debug::NOTHING ^ self.status,
+            CONTROL => self.debug.control,
+            _ => self.debug.at.get(index).copied().unwrap_or(0),
+        }
+    }
+
+    /// EINVAL for what cannot be watched, EIO for what is no register.
+    pub fn set_debug(&mut self, index: usize, value: u64) -> Result<()> {
+        let mut wanted = self.debug;
+        match index {
+            STATUS => {
+                self.status = value ^ debug::NOTHING;
+                return Ok(());
+            }
+            CONTROL => wanted.control = value,
+            _ => *wanted.at.get_mut(index).ok_or(Errno::EIO)? = value,
+        }
+        if index < debug::COUNT && !user::in_user_half(value, 1) {
+            return Err(Errno::EINVAL);
+        }
+        self.debug = wanted.controlled(wanted.control).ok_or(Errno::EINVAL)?;
+        self.debug_changed = true;
+        Ok(())
     }
 
     /// All words.
@@ -129,13 +167,16 @@ impl Shown {
         Ok(())
     }
 
-    /// Take back what was changed: all but `rax`, which means something else at each moment.
-    pub fn give_back(&self, user: &mut UserContext) {
+    /// Take back what was changed: all but `rax`, which means something else at each moment. The status of debug registers.
+    pub fn give_back(&self, user: &mut UserContext) -> u64 {
+        if self.debug_changed {
+            user.set_debug(self.debug);
+        }
         if self.fpu_changed {
             *user.fpu() = self.fpu.clone();
         }
         if !self.changed {
-            return;
+            return self.status;
         }
         let w = &self.words;
         [user.r15, user.r14, user.r13, user.r12, user.rbp, user.rbx] = [w[0], w[1], w[2], w[3], w[4], w[5]];
@@ -147,5 +188,6 @@ impl Shown {
         user.set_fs_base(w[FS_BASE]);
         user.set_gs_base(w[GS_BASE]);
         user.keep_all();
+        self.status
     }
 }

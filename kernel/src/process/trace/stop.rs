@@ -17,6 +17,7 @@ use super::super::task::work;
 use super::super::{Pid, rseq, table, wait};
 use super::registers::{ORIG_RAX, RAX, Shown};
 use super::{How, Moment, Stop, TRACES};
+use crate::arch::debug;
 use crate::arch::user::UserContext;
 use crate::errno::Errno;
 use crate::syscall;
@@ -40,6 +41,8 @@ pub struct Steps {
     how: How,
     /// The trap flag is ours, not the program's.
     flagged: bool,
+    /// What the last debug exception was about (register 6).
+    pub status: u64,
     /// The number of the call that it is in, or comes from.
     pub call: Option<u64>,
 }
@@ -70,7 +73,7 @@ fn stop(caller: &mut Caller, occasion: Occasion) -> Option<(u32, Option<SigInfo>
         _ => caller.user.rax,
     };
     let call = interrupted.or(caller.steps.call);
-    let shown = Shown::of(&mut caller.user, call, rax);
+    let shown = Shown::of(&mut caller.user, call, rax, caller.steps.status);
     let mut shown = Some(Box::new(Stop {
         code,
         info,
@@ -121,7 +124,7 @@ fn stop(caller: &mut Caller, occasion: Occasion) -> Option<(u32, Option<SigInfo>
 /// What the tracer changed, and how it wants the tracee to go on.
 fn take_back(caller: &mut Caller, stop: &Stop) {
     let shown = &stop.shown;
-    shown.give_back(&mut caller.user);
+    caller.steps.status = shown.give_back(&mut caller.user);
     if shown.is_changed() {
         let (number, rax) = (shown.words()[ORIG_RAX], shown.words()[RAX]);
         match stop.moment {
@@ -326,6 +329,22 @@ pub(in super::super) fn group_stop(caller: &mut Caller) -> bool {
         return true;
     }
     stop(caller, Occasion { code: signo, info: None, message: None, moment: Moment::Group }).is_some()
+}
+
+/// The program came to a place that it, or its tracer, has the processor watch, or has made a single step: which, as `si_code` tells it.
+#[cold]
+pub fn debug_exception(caller: &mut Caller) -> i32 {
+    let status = debug::take_status();
+    caller.steps.status = status & (debug::PLACES | debug::STEP);
+    if caller.user.debug().before_instruction(status) {
+        caller.user.pass_breakpoint();
+    }
+    let code = match status {
+        s if s & debug::STEP != 0 => abi::TRAP_TRACE,
+        s if s & debug::PLACES != 0 => abi::TRAP_HWBKPT,
+        _ => abi::TRAP_BRKPT,
+    };
+    code as i32
 }
 
 /// A handler's frame is to be made: it shall not have our trap flag.
