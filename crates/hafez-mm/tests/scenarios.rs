@@ -426,3 +426,23 @@ fn sealed_memory_stays() {
     assert_eq!(memory.unmap(&space, range(6, 4)), Ok(()));
     memory.audit().unwrap();
 }
+
+/// The most that all held together counts, though each gives its memory up before it ends.
+#[test]
+fn the_peak_is_of_all_at_one_time() {
+    let bench = Bench::new(2048, 0);
+    let spaces = [bench.space(), bench.space()];
+    let pages = 300;
+    for space in &spaces {
+        bench.map(space, 0x10_0000, pages, Backing::Anonymous, false);
+        for page in 0..pages {
+            bench.touch(space, 0x10_0000 + page * 4096, Some(1)).unwrap();
+        }
+    }
+    for space in &spaces {
+        let all = PageRange::of_bytes(VirtAddr(0x10_0000), pages * 4096).unwrap();
+        bench.memory().unmap(space, all).unwrap();
+        bench.machine.unload(space);
+    }
+    assert!(bench.memory().stats().peak >= 2 * pages, "{}", bench.memory().stats().peak);
+}
