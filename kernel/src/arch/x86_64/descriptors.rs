@@ -94,8 +94,8 @@ struct Pointer {
     base: u64,
 }
 
-/// Exceptions on a stack of their own: NMI, double fault, machine check, debug.
-const IST: [u8; 4] = [2, 8, 18, 1];
+/// Exceptions on a stack of their own: debug, NMI, double fault, machine check.
+const IST: [u8; 4] = [1, 2, 8, 18];
 
 /// The gates, the same for all CPUs.
 fn fill_gates() {

@@ -23,8 +23,9 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 /// CPUs that the kernel can use.
 pub const MAX_CPUS: usize = hafez_mm::MAX_CPUS;
 
-/// Bytes of each stack for exceptions that must not trust the current one.
-pub const IST_BYTES: usize = 4096;
+/// Bytes of each stack for exceptions that must not trust the current one. An area is built on a kernel stack, so all four together
+/// must leave room there; what the last words need beyond theirs they take from the one below, the lowest being that which needs least.
+pub const IST_BYTES: usize = 3072;
 
 #[repr(C, align(16))]
 pub struct IstStack(UnsafeCell<[u8; IST_BYTES]>);
