@@ -460,6 +460,100 @@ static void lost(void) {
     close(v);
 }
 
+/* One call's bytes cut into several datagrams. */
+static void pieces(void) {
+    int u = bound(AF_INET, "127.0.0.1"), v = socket(AF_INET, SOCK_DGRAM, 0);
+    struct sockaddr_in a = in("127.0.0.1", port_of(u));
+    connect(v, SA(a));
+    T(opt(v, IPPROTO_UDP, UDP_SEGMENT));
+    T(setopt(v, IPPROTO_UDP, UDP_SEGMENT, -1));
+    T(setopt(v, IPPROTO_UDP, UDP_SEGMENT, 65536));
+    T(setopt(v, IPPROTO_UDP, UDP_SEGMENT, 10));
+    T(opt(v, IPPROTO_UDP, UDP_SEGMENT));
+    T(send(v, b, 25, 0));
+    for (int i = 0; i < 4; i++)
+        N("piece", i, recv(u, b, 100, MSG_DONTWAIT));
+    T(send(v, b, 5, 0));
+    T(recv(u, b, 100, MSG_DONTWAIT));
+    T(send(v, b, 0, 0));
+    T(recv(u, b, 100, MSG_DONTWAIT));
+    T(send(v, b, 1280, 0));
+    T(send(v, b, 1281, 0));
+    while (recv(u, b, 100, MSG_DONTWAIT) > 0)
+        ;
+    T(setopt(v, IPPROTO_UDP, UDP_SEGMENT, 0));
+    struct iovec io = {b, 21};
+    struct msghdr m = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_SPACE(2)};
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    *h = (struct cmsghdr){CMSG_LEN(2), IPPROTO_UDP, UDP_SEGMENT};
+    *(short *)CMSG_DATA(h) = 10;
+    T(sendmsg(v, &m, 0));
+    for (int i = 0; i < 4; i++)
+        N("piece of one", i, recv(u, b, 100, MSG_DONTWAIT));
+    h->cmsg_len = CMSG_LEN(4);
+    T(sendmsg(v, &m, 0));
+    h->cmsg_type = 99;
+    T(sendmsg(v, &m, 0));
+    T(setopt(u, IPPROTO_UDP, UDP_GRO, 5));
+    T(opt(u, IPPROTO_UDP, UDP_GRO));
+    T(setopt(u, IPPROTO_UDP, UDP_GRO, 0));
+    close(u);
+    close(v);
+}
+
+/* How long packets may be, when they came, when they are to go. */
+static void ways(void) {
+    int u = bound(AF_INET, "127.0.0.1"), v = socket(AF_INET, SOCK_DGRAM, 0), six = socket(AF_INET6, SOCK_DGRAM, 0);
+    struct sockaddr_in a = in("127.0.0.1", port_of(u));
+    struct sockaddr_in6 a6 = in6("::1", 9);
+    T(opt(v, IPPROTO_IP, IP_MTU));
+    T(setopt(v, IPPROTO_IP, IP_MTU, 1500));
+    connect(v, SA(a));
+    T(opt(v, IPPROTO_IP, IP_MTU));
+    T(opt(six, IPPROTO_IPV6, IPV6_MTU));
+    connect(six, SA(a6));
+    T(opt(six, IPPROTO_IPV6, IPV6_MTU));
+    T(setopt(six, IPPROTO_IPV6, IPV6_DONTFRAG, 1));
+    T(opt(six, IPPROTO_IPV6, IPV6_DONTFRAG));
+    T(opt(u, SOL_SOCKET, 37 /* SO_TIMESTAMPING */));
+    T(setopt(u, SOL_SOCKET, 37, 1 << 25));
+    T(setopt(u, SOL_SOCKET, 37, 8 | 16));
+    T(opt(u, SOL_SOCKET, 37));
+    send(v, "hey", 3, 0);
+    struct iovec io = {b, 21};
+    struct msghdr m = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    T(recvmsg(u, &m, 0));
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
+        struct timespec *t = (void *)CMSG_DATA(h);
+        N("time stamps", h->cmsg_type, h->cmsg_len);
+        N("by whom", (t[0].tv_sec != 0), (t[1].tv_sec != 0) * 2 + (t[2].tv_sec != 0));
+    }
+    struct { int clock; unsigned flags; } when = {CLOCK_MONOTONIC, 0};
+    io.iov_len = 3;
+    m.msg_controllen = CMSG_SPACE(8);
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    *h = (struct cmsghdr){CMSG_LEN(8), SOL_SOCKET, 61 /* SCM_TXTIME */};
+    memset(CMSG_DATA(h), 0, 8);
+    T(sendmsg(v, &m, 0));
+    T(setsockopt(v, SOL_SOCKET, 61 /* SO_TXTIME */, &when, 4));
+    T(setsockopt(v, SOL_SOCKET, 61, &when, 8));
+    T(sendmsg(v, &m, 0));
+    T(recv(u, b, 100, MSG_DONTWAIT));
+    when.flags = 4;
+    T(setsockopt(v, SOL_SOCKET, 61, &when, 8));
+    when.flags = 2;
+    T(setsockopt(v, SOL_SOCKET, 61, &when, 8));
+    when.clock = 77;
+    T(setsockopt(v, SOL_SOCKET, 61, &when, 8));
+    socklen_t l = sizeof when;
+    T(getsockopt(v, SOL_SOCKET, 61, &when, &l));
+    T(when.clock);
+    T(when.flags);
+    close(u);
+    close(v);
+    close(six);
+}
+
 int main(void) {
     headers();
     headers6();
@@ -468,5 +562,7 @@ int main(void) {
     back();
     shared();
     lost();
+    pieces();
+    ways();
     return 0;
 }

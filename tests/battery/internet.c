@@ -415,6 +415,44 @@ static void to_nobody(void) {
     close(l);
 }
 
+static void segments(void) {
+    int l = socket(AF_INET, SOCK_STREAM, 0), c = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in a = in("127.0.0.1", 0);
+    T(opt(l, IPPROTO_TCP, TCP_MAXSEG));
+    T(setopt(l, IPPROTO_TCP, TCP_MAXSEG, 87));
+    T(setopt(l, IPPROTO_TCP, TCP_MAXSEG, 32768));
+    T(setopt(l, IPPROTO_TCP, TCP_MAXSEG, -1));
+    T(setopt(l, IPPROTO_TCP, TCP_MAXSEG, 873));
+    T(opt(l, IPPROTO_TCP, TCP_MAXSEG));
+    T(setopt(l, IPPROTO_TCP, TCP_KEEPIDLE, -1));
+    T(setopt(l, IPPROTO_TCP, TCP_KEEPIDLE, 77));
+    T(setopt(l, IPPROTO_TCP, TCP_USER_TIMEOUT, 5000));
+    T(setopt(l, IPPROTO_IP, IP_TTL, 9));
+    T(setopt(l, IPPROTO_IP, IP_TOS, 0x10));
+    bind(l, SA(a));
+    listen(l, 3);
+    a.sin_port = htons(port_of(l));
+    T(opt(c, IPPROTO_IP, IP_MTU));
+    T(setopt(c, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 2));
+    T(setopt(c, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1));
+    T(opt(c, IPPROTO_TCP, TCP_FASTOPEN_CONNECT));
+    T(connect(c, SA(a)));
+    T(setopt(c, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1));
+    int s = accept(l, 0, 0);
+    T(opt(c, IPPROTO_TCP, TCP_MAXSEG));
+    T(opt(s, IPPROTO_TCP, TCP_MAXSEG));
+    T(opt(s, IPPROTO_TCP, TCP_KEEPIDLE));
+    T(opt(s, IPPROTO_TCP, TCP_USER_TIMEOUT));
+    T(opt(s, IPPROTO_IP, IP_TTL));
+    T(opt(s, IPPROTO_IP, IP_TOS));
+    T(opt(c, IPPROTO_IP, IP_MTU));
+    T(setsockopt(c, IPPROTO_TCP, TCP_ULP, "nonesuch", 8));
+    T(setsockopt(c, IPPROTO_TCP, TCP_ULP, "", 0));
+    close(l);
+    close(c);
+    close(s);
+}
+
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     to_nobody();
@@ -422,5 +460,6 @@ int main(void) {
     names();
     connections();
     datagrams();
+    segments();
     return 0;
 }

@@ -572,9 +572,43 @@ static void waiting(void) {
     close(e);
 }
 
+/* What fchmod and fchown change of what has no name, and that a name gets a socket's mode. */
+static void modes(void) {
+    struct stat st;
+    struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "moded"};
+    int s = socket(AF_UNIX, SOCK_STREAM, 0), p[2];
+    T(fstat(s, &st) ? -1 : st.st_mode);
+    T(fchmod(s, 0620));
+    T(fstat(s, &st) ? -1 : st.st_mode);
+    T(bind(s, SA(a)));
+    T(stat("moded", &st) ? -1 : st.st_mode);
+    T(fchmod(s, 0666));
+    T(fstat(s, &st) ? -1 : st.st_mode);
+    T(stat("moded", &st) ? -1 : st.st_mode);
+    T(listen(s, 1));
+    int c = socket(AF_UNIX, SOCK_STREAM, 0);
+    T(connect(c, SA(a)));
+    int e = accept(s, 0, 0);
+    T(fstat(e, &st) ? -1 : st.st_mode);
+    T(ftruncate(s, 0));
+    pipe(p);
+    T(fchmod(p[0], 0640));
+    T(fstat(p[1], &st) ? -1 : st.st_mode);
+    T(fchown(p[0], -1, getgid()));
+    struct timespec times[2] = {{1, 0}, {2, 0}};
+    T(futimens(p[0], times));
+    T(fstat(p[1], &st) ? -1 : st.st_atime * 10 + st.st_mtime);
+    close(s);
+    close(c);
+    close(e);
+    close(p[0]);
+    close(p[1]);
+}
+
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     making();
+    modes();
     options();
     streams();
     packets();

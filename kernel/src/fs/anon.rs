@@ -3,14 +3,14 @@
 
 use super::{
     file::{File, FileOps},
-    inode::{Inode, InodeId, Kind, OpenMode, Stat, StatFs, Time},
+    inode::{Inode, InodeId, Kind, OpenMode, SetAttr, Stat, StatFs, Time},
     mount::Mount,
     path::Location,
 };
 use crate::errno::{Errno, Result};
 use alloc::{format, sync::Arc};
 use core::any::Any;
-use hafez_mm::lock::LazyLock;
+use hafez_mm::lock::{LazyLock, Mutex};
 use linux_raw_sys::general as abi;
 
 struct AnonInode;
@@ -39,6 +39,37 @@ impl Inode for AnonInode {
     }
     fn open(self: Arc<Self>, _: OpenMode) -> Result<Arc<dyn FileOps>> {
         Err(Errno::ENXIO)
+    }
+}
+
+/// What can be changed of an inode that is in no file system, but is one file's own.
+pub struct Attributes(Mutex<Stat>);
+
+impl Attributes {
+    /// As made now. `mode`: kind and permissions.
+    pub fn new(id: InodeId, mode: u32, owner: (u32, u32), made: Time) -> Attributes {
+        Attributes(Mutex::new(stat(id, mode, owner, made)))
+    }
+
+    pub fn stat(&self) -> Stat {
+        *self.0.lock()
+    }
+
+    /// All but the size, which is EINVAL.
+    pub fn set(&self, set: &SetAttr) -> Result<()> {
+        if set.size.is_some() {
+            return Err(Errno::EINVAL);
+        }
+        let mut stat = self.0.lock();
+        if let Some(mode) = set.mode {
+            stat.mode = stat.mode & abi::S_IFMT | mode & 0o7777;
+        }
+        stat.uid = set.uid.unwrap_or(stat.uid);
+        stat.gid = set.gid.unwrap_or(stat.gid);
+        stat.atime = set.atime.unwrap_or(stat.atime);
+        stat.mtime = set.mtime.unwrap_or(stat.mtime);
+        stat.ctime = Time::now();
+        Ok(())
     }
 }
 

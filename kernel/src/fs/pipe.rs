@@ -16,7 +16,7 @@
 use super::{
     anon,
     file::{FileOps, How},
-    inode::{Inode, InodeId, Kind, OpenMode, Stat, StatFs, Time},
+    inode::{Inode, InodeId, Kind, OpenMode, SetAttr, Stat, StatFs, Time},
     iobuf::{Sink, Source},
     lock::SleepLock,
     mount::Mount,
@@ -487,18 +487,20 @@ impl FileOps for PipeEnd {
 struct PipeInode {
     id: InodeId,
     pipe: Arc<Pipe>,
-    made: Time,
-    owner: (u32, u32),
+    attributes: anon::Attributes,
+}
+
+impl PipeInode {
+    fn new(pipe: Arc<Pipe>, owner: (u32, u32), made: Time) -> PipeInode {
+        let id = next_id();
+        PipeInode { id, pipe, attributes: anon::Attributes::new(id, Kind::Fifo as u32 | 0o600, owner, made) }
+    }
 }
 
 /// The `st_dev` of pipes: anonymous device numbers have major 0.
 const PIPE_DEV: u64 = 13;
 static PIPES: LazyLock<Arc<Mount>> = LazyLock::new(|| {
-    let pipe = Pipe::new();
-    Mount::detached(
-        Arc::new(PipeInode { id: next_id(), pipe, made: Time::default(), owner: (0, 0) }),
-        "pipefs",
-    )
+    Mount::detached(Arc::new(PipeInode::new(Pipe::new(), (0, 0), Time::default())), "pipefs")
 });
 
 fn next_id() -> InodeId {
@@ -517,7 +519,10 @@ impl Inode for PipeInode {
         self
     }
     fn stat(&self) -> Result<Stat> {
-        Ok(anon::stat(self.id, Kind::Fifo as u32 | 0o600, self.owner, self.made))
+        Ok(self.attributes.stat())
+    }
+    fn setattr(&self, set: &SetAttr) -> Result<()> {
+        self.attributes.set(set)
     }
     fn statfs(&self) -> Result<StatFs> {
         Ok(anon::statfs(abi::PIPEFS_MAGIC))
@@ -534,8 +539,8 @@ pub type Ends = (Arc<PipeEnd>, Arc<PipeEnd>);
 pub fn pipe(owner: (u32, u32), who: Who) -> Result<(Ends, Location)> {
     let pipe = Pipe::with(Some(Share::new(who)?));
     let (reader, writer) = (pipe.end(true, false), pipe.end(false, true));
-    let id = next_id();
-    let inode = Arc::new(PipeInode { id, pipe, made: Time::now(), owner });
-    let place = Location::detached(&PIPES, inode, format!("pipe:[{}]", id.ino).as_bytes());
+    let inode = Arc::new(PipeInode::new(pipe, owner, Time::now()));
+    let name = format!("pipe:[{}]", inode.id.ino);
+    let place = Location::detached(&PIPES, inode, name.as_bytes());
     Ok(((reader, writer), place))
 }

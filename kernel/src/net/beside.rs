@@ -57,19 +57,20 @@ impl<'a> Iterator for Each<'a> {
 }
 
 /// What a socket that is not Unix takes beside the bytes at the level of all sockets: what is not for it is left alone.
-pub fn of_any_socket(told: &Told<'_>) -> Result<()> {
+pub fn of_any_socket(told: &Told<'_>, common: &Common) -> Result<()> {
     match told.kind {
+        abi::SO_TXTIME if common.has_send_time() && told.data.len() == 8 => Ok(()),
         abi::SCM_RIGHTS | abi::SCM_CREDENTIALS => Ok(()),
         _ => Err(Errno::EINVAL),
     }
 }
 
 /// A list that says nothing to a protocol without messages of its own.
-pub fn ignore(list: &[u8]) -> Result<()> {
+pub fn ignore(list: &[u8], common: &Common) -> Result<()> {
     for told in Each(list) {
         let told = told?;
         if told.level == abi::SOL_SOCKET {
-            of_any_socket(&told)?;
+            of_any_socket(&told, common)?;
         }
     }
     Ok(())
@@ -95,6 +96,12 @@ impl Incoming {
 
     /// When it came, if the program wants to know (SO_TIMESTAMP and its kin): what came before it wanted to came now.
     pub fn stamp(&mut self, common: &Common) {
+        if self.at != 0 && common.tells_stamps() {
+            let time = [(self.at / clock::SECOND).to_ne_bytes(), (self.at % clock::SECOND).to_ne_bytes()];
+            // Behind it the two of the card, which makes none.
+            let all = [time.concat(), [0; 32].to_vec()].concat();
+            self.note(abi::SOL_SOCKET, abi::SO_TIMESTAMPING_OLD, &all);
+        }
         let wish = common.stamp();
         if wish == 0 {
             return;

@@ -42,9 +42,24 @@ pub struct Common {
     linger: AtomicBool,
     /// The option that asks for time stamps; 0: none does.
     stamp: AtomicU32,
+    /// SOF_TIMESTAMPING_*: which time stamps are made and told in the form of SO_TIMESTAMPING.
+    stamping: AtomicU32,
+    /// What SO_TXTIME set: the clock, and the flags above it; `u64::MAX`: nothing.
+    send_time: AtomicU64,
     /// Packets that found no room.
     drops: AtomicU32,
+    /// Permission bits: what `bind` makes has them.
+    mode: AtomicU32,
 }
+
+/// The permission bits of a new socket.
+pub const MODE: u32 = 0o777;
+
+/// `SOF_TIMESTAMPING_RX_SOFTWARE`, `SOF_TIMESTAMPING_SOFTWARE`.
+const STAMP_RECEIVED: u32 = 8;
+const TELL_STAMPS: u32 = 16;
+/// `SOF_TIMESTAMPING_RX_HARDWARE`, `_SYS_HARDWARE`, `_RAW_HARDWARE`: may be asked for, and no card here makes any.
+const HARDWARE_STAMPS: u32 = 4 | 32 | 64;
 
 /// The options that are on or off.
 const FLAGS: [u32; 14] = [
@@ -92,7 +107,10 @@ impl Common {
             linger_seconds: AtomicU32::new(0),
             linger: AtomicBool::new(false),
             stamp: AtomicU32::new(0),
+            stamping: AtomicU32::new(0),
+            send_time: AtomicU64::new(u64::MAX),
             drops: AtomicU32::new(0),
+            mode: AtomicU32::new(MODE),
         }
     }
 
@@ -106,6 +124,7 @@ impl Common {
         copy(&self.mark, &from.mark);
         copy(&self.linger_seconds, &from.linger_seconds);
         copy(&self.stamp, &from.stamp);
+        self.send_time.store(from.send_time.load(Relaxed), Relaxed);
         self.linger.store(from.linger.load(Relaxed), Relaxed);
         self.receive_timeout.store(from.receive_timeout.load(Relaxed), Relaxed);
         self.send_timeout.store(from.send_timeout.load(Relaxed), Relaxed);
@@ -116,6 +135,13 @@ impl Common {
     }
     pub fn set_owner(&self, uid: u32) {
         self.owner.store(uid, Relaxed);
+    }
+
+    pub fn mode(&self) -> u32 {
+        self.mode.load(Relaxed)
+    }
+    pub fn set_mode(&self, mode: u32) {
+        self.mode.store(mode, Relaxed);
     }
 
     /// Whether an option of [`FLAGS`] is on.
@@ -151,6 +177,45 @@ impl Common {
     pub fn stamp(&self) -> u32 {
         self.stamp.load(Relaxed)
     }
+    /// Whether what comes is to have the time with it.
+    pub fn is_stamped(&self) -> bool {
+        self.stamp() != 0 || self.stamping.load(Relaxed) & STAMP_RECEIVED != 0
+    }
+    /// Whether the time is told in the form of SO_TIMESTAMPING.
+    pub fn tells_stamps(&self) -> bool {
+        self.stamping.load(Relaxed) & TELL_STAMPS != 0
+    }
+    /// Whether datagrams may say when they are to go.
+    pub fn has_send_time(&self) -> bool {
+        self.send_time.load(Relaxed) != u64::MAX
+    }
+    fn set_stamping(&self, wish: u32) -> Result<()> {
+        // Only what comes is stamped, and only of UDP.
+        if self.kind != abi::SOCK_DGRAM || self.protocol != abi::IPPROTO_UDP {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        if wish & !(STAMP_RECEIVED | TELL_STAMPS | HARDWARE_STAMPS) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.stamping.store(wish, Relaxed);
+        Ok(())
+    }
+    fn set_send_time(&self, value: &[u8], root: bool) -> Result<()> {
+        let (clock, flags) = (int_of(value)?, int_of(value.get(4..).ok_or(Errno::EINVAL)?)? as u32);
+        if value.len() != 8 || flags & !3 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        use linux_raw_sys::general::{CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_TAI};
+        if !matches!(clock as u32, CLOCK_REALTIME | CLOCK_MONOTONIC | CLOCK_TAI) {
+            return Err(Errno::EINVAL);
+        }
+        if clock as u32 != CLOCK_MONOTONIC && !root {
+            return Err(Errno::EPERM);
+        }
+        self.send_time.store(clock as u32 as u64 | (flags as u64) << 32, Relaxed);
+        Ok(())
+    }
+
     /// A packet found no room.
     pub fn drop_one(&self) {
         self.drops.fetch_add(1, Relaxed);
@@ -277,6 +342,13 @@ pub fn get(socket: &dyn Protocol, level: u32, name: u32) -> Result<Vec<u8>> {
         abi::SO_TIMESTAMP_OLD | abi::SO_TIMESTAMP_NEW | abi::SO_TIMESTAMPNS_OLD | abi::SO_TIMESTAMPNS_NEW => {
             int((c.stamp() == name) as i64)
         }
+        abi::SO_TIMESTAMPING_OLD | abi::SO_TIMESTAMPING_NEW => {
+            [c.stamping.load(Relaxed).to_ne_bytes(), [0; 4]].concat()
+        }
+        abi::SO_TXTIME => {
+            let set = c.send_time.load(Relaxed);
+            (if set == u64::MAX { 0 } else { set }).to_ne_bytes().to_vec()
+        }
         flag if FLAGS.contains(&flag) => int(c.has(flag) as i64),
         _ => return Err(Errno::ENOPROTOOPT),
     })
@@ -333,6 +405,9 @@ pub fn set(socket: &dyn Protocol, level: u32, name: u32, value: &[u8], root: boo
         abi::SO_TIMESTAMP_OLD | abi::SO_TIMESTAMP_NEW | abi::SO_TIMESTAMPNS_OLD | abi::SO_TIMESTAMPNS_NEW => {
             c.stamp.store(if number != 0 { name } else { 0 }, Relaxed)
         }
+        abi::SO_TIMESTAMPING_OLD | abi::SO_TIMESTAMPING_NEW => c.set_stamping(number as u32)?,
+        // No queue here holds packets back, so the time is as it is for a card without such a queue: not looked at.
+        abi::SO_TXTIME => c.set_send_time(value, root)?,
         V6ONLY | NODELAY | CORK => return Err(Errno::ENOPROTOOPT),
         flag if FLAGS.contains(&flag) => c.set(flag, number != 0),
         _ => return Err(Errno::ENOPROTOOPT),

@@ -23,7 +23,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
 use crate::fs::cred::want;
 use crate::fs::file::{File, FileOps, How};
-use crate::fs::inode::{Inode, InodeId, Kind, OpenMode, Stat, StatFs, Time};
+use crate::fs::inode::{Inode, InodeId, Kind, OpenMode, SetAttr, Stat, StatFs, Time};
 use crate::fs::iobuf::Sink;
 use crate::fs::mount::Mount;
 use crate::fs::path::Location;
@@ -66,9 +66,8 @@ const REMOVED: u8 = 2;
 
 const DEV: u64 = 18;
 static MOUNT: LazyLock<Arc<Mount>> = LazyLock::new(|| {
-    let root =
-        QueueInode { id: InodeId { dev: DEV, ino: 1 }, mode: 0o1777, owner: (0, 0), made: Time::default() };
-    Mount::detached(Arc::new(root), "mqueue")
+    let id = InodeId { dev: DEV, ino: 1 };
+    Mount::detached(Arc::new(QueueInode::new(id, 0o1777, (0, 0), Time::default())), "mqueue")
 });
 static NAMES: Mutex<BTreeMap<Vec<u8>, Arc<Queue>>> = Mutex::new(BTreeMap::new());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -78,9 +77,14 @@ static CHARGED: Mutex<BTreeMap<u32, u64>> = Mutex::new(BTreeMap::new());
 
 struct QueueInode {
     id: InodeId,
-    mode: u32,
-    owner: (u32, u32),
-    made: Time,
+    attributes: anon::Attributes,
+}
+
+impl QueueInode {
+    fn new(id: InodeId, mode: u32, owner: (u32, u32), made: Time) -> QueueInode {
+        let mode = Kind::File as u32 | mode;
+        QueueInode { id, attributes: anon::Attributes::new(id, mode, owner, made) }
+    }
 }
 
 impl Inode for QueueInode {
@@ -94,8 +98,10 @@ impl Inode for QueueInode {
         self
     }
     fn stat(&self) -> Result<Stat> {
-        let stat = anon::stat(self.id, Kind::File as u32 | self.mode, self.owner, self.made);
-        Ok(Stat { size: TOLD, ..stat })
+        Ok(Stat { size: TOLD, ..self.attributes.stat() })
+    }
+    fn setattr(&self, set: &SetAttr) -> Result<()> {
+        self.attributes.set(set)
     }
     fn statfs(&self) -> Result<StatFs> {
         Ok(anon::statfs(MAGIC))
@@ -287,7 +293,7 @@ impl Queue {
         Ok(Queue {
             most: messages as usize,
             longest: bytes as usize,
-            inode: Arc::new(QueueInode { id, mode: request.mode & 0o777, owner, made: Time::now() }),
+            inode: Arc::new(QueueInode::new(id, request.mode & 0o777, owner, Time::now())),
             user,
             charge,
             changed: Signal::new(),

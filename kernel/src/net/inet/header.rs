@@ -145,18 +145,25 @@ pub struct Asked {
     class: Option<u8>,
     pub source: Option<IpAddr>,
     pub interface: Option<u32>,
+    /// UDP_SEGMENT.
+    pub piece: Option<u16>,
 }
 
 impl Asked {
-    /// From the control messages of a socket of family `domain`, for a datagram to `to`.
-    pub fn read(list: &[u8], domain: u32, to: IpAddr) -> Result<Asked> {
+    /// From the control messages of a socket, for a datagram to `to`.
+    pub fn read(list: &[u8], common: &Common, to: IpAddr) -> Result<Asked> {
         let mut asked = Asked::default();
         for told in beside::Each(list) {
             let told = told?;
             match told.level {
-                abi::SOL_SOCKET => beside::of_any_socket(&told)?,
+                abi::SOL_SOCKET => beside::of_any_socket(&told, common)?,
                 abi::IPPROTO_IP if to.is_ipv4() => asked.take_ipv4(&told)?,
-                abi::IPPROTO_IPV6 if domain == abi::AF_INET6 => asked.take_ipv6(&told)?,
+                abi::IPPROTO_IPV6 if common.domain == abi::AF_INET6 => asked.take_ipv6(&told)?,
+                abi::IPPROTO_UDP if common.protocol == abi::IPPROTO_UDP => {
+                    let piece = (told.kind == super::options::UDP_SEGMENT).then_some(told.data);
+                    let piece: [u8; 2] = piece.and_then(|p| p.try_into().ok()).ok_or(Errno::EINVAL)?;
+                    asked.piece = Some(u16::from_ne_bytes(piece));
+                }
                 _ => {}
             }
         }

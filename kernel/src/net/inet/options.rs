@@ -8,6 +8,7 @@ use super::{
 };
 use crate::errno::{Errno, Result};
 use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use hafez_mm::lock::Mutex;
 use linux_raw_sys::net as raw;
@@ -18,7 +19,6 @@ enum Values {
     Any,
     Flag,
     Range(i32, i32),
-    ReadOnly,
     /// 0 for all, or a header and more.
     Coverage,
 }
@@ -60,6 +60,7 @@ const KNOWN: &[Known] = &[
     (abi::IPPROTO_IPV6, raw::IPV6_MTU_DISCOVER, 1, Values::Range(0, 5)),
     (abi::IPPROTO_IPV6, raw::IPV6_TCLASS, 0, Values::Range(-1, 255)),
     (abi::IPPROTO_IPV6, raw::IPV6_AUTOFLOWLABEL, 1, Values::Flag),
+    (abi::IPPROTO_IPV6, raw::IPV6_DONTFRAG, 0, Values::Flag),
     (abi::IPPROTO_TCP, raw::TCP_MAXSEG, 536, Values::Range(88, 32767)),
     (abi::IPPROTO_TCP, raw::TCP_KEEPIDLE, 7200, Values::Range(1, 32767)),
     (abi::IPPROTO_TCP, raw::TCP_KEEPINTVL, 75, Values::Range(1, 32767)),
@@ -72,15 +73,43 @@ const KNOWN: &[Known] = &[
     (abi::IPPROTO_TCP, raw::TCP_USER_TIMEOUT, 0, Values::Range(0, i32::MAX)),
     (abi::IPPROTO_TCP, raw::TCP_NOTSENT_LOWAT, 0, Values::Any),
     (abi::IPPROTO_TCP, raw::TCP_FASTOPEN, 0, Values::Range(0, i32::MAX)),
-    (abi::IPPROTO_TCP, raw::TCP_FASTOPEN_CONNECT, 0, Values::ReadOnly),
+    (abi::IPPROTO_TCP, raw::TCP_FASTOPEN_CONNECT, 0, Values::Range(0, 1)),
+    (abi::IPPROTO_UDP, UDP_SEGMENT, 0, Values::Range(0, u16::MAX as i32)),
+    // May join what came as several: nothing does.
+    (abi::IPPROTO_UDP, UDP_GRO, 0, Values::Flag),
     (abi::IPPROTO_UDPLITE, SEND_COVERAGE, 0, Values::Coverage),
     (abi::IPPROTO_UDPLITE, RECEIVE_COVERAGE, 0, Values::Coverage),
 ];
 /// How much of a UDP-Lite datagram its checksum covers; inside the machine nothing gets lost on the way.
 const SEND_COVERAGE: u32 = 10;
 const RECEIVE_COVERAGE: u32 = 11;
+/// How long the datagrams are that one call's bytes are cut into; whether those of one sender may be put together again.
+pub const UDP_SEGMENT: u32 = 103;
+const UDP_GRO: u32 = 104;
 /// The address that IP_MULTICAST_IF was set by, as a number.
 const WAY_OUT: u32 = 1 << 16 | raw::IP_MULTICAST_IF;
+
+/// Whether it is IP_MTU or IPV6_MTU.
+pub fn is_mtu(level: u32, name: u32) -> bool {
+    matches!((level, name), (abi::IPPROTO_IP, raw::IP_MTU) | (abi::IPPROTO_IPV6, raw::IPV6_MTU))
+}
+
+/// The longest packet on the way to the peer.
+pub fn mtu(level: u32, common: &Common, peer: Option<SocketAddr>) -> Result<Vec<u8>> {
+    if !belongs(common, level) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let bytes = largest_packet(peer.ok_or(Errno::ENOTCONN)?.ip());
+    // The length in an IPv4 header has 16 bits.
+    let limit = if level == abi::IPPROTO_IP { u16::MAX as u32 } else { u32::MAX };
+    Ok(int(bytes.min(limit) as i64))
+}
+
+/// The longest packet to an address, by the interface that leads there.
+pub fn largest_packet(to: IpAddr) -> u32 {
+    let index = if super::is_ours(to) { super::LOOPBACK } else { super::OUTSIDE };
+    super::interfaces().iter().find(|i| i.index == index).map_or(1500, |i| i.mtu)
+}
 
 /// What differs from the values at first.
 #[derive(Default)]
@@ -143,13 +172,27 @@ impl Set {
         let (_, _, first, _) = *known(level, name)?;
         Ok(self.changed(level, name).unwrap_or(first))
     }
-    fn changed(&self, level: u32, name: u32) -> Option<i32> {
+    pub fn changed(&self, level: u32, name: u32) -> Option<i32> {
         self.changed.lock().iter().find(|s| (s.0, s.1) == (level, name)).map(|s| s.2)
     }
     fn change(&self, level: u32, name: u32, number: i32) {
         let mut set = self.changed.lock();
         set.retain(|s| (s.0, s.1) != (level, name));
         set.push((level, name, number));
+    }
+    /// What an accepted socket has from its listener: all but what is a listener's own, or one connection's.
+    pub fn inherit(&self, from: &Set) {
+        const OWN: [u32; 5] = [
+            raw::TCP_FASTOPEN,
+            raw::TCP_FASTOPEN_CONNECT,
+            raw::TCP_DEFER_ACCEPT,
+            raw::TCP_QUICKACK,
+            raw::TCP_WINDOW_CLAMP,
+        ];
+        let mut changed = from.changed.lock().clone();
+        changed.retain(|(level, name, _)| *level != abi::IPPROTO_TCP || !OWN.contains(name));
+        *self.changed.lock() = changed;
+        self.wants.store(from.wants.load(Relaxed), Relaxed);
     }
     /// Which notes beside the bytes are asked for.
     pub fn wants(&self) -> Wants {
@@ -194,10 +237,12 @@ impl Set {
             Values::Any => number,
             Values::Flag => (number != 0) as i32,
             Values::Range(low, high) if (low..=high).contains(&number) => number,
-            // -1 asks for the value at first.
-            Values::Range(..) if number == -1 => first,
+            // -1 asks for the value at first, and for TCP's segments 0 does.
+            Values::Range(..) if number == -1 && level != abi::IPPROTO_TCP && level != abi::IPPROTO_UDP => {
+                first
+            }
+            Values::Range(..) if (level, name, number) == (abi::IPPROTO_TCP, raw::TCP_MAXSEG, 0) => first,
             Values::Range(..) => return Err(Errno::EINVAL),
-            Values::ReadOnly => return Err(Errno::EOPNOTSUPP),
             Values::Coverage if number == 0 => 0,
             Values::Coverage => number.clamp(8, u16::MAX as i32),
         };

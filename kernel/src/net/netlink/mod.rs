@@ -150,7 +150,7 @@ impl Protocol for Netlink {
             None | Some(Address::Netlink { port: 0, .. }) => {}
             _ => return Err(Errno::ECONNREFUSED),
         }
-        beside::ignore(&out.control)?;
+        beside::ignore(&out.control, &self.common)?;
         if self.common.protocol != NETLINK_ROUTE {
             // Nobody listens there.
             return Err(Errno::ECONNREFUSED);

@@ -63,10 +63,13 @@ pub fn claim(to: &Target, socket: &Arc<Unix>) -> Result<Arc<Name>> {
     let (address, key, place) = match &to.address {
         Address::Path(path) => {
             let base = to.walker.start(path);
-            let made = to.walker.create(&base, path, NewKind::Socket, 0o777).map_err(|e| match e {
-                Errno::EEXIST => Errno::EADDRINUSE,
-                e => e,
-            })?;
+            let made =
+                to.walker.create(&base, path, NewKind::Socket, socket.common.mode()).map_err(
+                    |e| match e {
+                        Errno::EEXIST => Errno::EADDRINUSE,
+                        e => e,
+                    },
+                )?;
             let key = Key::File(made.inode().id());
             enter(&key, socket)?;
             (to.address.clone(), key, Some(made))

@@ -307,7 +307,7 @@ impl Protocol for Raw {
         if is_broadcast(to) && !self.common.has(abi::SO_BROADCAST) {
             return Err(Errno::EACCES);
         }
-        let asked = Asked::read(&out.control, self.common.domain, to)?;
+        let asked = Asked::read(&out.control, &self.common, to)?;
         let mut bytes = mem::zeroed(from.remaining())?;
         let n = from.take(&mut bytes);
         if from.faulted() {

@@ -64,6 +64,7 @@ impl Tcp {
     fn establish(&self, client: &Arc<Tcp>) {
         let other = Tcp::new(self.common.domain);
         other.common.inherit(&self.common);
+        other.settings.inherit(&self.settings);
         other.account.set_limit(self.account.limit());
         {
             let mut mine = client.state.lock();

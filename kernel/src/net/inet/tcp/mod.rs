@@ -24,7 +24,9 @@ use super::super::{
     registry,
 };
 use super::{
-    Row, canonical, groups, is_ours, is_reachable, named, options::Set, outside, ports, shown, unspecified,
+    Row, canonical, groups, is_ours, is_reachable, named,
+    options::{self, Set},
+    outside, ports, shown, unspecified,
 };
 use crate::fs::caps::cap;
 use crate::{
@@ -95,6 +97,14 @@ enum Role {
     Closed,
 }
 
+/// The longest segment that is sent, where nobody has set one: without a connection (RFC 1122), within the machine (half of
+/// Linux's first window), to the outside.
+const UNSET_SEGMENT: i32 = 536;
+const INSIDE_SEGMENT: i32 = 32_753;
+const OUTSIDE_SEGMENT: i32 = 1460;
+/// Bytes of a time stamp in each header.
+const SEGMENT_OPTIONS: i32 = 12;
+
 /// Where the bytes go.
 enum Way {
     Inside(Weak<Tcp>),
@@ -144,6 +154,22 @@ impl Tcp {
             Role::Outside(handle) => Some(Way::Outside(*handle)),
             _ => None,
         }
+    }
+
+    /// TCP_MAXSEG: what was set, and of a connection the least that either side set, less its own header's options.
+    fn largest_segment(&self) -> i32 {
+        let set = |tcp: &Tcp| {
+            tcp.settings.changed(abi::IPPROTO_TCP, raw::TCP_MAXSEG).filter(|n| *n != UNSET_SEGMENT)
+        };
+        let own = set(self);
+        let other = match self.way() {
+            None => return own.unwrap_or(UNSET_SEGMENT),
+            Some(Way::Inside(peer)) => {
+                peer.upgrade().map_or(INSIDE_SEGMENT, |p| set(&p).unwrap_or(INSIDE_SEGMENT))
+            }
+            Some(Way::Outside(_)) => OUTSIDE_SEGMENT,
+        };
+        own.unwrap_or(other).min(other) - SEGMENT_OPTIONS
     }
 
     /// Have an address: that which was bound, or any free port.
@@ -383,7 +409,7 @@ impl Protocol for Tcp {
         if out.flags & abi::MSG_FASTOPEN != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
-        beside::ignore(&out.control)?;
+        beside::ignore(&out.control, &self.common)?;
         if self.state.lock().connecting {
             self.await_connection(wait)?;
         }
@@ -489,11 +515,30 @@ impl Protocol for Tcp {
         if (level, name) == (abi::IPPROTO_TCP, raw::TCP_CONGESTION) {
             return Ok(b"reno\0\0\0\0\0\0\0\0\0\0\0\0".to_vec());
         }
+        if (level, name) == (abi::IPPROTO_TCP, raw::TCP_ULP) {
+            return Ok(Vec::new());
+        }
+        if (level, name) == (abi::IPPROTO_TCP, raw::TCP_MAXSEG) {
+            return Ok(self.largest_segment().to_ne_bytes().to_vec());
+        }
+        if options::is_mtu(level, name) {
+            let peer = self.state.lock().peer;
+            return options::mtu(level, &self.common, peer);
+        }
         self.settings.get(&self.common, level, name)
     }
     fn set_option(&self, level: u32, name: u32, value: &[u8]) -> Result<()> {
         if (level, name) == (abi::IPPROTO_TCP, raw::TCP_CONGESTION) {
             return if value.starts_with(b"reno") { Ok(()) } else { Err(Errno::ENOENT) };
+        }
+        if (level, name) == (abi::IPPROTO_TCP, raw::TCP_ULP) {
+            // There are no protocols above it, TLS included.
+            return Err(if value.is_empty() { Errno::EINVAL } else { Errno::ENOENT });
+        }
+        if (level, name) == (abi::IPPROTO_TCP, raw::TCP_FASTOPEN_CONNECT)
+            && !matches!(self.state.lock().role, Role::Fresh)
+        {
+            return Err(Errno::EINVAL);
         }
         if (level, name) == (abi::IPPROTO_IPV6, raw::IPV6_V6ONLY) && self.state.lock().port.is_some() {
             return Err(Errno::EINVAL);

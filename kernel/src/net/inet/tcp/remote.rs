@@ -81,6 +81,7 @@ impl Tcp {
     ) -> Option<Arc<Tcp>> {
         let new = Tcp::new(listener.common.domain);
         new.common.inherit(&listener.common);
+        new.settings.inherit(&listener.settings);
         {
             let mut state = new.state.lock();
             state.role = Role::Outside(handle);

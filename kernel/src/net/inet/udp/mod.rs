@@ -20,7 +20,7 @@ use super::{
     groups::Groups,
     header::{self, Asked},
     is_broadcast, is_ours, is_reachable, named,
-    options::Set,
+    options::{self, Set},
     outside, ports, primary, shown, source_for, unspecified,
 };
 use crate::fs::caps::cap;
@@ -227,23 +227,13 @@ impl Protocol for Udp {
         if shut.write {
             return Err(Errno::EPIPE);
         }
-        let asked = Asked::read(&out.control, self.common.domain, to.ip())?;
+        let asked = Asked::read(&out.control, &self.common, to.ip())?;
         if asked.source.is_some_and(|ip| !is_ours(ip) || ip.is_ipv4() != to.is_ipv4()) {
             return Err(Errno::ENETUNREACH);
         }
-        if to.ip().is_multicast() || is_broadcast(to.ip()) {
-            return self.send_to_many(from, local, to, &asked);
-        }
-        let source = match asked.source {
-            Some(ip) => ip,
-            None if local.ip().is_unspecified() => self.source(to.ip())?,
-            None => local.ip(),
-        };
-        let me = SocketAddr::new(source, local.port());
-        if is_ours(to.ip()) {
-            self.send_inside(from, me, to, &asked)
-        } else {
-            self.send_outside(from, me, to, &asked)
+        match self.piece(from.remaining(), to, &asked)? {
+            Some(piece) => self.send_in_pieces(from, piece, local, to, &asked),
+            None => self.send_one(from, local, to, &asked),
         }
     }
 
@@ -276,6 +266,10 @@ impl Protocol for Udp {
     }
 
     fn option(&self, level: u32, name: u32) -> Result<Vec<u8>> {
+        if options::is_mtu(level, name) {
+            let peer = self.state.lock().peer;
+            return options::mtu(level, &self.common, peer);
+        }
         self.settings.get(&self.common, level, name)
     }
     fn set_option(&self, level: u32, name: u32, value: &[u8]) -> Result<()> {

@@ -4,7 +4,7 @@ use super::super::super::{Ucred, abi, boxed, inbox::Packet};
 use super::super::{
     LOOPBACK, OUTSIDE, groups,
     header::{self, Asked, Head},
-    interfaces, is_broadcast, outside, primary, shown, source_for,
+    interfaces, is_broadcast, is_ours, options, outside, primary, shown, source_for,
 };
 use super::{State, Udp};
 use crate::{
@@ -17,6 +17,9 @@ use alloc::{boxed::Box, vec::Vec};
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::net as raw;
+
+/// `UDP_MAX_SEGMENTS`
+const MOST_PIECES: usize = 128;
 
 impl Udp {
     /// Take in a datagram from `from`, if there is room.
@@ -44,7 +47,7 @@ impl Udp {
         }
         packet.source = boxed(shown(from, self.common.domain));
         packet.head = Some(Box::new(head));
-        if self.common.stamp() != 0 {
+        if self.common.is_stamped() {
             packet.at = clock::realtime();
         }
         if self.inbox.push(packet).is_ok() {
@@ -53,7 +56,63 @@ impl Udp {
         Ok(())
     }
 
-    pub(super) fn send_inside(
+    /// How long the datagrams are that so many bytes to `to` are cut into (UDP_SEGMENT), if they are.
+    pub(super) fn piece(&self, len: usize, to: SocketAddr, asked: &Asked) -> Result<Option<usize>> {
+        let set = self.settings.number(abi::IPPROTO_UDP, options::UDP_SEGMENT).unwrap_or(0) as usize;
+        let piece = asked.piece.map_or(set, usize::from);
+        if piece == 0 {
+            return Ok(None);
+        }
+        let headers = if to.is_ipv4() { 28 } else { 48 };
+        if piece.min(len) + headers > options::largest_packet(to.ip()) as usize {
+            return Err(Errno::EMSGSIZE);
+        }
+        if len > piece * MOST_PIECES {
+            return Err(Errno::EINVAL);
+        }
+        Ok((len > piece).then_some(piece))
+    }
+
+    pub(super) fn send_in_pieces(
+        &self,
+        from: &mut Source<'_>,
+        piece: usize,
+        local: SocketAddr,
+        to: SocketAddr,
+        asked: &Asked,
+    ) -> Result<()> {
+        let bytes = Udp::collect(from)?;
+        for part in bytes.chunks(piece) {
+            self.send_one(&mut Source::kernel(part), local, to, asked).inspect_err(|_| from.take_back())?;
+        }
+        Ok(())
+    }
+
+    /// One datagram of all that there is.
+    pub(super) fn send_one(
+        &self,
+        from: &mut Source<'_>,
+        local: SocketAddr,
+        to: SocketAddr,
+        asked: &Asked,
+    ) -> Result<()> {
+        if to.ip().is_multicast() || is_broadcast(to.ip()) {
+            return self.send_to_many(from, local, to, asked);
+        }
+        let source = match asked.source {
+            Some(ip) => ip,
+            None if local.ip().is_unspecified() => self.source(to.ip())?,
+            None => local.ip(),
+        };
+        let me = SocketAddr::new(source, local.port());
+        if is_ours(to.ip()) {
+            self.send_inside(from, me, to, asked)
+        } else {
+            self.send_outside(from, me, to, asked)
+        }
+    }
+
+    fn send_inside(
         &self,
         from: &mut Source<'_>,
         me: SocketAddr,
@@ -81,7 +140,7 @@ impl Udp {
         Ok(bytes)
     }
 
-    pub(super) fn send_outside(
+    fn send_outside(
         &self,
         from: &mut Source<'_>,
         me: SocketAddr,
@@ -124,7 +183,7 @@ impl Udp {
     }
 
     /// To a group, or to all.
-    pub(super) fn send_to_many(
+    fn send_to_many(
         &self,
         from: &mut Source<'_>,
         local: SocketAddr,
