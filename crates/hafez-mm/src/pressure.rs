@@ -111,9 +111,10 @@ impl<P: Platform> Memory<P> {
                 return Ok(false);
             }
             self.spaces.note_peak();
+            // In this order: what a batch that has ended by then left to the disk is seen in flight, or its answer was.
+            let (ended, _) = self.reclaim.progress();
             let answers = self.spaces.swap.answers();
             let in_flight = self.spaces.swap.in_flight();
-            let (ended, _) = self.reclaim.progress();
             match self.reclaim.batch(&self.spaces) {
                 Some(progress) if progress.freed > 0 => fruitless = 0,
                 progress => {

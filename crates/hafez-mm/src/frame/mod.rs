@@ -257,10 +257,10 @@ impl Frames {
     /// Give back a node whose every entry is zero.
     pub fn free_empty_node(&self, cpu: usize, node: Pfn) {
         debug_assert!(self.phys.same_filled(node) == Some(0), "a node is called empty that is not");
+        // Before it can be found: another CPU may drain this one's, and give the frame to somebody, at any moment after.
+        self.meta(node).begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
         if self.wanted.load(Relaxed) || self.nodes[cpu].lock().try_push(node).is_err() {
             self.free_frame(cpu, node);
-        } else {
-            self.meta(node).begin(Word::new(State::Idle, AccountId::KERNEL, 0), 0, 0);
         }
     }
 

@@ -135,5 +135,6 @@ impl Reclaim {
         for page in spaces.swap.take_back(token) {
             self.written(spaces, page, result);
         }
+        spaces.swap.close(token);
     }
 }

@@ -249,8 +249,18 @@ impl<P: Platform> Spaces<P> {
     /// Read, verify, publish. `wanted` is the one of `pages` whose failure is the reader's.
     #[inline(never)]
     fn read_cluster(&self, first: u32, pages: &[Moving], wanted: usize) -> Result<(), FaultError> {
+        self.read_blocks(first, pages, |whole| self.settle(first, pages, wanted, whole))
+    }
+
+    /// See to each page of a request that was answered.
+    fn settle(
+        &self,
+        first: u32,
+        pages: &[Moving],
+        wanted: usize,
+        whole: Result<(), IoError>,
+    ) -> Result<(), FaultError> {
         let mut result = Ok(());
-        let whole = self.read_blocks(first, pages);
         for (n, &page) in pages.iter().enumerate() {
             let good = match whole {
                 Ok(()) => self.swap.verify(&self.frames, page),
@@ -274,27 +284,45 @@ impl<P: Platform> Spaces<P> {
     }
 
     fn read_again(&self, block: u32, page: Moving) -> bool {
-        let good = self.read_blocks(block, &[page]).is_ok() && self.swap.verify(&self.frames, page);
+        let read = self.read_blocks(block, &[page], |answer| answer);
+        let good = read.is_ok() && self.swap.verify(&self.frames, page);
         if !good {
             self.swap.read_errors.fetch_add(1, Relaxed);
         }
         good
     }
 
-    /// Start the request and sleep until it is answered; wait for a place where there is none.
-    fn read_blocks(&self, first: u32, pages: &[Moving]) -> Result<(), IoError> {
+    /// Start the request, sleep until it is answered, and see to its pages; wait for a place where there is none. It is in
+    /// flight until they are seen to: who looks for frames finds them on a list or in flight.
+    fn read_blocks<R>(
+        &self,
+        first: u32,
+        pages: &[Moving],
+        settle: impl FnOnce(Result<(), IoError>) -> R,
+    ) -> R {
         let token = loop {
+            let answers = self.swap.answers();
             match self.swap.read(first, pages) {
-                Ok(token) => break token,
-                Err(_) if self.swap.in_flight() == 0 => return Err(IoError),
-                Err(_) => self.wait_answer(self.swap.answers()),
+                Ok(Some(token)) => break token,
+                Ok(None) => self.wait_answer(answers),
+                Err(error) => return settle(Err(error)),
             }
         };
         self.platform.wait(keys::REQUEST, &|| self.swap.answer(token).is_some());
-        let result = self.swap.answer(token).unwrap_or(Err(IoError));
+        let answer = self.swap.answer(token).unwrap_or(Err(IoError));
         self.swap.take_back(token);
-        self.platform.wake(keys::REQUEST);
-        result
+        let end = || {
+            self.swap.close(token);
+            self.platform.wake(keys::REQUEST);
+        };
+        // What is read again needs a place of its own.
+        if answer.is_err() {
+            end();
+            return settle(answer);
+        }
+        let done = settle(answer);
+        end();
+        done
     }
 
     /// Sleep until the disk has answered a request more than `before` of them.

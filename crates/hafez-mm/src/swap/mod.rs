@@ -84,7 +84,7 @@ pub struct Swap {
     requests: Box<[Mutex<Request>]>,
     /// Requests that are in the table.
     in_flight: AtomicU32,
-    /// Requests answered since boot.
+    /// Answers, and ends of requests, since boot.
     answers: AtomicU32,
     /// Pages evicted since boot: the clock of refault distances.
     pub evictions: AtomicU32,
@@ -121,7 +121,7 @@ impl Swap {
         }
     }
 
-    /// Requests answered since boot: changes whenever a place in the table may have become free.
+    /// Answers, and ends of requests, since boot: changes whenever a place in the table may have become free.
     pub fn answers(&self) -> u32 {
         self.answers.load(Acquire)
     }
@@ -260,6 +260,7 @@ impl Swap {
             }
             if device.submit(token, SwapOp::Write, start, &batch).is_err() {
                 let returned = self.take_back(token);
+                self.close(token);
                 for page in &returned {
                     self.state.lock().set_tier(frames, page.slot, Tier::Ram);
                 }
@@ -269,16 +270,20 @@ impl Swap {
         }
     }
 
-    /// Start to read pages whose slots lie in blocks in a row, the first at `block`. The token to wait for.
-    pub fn read(&self, block: u32, pages: &[Moving]) -> Result<u32, QueueFull> {
-        let device = self.device.get().ok_or(QueueFull)?;
-        let token = self.open(SwapOp::Read).ok_or(QueueFull)?;
+    /// Start to read pages whose slots lie in blocks in a row, the first at `block`. The token to wait for, or `None` where others'
+    /// requests have to be answered first.
+    pub fn read(&self, block: u32, pages: &[Moving]) -> Result<Option<u32>, IoError> {
+        let device = self.device.get().ok_or(IoError)?;
+        let Some(token) = self.open(SwapOp::Read) else { return Ok(None) };
         let batch: ArrayVec<Pfn, CLUSTER> = pages.iter().map(|p| p.frame).collect();
         self.request(token).lock().pages.extend(pages.iter().copied());
-        device.submit(token, SwapOp::Read, block, &batch).inspect_err(|_| {
-            self.take_back(token);
-        })?;
-        Ok(token)
+        if device.submit(token, SwapOp::Read, block, &batch).is_ok() {
+            return Ok(Some(token));
+        }
+        let others = self.in_flight() > 1;
+        self.take_back(token);
+        self.close(token);
+        if others { Ok(None) } else { Err(IoError) }
     }
 
     /// Whether the bytes that came in are those that went out.
@@ -308,11 +313,9 @@ impl Swap {
         self.request(token).lock().result
     }
 
-    /// End a request; its pages.
+    /// The pages of a request that is to be closed.
     pub fn take_back(&self, token: u32) -> ArrayVec<Moving, CLUSTER> {
-        let pages = core::mem::take(&mut self.request(token).lock().pages);
-        self.close(token);
-        pages
+        core::mem::take(&mut self.request(token).lock().pages)
     }
 
     fn request(&self, token: u32) -> &Mutex<Request> {
@@ -335,9 +338,11 @@ impl Swap {
         })
     }
 
-    fn close(&self, token: u32) {
+    /// End a request: its pages have been seen to.
+    pub fn close(&self, token: u32) {
         self.request(token).lock().live = false;
         self.in_flight.fetch_sub(1, AcqRel);
+        self.answers.fetch_add(1, AcqRel);
     }
 }
 
