@@ -38,6 +38,8 @@ pub enum Mutant {
     WriterDoesNotWait,
     /// What a CPU noted of tables is believed when they have changed.
     NoteOutlivesChange,
+    /// Who changes entries trusts that reclaim has flushed what it took.
+    SweepNotAwaited,
     /// A cursor does not take the lock of the leaf that it comes to.
     LeafNotLocked,
     /// Nobody tells those who wait that their page is there.

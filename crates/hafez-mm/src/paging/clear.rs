@@ -16,6 +16,9 @@ pub trait Visitor {
     fn cleared(&mut self, page: Vpn, was: Entry);
     /// A node that has become empty, or a shared leaf, was unlinked: to be let go of once no CPU can walk it any more.
     fn unlinked(&mut self, node: Pfn);
+    /// Of a shared leaf a part was passed over in which nothing is used any more. What was may have been taken by way of another
+    /// space, whose flush has not come to this one yet.
+    fn passed(&mut self);
 }
 
 impl Cursor<'_> {
@@ -97,6 +100,9 @@ impl Cursor<'_> {
             // It stays to the others as it is.
             let all = part.len() == 512;
             debug_assert!(all || self.skip(leaf, 0, part.start, part.end).is_none());
+            if !all {
+                visitor.passed();
+            }
             all
         } else {
             self.clear_leaf(leaf, part, visitor) == 0

@@ -44,7 +44,7 @@
 //! ([`super::huge`]). What could change one of them opens it first.
 
 use super::entry::{self, Entry};
-use super::gather::{Shootdown, Target};
+use super::gather::{Shootdown, Target, Unflushed};
 use super::slot::Slot;
 use crate::SpaceId;
 use crate::account::{AccountId, Charge};
@@ -68,6 +68,8 @@ pub struct Tables {
     space: SpaceId,
     /// Bit per CPU that may hold translations.
     pub cpus: AtomicU64,
+    /// Of what reclaim has taken.
+    unflushed: Unflushed,
     /// Some leaf may be shared. Never taken back: what a space was forked with it gives up leaf by leaf.
     pub(super) forked: AtomicBool,
     /// Leaves that are whole: changed by who is alone.
@@ -110,6 +112,7 @@ impl Tables {
             account,
             space: SpaceId(0),
             cpus: AtomicU64::new(0),
+            unflushed: Unflushed::default(),
             forked: AtomicBool::new(false),
             whole: AtomicU32::new(0),
         })
@@ -123,7 +126,7 @@ impl Tables {
     /// Whose translations are flushed when entries change.
     #[inline]
     pub fn target(&self) -> Target<'_> {
-        Target { space: self.space, root: self.root_frame, cpus: &self.cpus }
+        Target { space: self.space, root: self.root_frame, cpus: &self.cpus, unflushed: &self.unflushed }
     }
 
     pub fn root(&self) -> Pfn {

@@ -4,6 +4,10 @@
 //! gathered here; [`Gather::flush`] tells every CPU that may use the space, and hands the frames on together with a
 //! [`Flushed`], the proof without which nothing can be dropped, freed or written out (invariant I5). A range of any
 //! size costs one flush, or one for each 64 frames where frames are let go.
+//!
+//! Reclaim clears entries too, and flushes at the end of its batch ([`Sweep`]). Who comes to such an entry in between finds nothing to
+//! take back, and yet a translation may be there: to a page that he says is unmapped, or not to be written any more. So a
+//! sweep notes in each space that it is behind there ([`Unflushed`]), and the next gather of that space flushes all of it.
 
 use super::cursor::free_node;
 use crate::addr::{Pfn, Vpn};
@@ -56,6 +60,26 @@ pub struct Target<'a> {
     pub root: Pfn,
     /// Bit per CPU that may hold translations.
     pub cpus: &'a AtomicU64,
+    pub unflushed: &'a Unflushed,
+}
+
+/// How often a sweep has taken an entry of a space, and how many of these times are known to be flushed.
+#[derive(Default)]
+pub struct Unflushed {
+    taken: AtomicU64,
+    flushed: AtomicU64,
+}
+
+impl Unflushed {
+    /// An entry was taken; the cursor on it is still there.
+    fn note(&self) {
+        self.taken.fetch_add(1, AcqRel);
+    }
+    #[inline(always)]
+    fn is_any(&self) -> bool {
+        let behind = self.taken.load(Acquire) != self.flushed.load(Acquire);
+        mutant!(SweepNotAwaited, false, behind)
+    }
 }
 
 /// Have every CPU forget all that it may have of a space, whose entries have been changed already.
@@ -138,7 +162,7 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     /// Flush what was gathered, then let go of it. The gather can be used on.
     #[inline]
     pub fn flush(&mut self) {
-        if !self.is_empty() {
+        if !self.is_empty() || self.target.unflushed.is_any() {
             self.flush_all();
         }
     }
@@ -146,6 +170,9 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     #[inline(never)]
     fn flush_all(&mut self) {
         mutant!(FreeBeforeFlush, self.let_go(), ());
+        let unflushed = self.target.unflushed;
+        let taken = unflushed.taken.load(Acquire);
+        self.all |= unflushed.is_any();
         if self.all || !self.pages.is_empty() {
             // The entries are gone before the set is looked at: a CPU that enters it later sees them gone.
             fence(SeqCst);
@@ -153,6 +180,9 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
             if cpus.0 != 0 {
                 let pages = if self.all { FlushPages::All } else { FlushPages::List(&self.pages) };
                 self.above.flush(&Flush { space: self.target.space, root: self.target.root, pages, cpus });
+            }
+            if self.all {
+                unflushed.flushed.fetch_max(taken, AcqRel);
             }
         }
         self.let_go();
@@ -205,6 +235,12 @@ pub struct Sweep<'a, S: Shootdown + ?Sized> {
 impl<'a, S: Shootdown + ?Sized> Sweep<'a, S> {
     pub fn new(above: &'a S) -> Self {
         Sweep { above, current: None, cpus: 0, pages: ArrayVec::new(), all: false }
+    }
+
+    /// This page's entry was taken just now, or may have been by way of another space: it does not allow any more what it did.
+    pub fn taken(&mut self, target: &Target<'_>, page: Vpn) {
+        target.unflushed.note();
+        self.page(target, page);
     }
 
     /// The entry of this page has just been changed.

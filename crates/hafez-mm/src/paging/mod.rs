@@ -12,5 +12,5 @@ pub mod slot;
 pub use clear::Visitor;
 pub use cursor::{Cursor, KernelHalf, Tables};
 pub use entry::Entry;
-pub use gather::{Flush, FlushPages, Flushed, Gather, Shootdown, Sweep, Target};
+pub use gather::{Flush, FlushPages, Flushed, Gather, Shootdown, Sweep, Target, Unflushed};
 pub use slot::Slot;

@@ -152,7 +152,7 @@ impl Reclaim {
         let mut written = false;
         self.each_entry(spaces, frame, &mut |space, page, slot| {
             let Some(slot) = slot else {
-                return mutant!(SharersNotFlushed, (), sweep.page(&space.target(), page));
+                return mutant!(SharersNotFlushed, (), sweep.taken(&space.target(), page));
             };
             let after = match word.state() {
                 State::Anon => Entry::Swap { slot: meta.slot() },
@@ -165,7 +165,7 @@ impl Reclaim {
                 mutant!(DirtyLost, (), spaces.mark_dirty(frame));
                 written = true;
             }
-            sweep.page(&space.target(), page);
+            sweep.taken(&space.target(), page);
             // The frame is isolated: dropping the last map frees nothing before the flush.
             meta.drop_map();
         });

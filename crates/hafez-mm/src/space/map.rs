@@ -292,6 +292,9 @@ impl<P: Platform> Visitor for Clearing<'_, '_, P> {
     fn unlinked(&mut self, node: Pfn) {
         self.gather.drop_node(node);
     }
+    fn passed(&mut self) {
+        self.gather.all_pages();
+    }
 }
 
 fn readable(rights: Rights) -> Rights {
