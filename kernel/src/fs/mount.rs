@@ -16,7 +16,7 @@
 //! Whoever uses a mount (an open file, a working directory, a mount upon it) holds it; one that nobody holds but the tree
 //! can go. There is one tree for all: nothing is ever propagated, every mount is private.
 //!
-//! Locks: [`TREE`] over every change; the list and what covers a dentry are spin locks, each taken alone.
+//! Locks: `TREE` over every change; the list and what covers a dentry are spin locks, each taken alone.
 
 use super::{
     SleepLock,
@@ -101,6 +101,9 @@ pub struct Mount {
     idle: AtomicBool,
     id: u32,
 }
+
+/// Mounts that there may be. Their list is copied whole wherever it is gone through, and must stay a small block.
+const MOST: usize = 1000;
 
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
 static ALL: RwLock<Vec<Arc<Mount>>> = RwLock::new(Vec::new());
@@ -245,7 +248,10 @@ fn attach_locked(
     if on.is_dir() != (root.inode().kind() == Kind::Dir) {
         return Err(Errno::ENOTDIR);
     }
-    if !mem::headroom(4096) {
+    if ALL.read().len() >= MOST {
+        return Err(Errno::ENOSPC);
+    }
+    if !mem::headroom(16 << 10) {
         return Err(Errno::ENOMEM);
     }
     let mount = Mount::make(system, root, flags, NEXT_ID.fetch_add(1, Relaxed));

@@ -23,8 +23,9 @@ const MAGIC_MASK: u32 = 0xffff_0000;
 const NOUSER: u32 = 1 << 31;
 /// How events are passed on to other trees, of which there are none.
 const PROPAGATION: u32 = abi::MS_SHARED | abi::MS_PRIVATE | abi::MS_SLAVE | abi::MS_UNBINDABLE;
-/// Bytes of options at most: a page.
+/// Bytes of options at most: a page; and of the name that a file system is given.
 const DATA: usize = 4096;
+const NAME: usize = 1024;
 
 fn text(at: u64) -> Result<Option<Vec<u8>>> {
     if at == 0 { Ok(None) } else { user::read_string(at, DATA, Errno::EINVAL).map(Some) }
@@ -117,6 +118,9 @@ fn named(paths: &Paths, source: Option<Vec<u8>>) -> Result<Location> {
 
 /// A file system of this kind: a new one in memory, or that of the kernel's own of which there is one only.
 fn system(kind: &[u8], source: &[u8], options: &[u8]) -> Result<Arc<FileSystem>> {
+    if source.len() > NAME {
+        return Err(Errno::EINVAL);
+    }
     match kind {
         b"tmpfs" => Ok(FileSystem::new(tmpfs::fresh(options)?, "tmpfs", source, false)),
         b"proc" | b"sysfs" | b"devtmpfs" | b"devpts" => {

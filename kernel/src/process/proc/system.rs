@@ -5,8 +5,9 @@ use super::super::{host, table};
 use super::{Text, escaped, kib, zones};
 use crate::arch;
 use crate::clock::{self, SECOND};
+use crate::errno::{Errno, Result};
 use crate::fs::{mount, tmpfs};
-use crate::mem::memory;
+use crate::mem::{self, TryPush, memory};
 use crate::sched;
 use alloc::format;
 use alloc::string::String;
@@ -311,9 +312,10 @@ fn pressure() -> String {
 }
 
 /// `/proc/PID/mounts`: one line a mount, in the form of fstab(5).
-pub fn mounts() -> Vec<u8> {
+pub fn mounts() -> Result<Vec<u8>> {
     let mut text = Vec::new();
     for mount in mount::all() {
+        room_for_a_line(&text)?;
         let (source, place, kind) = described(&mount);
         let access = access(mount.is_read_only());
         text.extend_from_slice(&source);
@@ -322,13 +324,14 @@ pub fn mounts() -> Vec<u8> {
         let (flags, own) = (flags(&mount), tmpfs::told(mount.system().root().inode()));
         text.extend_from_slice(format!(" {kind} {access}{flags}{own} 0 0\n").as_bytes());
     }
-    text
+    Ok(text)
 }
 
 /// `/proc/PID/mountinfo`.
-pub fn mountinfo() -> Vec<u8> {
+pub fn mountinfo() -> Result<Vec<u8>> {
     let mut text = Vec::new();
     for mount in mount::all() {
+        room_for_a_line(&text)?;
         let (source, place, kind) = described(&mount);
         let parent = mount.on().map_or(0, |on| on.mount.id());
         let (flags, own) = (flags(&mount), tmpfs::told(mount.system().root().inode()));
@@ -345,7 +348,13 @@ pub fn mountinfo() -> Vec<u8> {
         let access = access(mount.system().is_read_only());
         text.extend_from_slice(format!(" {access}{own}\n").as_bytes());
     }
-    text
+    Ok(text)
+}
+
+/// The text is copied as it grows: when it has grown long, there must be room for another.
+fn room_for_a_line(text: &[u8]) -> Result<()> {
+    let next = if text.len() < 4096 { 8 << 10 } else { 3 * text.len() };
+    if mem::headroom(next) { Ok(()) } else { Err(Errno::ENOMEM) }
 }
 
 /// Source, mount point and kind of a mount, as these files write them.
@@ -382,7 +391,9 @@ fn part(mount: &mount::Mount) -> Vec<u8> {
     let mut names = Vec::new();
     let mut at = mount.top().clone();
     while let Some(parent) = at.parent() {
-        names.push(at.name());
+        if names.try_push(at.name()).is_err() {
+            break;
+        }
         at = parent;
     }
     let mut path = Vec::new();
