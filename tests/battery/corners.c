@@ -31,6 +31,8 @@ static void descriptors(void) {
     T(fcntl(fd, F_DUPFD_QUERY, fd));
     T(fcntl(fd, F_DUPFD_QUERY, 999));
     T(fcntl(999, F_DUPFD_QUERY, fd));
+    T(fcntl(fd, F_SETFL, O_ASYNC | O_NONBLOCK));
+    T(fcntl(fd, F_GETFL) & (O_ASYNC | O_NONBLOCK));
     close(unnamed), close(again), close(copy), close(fd);
 }
 

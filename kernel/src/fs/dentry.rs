@@ -37,8 +37,8 @@ pub struct Dentry {
     inode: Arc<dyn Inode>,
     link: RwLock<Link>,
     children: Mutex<Children>,
-    /// What is mounted on it.
-    covered: RwLock<Option<Arc<Mount>>>,
+    /// What is mounted on it, and through which mount (its number) one sees that.
+    covered: RwLock<Vec<(u32, Arc<Mount>)>>,
     removed: AtomicBool,
     /// Used since [`Recent`] last looked.
     used: AtomicBool,
@@ -92,7 +92,7 @@ impl Dentry {
             inode,
             link: RwLock::new(Link { parent, name: name.into() }),
             children: Mutex::default(),
-            covered: RwLock::new(None),
+            covered: RwLock::new(Vec::new()),
             removed: AtomicBool::new(false),
             used: AtomicBool::new(false),
             slot: AtomicU32::new(NO_SLOT),
@@ -112,11 +112,22 @@ impl Dentry {
     pub fn is_removed(&self) -> bool {
         self.removed.load(Relaxed)
     }
-    pub fn covered(&self) -> Option<Arc<Mount>> {
-        self.covered.read().clone()
+    /// What covers it for who sees it through the mount of this number.
+    pub fn covered(&self, seen_by: u32) -> Option<Arc<Mount>> {
+        let covered = self.covered.read();
+        covered.iter().find(|(by, _)| *by == seen_by).map(|(_, mount)| mount.clone())
     }
-    pub(super) fn cover(&self, mount: Option<Arc<Mount>>) {
-        let _old = core::mem::replace(&mut *self.covered.write(), mount);
+    /// Whether something is mounted here.
+    pub fn is_covered(&self) -> bool {
+        !self.covered.read().is_empty()
+    }
+    pub(super) fn cover(&self, seen_by: u32, mount: &Arc<Mount>) {
+        self.covered.write().push((seen_by, mount.clone()));
+    }
+    pub(super) fn uncover(&self, mount: &Arc<Mount>) -> Option<Arc<Mount>> {
+        let mut covered = self.covered.write();
+        let at = covered.iter().position(|(_, m)| Arc::ptr_eq(m, mount))?;
+        Some(covered.swap_remove(at).1)
     }
     /// Whether this is `other` or above it.
     pub fn is_above(self: &Arc<Self>, other: &Arc<Dentry>) -> bool {
@@ -141,7 +152,7 @@ impl Dentry {
                     None => None,
                     Some(weak) => match weak.upgrade() {
                         // What is mounted on stays what it is.
-                        Some(d) if known.holds(now) || d.covered.read().is_some() => {
+                        Some(d) if known.holds(now) || d.is_covered() => {
                             d.used.store(true, Relaxed);
                             return Ok(d);
                         }
@@ -354,6 +365,25 @@ const NO_SLOT: u32 = u32::MAX;
 /// 128th of the RAM.
 pub fn set_limit(frames: u64) {
     RECENT.lock().limit = (frames as usize / 32).clamp(64, 8192);
+}
+
+/// Hold nothing any more of a file system that is mounted nowhere.
+pub fn forget_below(root: &Arc<Dentry>) {
+    let mut at = 0;
+    loop {
+        let dentry = {
+            let recent = RECENT.lock();
+            if at >= recent.slots.len() {
+                return;
+            }
+            recent.slots[at].clone()
+        };
+        if let Some(dentry) = dentry.filter(|dentry| root.is_above(dentry)) {
+            let held = RECENT.lock().remove(&dentry);
+            drop((held, dentry));
+        }
+        at += 1;
+    }
 }
 
 impl Recent {

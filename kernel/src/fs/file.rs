@@ -13,6 +13,7 @@ use super::{
     iobuf::{Sink, Source},
     lock::SleepLock,
     locks,
+    mount::Flags,
     path::Location,
     poll::{Events, Owner, Watchers},
 };
@@ -170,6 +171,9 @@ impl File {
         let mode = open_mode(flags);
         let writing = if mode.write { Some(Writing::new(place.inode())?) } else { None };
         COUNT.fetch_add(1, Relaxed);
+        if mode.write && place.inode().kind() == Kind::File {
+            place.mount.writes(true);
+        }
         Ok(Arc::new(File {
             seekable: ops.seekable(),
             ops,
@@ -274,7 +278,7 @@ impl File {
         How {
             nonblock: has(abi::O_NONBLOCK),
             direct: has(abi::O_DIRECT),
-            unnoticed: has(abi::O_NOATIME),
+            unnoticed: has(abi::O_NOATIME) || self.place.mount.flags().intersects(Flags::NOATIME),
             ..How::default()
         }
     }
@@ -445,6 +449,9 @@ impl Drop for File {
         }
         if self.mode.write {
             self.ops.closed();
+        }
+        if self.mode.write && self.place.inode().kind() == Kind::File {
+            self.place.mount.writes(false);
         }
         COUNT.fetch_sub(1, Relaxed);
     }

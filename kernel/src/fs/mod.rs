@@ -58,10 +58,16 @@ use hafez_mm::lock::{Mutex, Once};
 use mount::Mount;
 
 static ROOT: Once<Location> = Once::new();
+static OWN: Once<Vec<Arc<mount::FileSystem>>> = Once::new();
 
 /// The root of everything, once [`start`] has mounted it.
 pub fn root() -> Option<Location> {
     ROOT.get().cloned()
+}
+
+/// The file system of a kind of which there is one, wherever it is mounted.
+pub fn own(kind: &[u8]) -> Option<Arc<mount::FileSystem>> {
+    OWN.get()?.iter().find(|system| system.kind.as_bytes() == kind).cloned()
 }
 
 /// A directory of the host's that programs may write.
@@ -102,6 +108,7 @@ pub fn start(
     mount_on(&all, b"/sys", sys::tree(), "sysfs", b"sysfs")?;
     mount_on(&all, b"/dev", dev::tree(), "devtmpfs", b"udev")?;
     tty::set_mount(mount_on(&all, b"/dev/pts", tty::pts(), "devpts", b"devpts")?);
+    OWN.call_once(|| mount::all().iter().map(|mount| mount.system().clone()).collect());
     for path in [&b"/dev/shm"[..], b"/tmp"] {
         mount_on(&all, path, tmpfs::TmpFs::mount(0o1777, Some(limit))?, "tmpfs", b"tmpfs")?;
     }

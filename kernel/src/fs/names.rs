@@ -14,6 +14,7 @@ use super::{
 };
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
+use crate::fs::mount::Flags;
 use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
@@ -79,6 +80,7 @@ impl Walker {
     pub fn open_existing(&self, place: Location, flags: u32) -> Result<Arc<File>> {
         let inode = place.inode().clone();
         let mode = open_mode(flags);
+        place.mount.used();
         let changes = mode.write || flags & abi::O_TRUNC != 0;
         match inode.kind() {
             Kind::Link => {
@@ -88,6 +90,9 @@ impl Walker {
             Kind::Dir => {}
             _ if flags & abi::O_DIRECTORY != 0 => return Err(Errno::ENOTDIR),
             Kind::File if changes => place.mount.check_writable()?,
+            Kind::Char | Kind::Block if place.mount.flags().contains(Flags::NODEV) => {
+                return Err(Errno::EACCES);
+            }
             Kind::Socket => return Err(Errno::ENXIO),
             _ => {}
         }
@@ -242,6 +247,9 @@ impl Walker {
         if victim.is_dir() {
             return Err(Errno::EISDIR);
         }
+        if !Arc::ptr_eq(&victim.mount, &last.dir.mount) {
+            return Err(Errno::EBUSY);
+        }
         last.dir.inode().unlink(name)?;
         victim.inode().unlinked();
         inotify::fire_self(victim.inode(), inotify::ATTRIB);
@@ -280,6 +288,9 @@ impl Walker {
     /// Whether `victim` may leave `dir`: both writable, and in a sticky directory one's own.
     fn may_delete(&self, dir: &Location, victim: &Location) -> Result<()> {
         self.may_change(dir)?;
+        if victim.dentry.is_covered() {
+            return Err(Errno::EBUSY);
+        }
         if self.cred.may(cap::FOWNER) {
             return Ok(());
         }

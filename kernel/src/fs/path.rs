@@ -16,7 +16,7 @@ use super::{
     cred::{Cred, want},
     dentry::Dentry,
     inode::{Inode, Kind},
-    mount::Mount,
+    mount::{Flags, Mount},
 };
 use crate::errno::{Errno, Result};
 use crate::mem::TryPush;
@@ -62,13 +62,18 @@ impl Location {
         Arc::ptr_eq(&self.dentry, &other.dentry) && Arc::ptr_eq(&self.mount, &other.mount)
     }
 
+    /// Whether it is where its mount begins.
+    pub fn is_mount_root(&self) -> bool {
+        Arc::ptr_eq(&self.dentry, self.mount.top())
+    }
+
     /// The child of this name, in whatever is mounted there.
     pub fn child(&self, name: &[u8]) -> Result<Location> {
         let dentry = self.dentry.child(name)?;
         Ok(Location { mount: self.mount.clone(), dentry }.into_mounts())
     }
     fn into_mounts(mut self) -> Location {
-        while let Some(mount) = self.dentry.covered() {
+        while let Some(mount) = self.dentry.covered(self.mount.id()) {
             self = mount.root();
         }
         self
@@ -80,10 +85,12 @@ impl Location {
             if at.same(root) {
                 return at;
             }
-            if let Some(dentry) = at.dentry.parent() {
+            if !at.is_mount_root()
+                && let Some(dentry) = at.dentry.parent()
+            {
                 return Location { mount: at.mount, dentry }.into_mounts();
             }
-            match at.mount.on().cloned() {
+            match at.mount.on() {
                 Some(on) => at = on,
                 None => return at,
             }
@@ -95,7 +102,7 @@ impl Location {
         let mut names: Vec<alloc::boxed::Box<[u8]>> = Vec::new();
         let mut at = self.clone();
         while !at.same(root) {
-            match at.dentry.parent() {
+            match at.dentry.parent().filter(|_| !at.is_mount_root()) {
                 Some(dentry) => {
                     names.try_push(at.dentry.name()).ok()?;
                     if !crate::mem::headroom(1024) {
@@ -103,7 +110,7 @@ impl Location {
                     }
                     at.dentry = dentry;
                 }
-                None => at = at.mount.on().cloned()?,
+                None => at = at.mount.on()?,
             }
         }
         let mut path = Vec::new();
@@ -396,7 +403,7 @@ impl Walker {
         if *links > MAX_LINKS {
             return Err(Errno::ELOOP);
         }
-        if self.limits.contains(Limits::NO_SYMLINKS) {
+        if self.limits.contains(Limits::NO_SYMLINKS) || link.mount.flags().contains(Flags::NOSYMFOLLOW) {
             return Err(Errno::ELOOP);
         }
         if let Some(place) = link.inode().follow() {

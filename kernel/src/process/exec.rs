@@ -19,6 +19,7 @@ use crate::fs::cred::{Cred, want};
 use crate::fs::file::{File, open_mode};
 use crate::fs::inode::Kind;
 use crate::fs::inode::Running;
+use crate::fs::mount::Flags;
 use crate::fs::path::{Location, Walker};
 use crate::mem;
 use crate::mem::memory;
@@ -98,6 +99,9 @@ fn open(walker: &Walker, place: Location) -> Result<Arc<File>> {
         Kind::File => {}
         Kind::Link => return Err(Errno::ELOOP),
         _ => return Err(Errno::EACCES),
+    }
+    if place.mount.flags().contains(Flags::NOEXEC) {
+        return Err(Errno::EACCES);
     }
     inode.permission(&walker.cred, want::EXEC)?;
     // Not while it is being written.
@@ -288,7 +292,8 @@ fn map(space: &Arc<Space>, file: &Arc<File>, elf: &Elf, at: Option<u64>) -> Resu
 /// Who the program acts as: set-user-ID and set-group-ID files lend their owner's identity.
 fn privileges(file: &File, who: &Who<'_>) -> Arc<Cred> {
     let mut cred = Cred::clone(&who.walker.cred);
-    if let (true, Ok(stat)) = (who.new_privileges, file.stat()) {
+    let lends = who.new_privileges && !file.place().mount.flags().contains(Flags::NOSUID);
+    if let (true, Ok(stat)) = (lends, file.stat()) {
         if stat.mode & 0o4000 != 0 {
             cred.euid = stat.uid;
         }

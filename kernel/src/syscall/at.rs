@@ -57,7 +57,9 @@ impl Paths {
         if path.is_empty() && flags & abi::AT_EMPTY_PATH != 0 {
             return Ok(base);
         }
-        self.walker.resolve(&base, path, follow)
+        let place = self.walker.resolve(&base, path, follow)?;
+        place.mount.used();
+        Ok(place)
     }
 }
 

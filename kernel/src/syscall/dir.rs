@@ -6,6 +6,7 @@ use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
 use crate::fs::cred::want;
 use crate::fs::inode::{NewKind, RenameFlags};
+use crate::fs::mount::Flags;
 use crate::fs::{DirEntry, File, Location, inotify};
 use crate::process::run::Caller;
 use alloc::vec::Vec;
@@ -82,7 +83,7 @@ fn list(file: &File, to: u64, count: u64, old: bool) -> Result<u64> {
         if out.is_empty() && refused {
             return Err(Errno::EINVAL);
         }
-        if !file.how().unnoticed {
+        if !file.how().unnoticed && !file.place().mount.flags().contains(Flags::NODIRATIME) {
             file.inode().accessed();
         }
         user::copy_to(to, &out)?;

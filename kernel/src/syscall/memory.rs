@@ -17,6 +17,7 @@ use super::{Calls, at};
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
 use crate::fs::file::{File, Mapping};
+use crate::fs::mount::Flags;
 use crate::mem::memory;
 use crate::process::image::flags::{LOCK_FUTURE, LOCK_ON_FAULT};
 use crate::process::limits::INFINITY;
@@ -293,6 +294,12 @@ impl Request {
         }
         if !file.mode().read || !max_rights.contains(self.rights & Rights::WRITE) {
             return Err(Errno::EACCES);
+        }
+        if file.place().mount.flags().contains(Flags::NOEXEC) {
+            if self.rights.contains(Rights::EXEC) {
+                return Err(Errno::EPERM);
+            }
+            max_rights.remove(Rights::EXEC);
         }
         let mapping = file.ops().mapping(self.shared())?;
         if self.has(abi::MAP_GROWSDOWN) {

@@ -35,6 +35,7 @@ mod io;
 mod ioprio;
 mod limits;
 mod memory;
+mod mount;
 mod mqueue;
 mod nodes;
 mod pidfd;
@@ -96,6 +97,7 @@ static TABLE: [Handler; NUMBERS] = {
         timers::CALLS,
         limits::CALLS,
         sched::CALLS,
+        mount::CALLS,
         system::CALLS,
         random::CALLS,
         file::CALLS,

@@ -6,10 +6,14 @@ use super::{Calls, user};
 use crate::clock::SECOND;
 use crate::errno::{Errno, Result};
 use crate::fs::cred::want;
+use crate::fs::mount::Flags;
 use crate::fs::names::retry_stale;
 use crate::fs::{Kind, Location, SetAttr, Stat, Time, inotify};
 use crate::process::run::Caller;
 use linux_raw_sys::general as abi;
+
+/// `STATX_ATTR_MOUNT_ROOT`
+const ATTR_MOUNT_ROOT: u64 = 0x2000;
 
 pub const CALLS: &Calls = &[
     (abi::__NR_stat, stat),
@@ -157,6 +161,9 @@ fn statx(caller: &mut Caller) -> Result<u64> {
         r.u32(at, major);
         r.u32(at + 4, minor);
     }
+    // STATX_ATTR_MOUNT_ROOT: told, and so.
+    r.u64(56, ATTR_MOUNT_ROOT);
+    r.u64(8, if place.is_mount_root() { ATTR_MOUNT_ROOT } else { 0 });
     r.u64(144, place.mount.id() as u64);
     r.put(to)
 }
@@ -166,7 +173,20 @@ fn put_statfs(to: u64, place: &Location) -> Result<u64> {
     let s = place.inode().statfs()?;
     let mut r = Record::<120>::new();
     let valid = 0x20;
-    let read_only = if place.mount.is_read_only() { abi::MS_RDONLY as u64 } else { 0 };
+    let flags = place.mount.flags();
+    let mut told = valid;
+    for (flag, bit) in [
+        (Flags::NOSUID, 2),
+        (Flags::NODEV, 4),
+        (Flags::NOEXEC, 8),
+        (Flags::NOATIME, 1024),
+        (Flags::NODIRATIME, 2048),
+        (Flags::RELATIME, 4096),
+        (Flags::NOSYMFOLLOW, 8192),
+    ] {
+        told |= if flags.contains(flag) { bit } else { 0 };
+    }
+    told |= place.mount.is_read_only() as u64;
     let words = [s.magic, s.block_size, s.blocks, s.blocks_free, s.blocks_available, s.files, s.files_free];
     for (i, word) in words.into_iter().enumerate() {
         r.u64(8 * i, word);
@@ -174,7 +194,7 @@ fn put_statfs(to: u64, place: &Location) -> Result<u64> {
     r.u64(56, place.inode().id().dev);
     r.u64(64, s.name_max);
     r.u64(72, s.block_size);
-    r.u64(80, valid | read_only);
+    r.u64(80, told);
     r.put(to)
 }
 

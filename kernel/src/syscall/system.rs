@@ -20,8 +20,6 @@ pub const CALLS: &Calls = &[
     (abi::__NR_sethostname, sethostname),
     (abi::__NR_setdomainname, setdomainname),
     (abi::__NR_getcpu, getcpu),
-    (abi::__NR_mount, root_only),
-    (abi::__NR_umount2, root_only),
     (abi::__NR_pivot_root, root_only),
     (abi::__NR_open_tree, root_only),
     (abi::__NR_move_mount, root_only),

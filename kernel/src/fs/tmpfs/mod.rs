@@ -13,8 +13,10 @@
 //! Nodes are dropped outside of locks, for the last drop of a file frees its object.
 
 mod inode;
+mod options;
 mod reserve;
 
+pub use options::{fresh, reconfigure, told};
 pub use reserve::set_mapped;
 
 use super::{
@@ -32,6 +34,7 @@ use crate::{
 use alloc::{
     boxed::Box,
     collections::BTreeMap,
+    string::String,
     sync::{Arc, Weak},
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -43,18 +46,25 @@ use reserve::Ahead;
 /// What a node takes of the kernel's heap, roughly: asked for before one is made.
 const NODE_COST: usize = 2048;
 
+/// Files that one may have, whatever was asked for.
+fn most_nodes() -> u64 {
+    memory().stats().total * PAGE_SIZE as u64 / (4 * NODE_COST as u64)
+}
+
 /// One file system.
 pub struct TmpFs {
     dev: u64,
     next_ino: AtomicU64,
-    /// Pages that files may have; `None`: as many as memory and swap hold.
-    limit: Option<u64>,
+    /// Pages that files may have; `u64::MAX`: as many as memory and swap hold.
+    limit: AtomicU64,
     /// Pages of files, as far as counted: see [`Node::charge`] and [`Node::recount`].
     used: AtomicU64,
     nodes: AtomicU64,
     /// Files that it may have: no process answers for them, so all of them together may take a quarter of RAM.
-    most: u64,
+    most: AtomicU64,
     tree: SleepLock,
+    /// What `mount` was told beside limits, as text.
+    given: Once<String>,
 }
 
 /// Mode, owner, times.
@@ -131,15 +141,20 @@ impl TmpFs {
         Ok(root)
     }
 
+    fn limit(&self) -> Option<u64> {
+        Some(self.limit.load(Relaxed)).filter(|pages| *pages != u64::MAX)
+    }
+
     fn new(limit: Option<u64>) -> Arc<TmpFs> {
         Arc::new(TmpFs {
             dev: dev::next_anonymous(),
             next_ino: AtomicU64::new(1),
-            limit: limit.map(|bytes| bytes.div_ceil(PAGE_SIZE as u64)),
+            limit: AtomicU64::new(limit.map_or(u64::MAX, |bytes| bytes.div_ceil(PAGE_SIZE as u64))),
             used: AtomicU64::new(0),
             nodes: AtomicU64::new(0),
-            most: memory().stats().total * PAGE_SIZE as u64 / (4 * NODE_COST as u64),
+            most: AtomicU64::new(most_nodes()),
             tree: SleepLock::new(),
+            given: Once::new(),
         })
     }
 
@@ -156,7 +171,7 @@ impl TmpFs {
     pub fn statfs(&self) -> StatFs {
         let stats = memory().stats();
         let used = self.used.load(Relaxed);
-        let (blocks, free) = match self.limit {
+        let (blocks, free) = match self.limit() {
             Some(limit) => (limit, limit.saturating_sub(used)),
             None => (stats.total + stats.swap_total, stats.free + stats.swap_free),
         };
@@ -166,8 +181,8 @@ impl TmpFs {
             blocks,
             blocks_free: free,
             blocks_available: free,
-            files: self.most,
-            files_free: self.most.saturating_sub(self.nodes.load(Relaxed)),
+            files: self.most.load(Relaxed),
+            files_free: self.most.load(Relaxed).saturating_sub(self.nodes.load(Relaxed)),
             name_max: 255,
         }
     }
@@ -189,7 +204,7 @@ impl TmpFs {
 
 impl Node {
     fn make(fs: &Arc<TmpFs>, new: &NewNode<'_>) -> Result<Arc<Node>> {
-        if !mem::headroom(NODE_COST) || fs.nodes.load(Relaxed) >= fs.most {
+        if !mem::headroom(NODE_COST) || fs.nodes.load(Relaxed) >= fs.most.load(Relaxed) {
             return Err(Errno::ENOSPC);
         }
         let (kind, body) = match new.node {
@@ -298,7 +313,7 @@ impl Node {
 
     /// `ENOSPC` if page `index` is a hole and the limit is reached.
     fn charge(&self, object: &Object, charged: &AtomicU64, index: u64) -> Result<()> {
-        let Some(limit) = self.fs.limit else { return Ok(()) };
+        let Some(limit) = self.fs.limit() else { return Ok(()) };
         if object.next_held(index) == Some(index) || self.is_ahead(index) {
             return Ok(());
         }

@@ -53,7 +53,7 @@ impl Node {
     /// Pages that could still be had: of the limit, or of what memory and swap hold in all.
     fn room(&self) -> u64 {
         let stats = memory().stats();
-        let limit = self.fs.limit.unwrap_or(u64::MAX).min(stats.total + stats.swap_total);
+        let limit = self.fs.limit().unwrap_or(u64::MAX).min(stats.total + stats.swap_total);
         limit.saturating_sub(self.fs.used.load(Relaxed))
     }
 

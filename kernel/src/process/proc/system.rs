@@ -5,8 +5,9 @@ use super::super::{host, table};
 use super::{Text, escaped, kib, zones};
 use crate::arch;
 use crate::clock::{self, SECOND};
-use crate::fs::mount;
-use crate::mem::memory;
+use crate::errno::{Errno, Result};
+use crate::fs::{mount, tmpfs};
+use crate::mem::{self, TryPush, memory};
 use crate::sched;
 use alloc::format;
 use alloc::string::String;
@@ -311,40 +312,94 @@ fn pressure() -> String {
 }
 
 /// `/proc/PID/mounts`: one line a mount, in the form of fstab(5).
-pub fn mounts() -> Vec<u8> {
+pub fn mounts() -> Result<Vec<u8>> {
     let mut text = Vec::new();
     for mount in mount::all() {
+        room_for_a_line(&text)?;
         let (source, place, kind) = described(&mount);
-        let access = if mount.is_read_only() { "ro" } else { "rw" };
+        let access = access(mount.is_read_only());
         text.extend_from_slice(&source);
         text.push(b' ');
         text.extend_from_slice(&place);
-        text.extend_from_slice(format!(" {kind} {access},relatime 0 0\n").as_bytes());
+        let (flags, own) = (flags(&mount), tmpfs::told(mount.system().root().inode()));
+        text.extend_from_slice(format!(" {kind} {access}{flags}{own} 0 0\n").as_bytes());
     }
-    text
+    Ok(text)
 }
 
 /// `/proc/PID/mountinfo`.
-pub fn mountinfo() -> Vec<u8> {
+pub fn mountinfo() -> Result<Vec<u8>> {
     let mut text = Vec::new();
     for mount in mount::all() {
+        room_for_a_line(&text)?;
         let (source, place, kind) = described(&mount);
-        let access = if mount.is_read_only() { "ro" } else { "rw" };
         let parent = mount.on().map_or(0, |on| on.mount.id());
+        let (flags, own) = (flags(&mount), tmpfs::told(mount.system().root().inode()));
+        let shown = access(mount.is_read_only());
         let dev = mount.root().inode().id().dev;
         let (major, minor) = (dev >> 8 & 0xfff, dev & 0xff | dev >> 12 & 0xfff00);
-        text.extend_from_slice(format!("{} {parent} {major}:{minor} / ", mount.id()).as_bytes());
+        text.extend_from_slice(format!("{} {parent} {major}:{minor} ", mount.id()).as_bytes());
+        text.extend_from_slice(&escaped(&part(&mount), b" \t\n\\"));
+        text.push(b' ');
         text.extend_from_slice(&place);
-        text.extend_from_slice(format!(" {access},relatime - {kind} ").as_bytes());
+        let optional = if mount.flags().contains(mount::Flags::UNBINDABLE) { " unbindable" } else { "" };
+        text.extend_from_slice(format!(" {shown}{flags}{optional} - {kind} ").as_bytes());
         text.extend_from_slice(&source);
-        text.extend_from_slice(format!(" {access}\n").as_bytes());
+        let access = access(mount.system().is_read_only());
+        text.extend_from_slice(format!(" {access}{own}\n").as_bytes());
     }
-    text
+    Ok(text)
+}
+
+/// The text is copied as it grows: when it has grown long, there must be room for another.
+fn room_for_a_line(text: &[u8]) -> Result<()> {
+    let next = if text.len() < 4096 { 8 << 10 } else { 3 * text.len() };
+    if mem::headroom(next) { Ok(()) } else { Err(Errno::ENOMEM) }
 }
 
 /// Source, mount point and kind of a mount, as these files write them.
 fn described(mount: &alloc::sync::Arc<mount::Mount>) -> (Vec<u8>, Vec<u8>, &'static str) {
     let escape = |path: &[u8]| escaped(path, b" \t\n\\");
     let place = mount.on().map_or_else(|| b"/".to_vec(), |on| on.display());
-    (escape(&mount.source), escape(&place), mount.kind)
+    (escape(&mount.system().source), escape(&place), mount.system().kind)
+}
+
+fn access(read_only: bool) -> &'static str {
+    if read_only { "ro" } else { "rw" }
+}
+
+/// The flags of a mount, each after a comma.
+fn flags(mount: &mount::Mount) -> String {
+    use mount::Flags;
+    let mut text = String::new();
+    for (flag, name) in [
+        (Flags::NOSUID, ",nosuid"),
+        (Flags::NODEV, ",nodev"),
+        (Flags::NOEXEC, ",noexec"),
+        (Flags::NOATIME, ",noatime"),
+        (Flags::NODIRATIME, ",nodiratime"),
+        (Flags::RELATIME, ",relatime"),
+        (Flags::NOSYMFOLLOW, ",nosymfollow"),
+    ] {
+        text.push_str(if mount.flags().contains(flag) { name } else { "" });
+    }
+    text
+}
+
+/// The directory of its file system that a mount begins with.
+fn part(mount: &mount::Mount) -> Vec<u8> {
+    let mut names = Vec::new();
+    let mut at = mount.top().clone();
+    while let Some(parent) = at.parent() {
+        if names.try_push(at.name()).is_err() {
+            break;
+        }
+        at = parent;
+    }
+    let mut path = Vec::new();
+    for name in names.iter().rev() {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    if path.is_empty() { b"/".to_vec() } else { path }
 }
