@@ -22,6 +22,10 @@ use core::sync::atomic::Ordering::*;
 /// Frames that one fault may need at the same time, besides page tables, which stay made: an object's page and its copy.
 const FAULT_FRAMES: u32 = 4;
 
+/// How often a process that wants a frame goes through all there is before another has to go for it. From the second half of the
+/// first time on nothing is spared for having been used; and what other CPUs fault back as fast as it is taken is tried again.
+const HARD_ROUNDS: usize = 8;
+
 impl<P: Platform> Memory<P> {
     /// Do it, making room as often as needed. What a fault needs is a few frames: where they cannot be had, somebody goes.
     pub(crate) fn retry<T>(&self, who: AccountId, f: impl FnMut() -> Result<T, Stop>) -> Result<T, Stop> {
@@ -93,7 +97,8 @@ impl<P: Platform> Memory<P> {
         let gained = || self.spaces.counters.reclaimed.load(Relaxed);
         let (mut fruitless, mut before) = (0, gained());
         loop {
-            if fruitless >= self.patience() {
+            let patience = self.patience();
+            if fruitless >= HARD_ROUNDS * patience {
                 // Others on other CPUs gained something meanwhile, and used it up: there is something to be had.
                 if gained() == before {
                     break;
@@ -115,7 +120,8 @@ impl<P: Platform> Memory<P> {
             let (ended, _) = self.reclaim.progress();
             let answers = self.spaces.swap.answers();
             let in_flight = self.spaces.swap.in_flight();
-            match self.reclaim.batch(&self.spaces) {
+            let hard = fruitless >= patience / 2;
+            match self.reclaim.batch_of(&self.spaces, hard) {
                 Some(progress) if progress.freed > 0 => fruitless = 0,
                 progress => {
                     fruitless += 1;

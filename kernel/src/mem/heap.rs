@@ -293,6 +293,9 @@ fn headroom_for(bytes: usize) -> bool {
     if crowded || !HEAP.fill_reserve() {
         return false;
     }
+    if bytes <= SMALL {
+        return true;
+    }
     let at = HEAP.allocate(layout, false);
     if at.is_null() {
         return false;

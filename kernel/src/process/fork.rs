@@ -11,6 +11,7 @@
 //! All that can fail is done before anyone can see the new task; then it is entered in the tables; last, its kernel
 //! thread starts, and if even that fails the entries are taken out again.
 
+use super::image::Image;
 use super::process::Process;
 use super::run::{self, Caller};
 use super::task::{Task, TaskParts, work};
@@ -23,6 +24,7 @@ use crate::sched::{self, WaitResult};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
+use hafez_mm::MmError;
 use hafez_mm::lock::{Mutex, Once};
 use linux_raw_sys::general as abi;
 use linux_raw_sys::ptrace::{
@@ -62,6 +64,8 @@ const UNSUPPORTED: u64 = (abi::CLONE_NEWNS
 const TASK_COST: usize = 8 << 10;
 /// Frames of it that should be free: its stack, and the first of its page tables.
 const TASK_FRAMES: u32 = 8;
+/// And for the first page tables of a copy of a space, and the heap that grows.
+const COPY_FRAMES: u32 = 48;
 
 /// Tasks that there can be: what the kernel holds for them is out of reclaim's reach, so all together may have half of the RAM.
 pub fn max_tasks() -> &'static u64 {
@@ -116,7 +120,7 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         if commit::MODE.load(Ordering::Relaxed) == commit::STRICT {
             commit::check(&task, caller.space().promised(), true)?;
         }
-        Arc::new(caller.image.fork()?)
+        Arc::new(copy_image(caller)?)
     };
     let tid = match args.number {
         0 => table::new_number()?,
@@ -162,6 +166,8 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         }
         e
     };
+    // For its stack: the copy may have had what was there.
+    mem::memory().make_headroom(TASK_FRAMES);
     enter(&process, &child, args).map_err(take_back)?;
     let event = told_event(caller, args);
     if task.is_traced() && (event.is_some() || has(abi::CLONE_PTRACE)) {
@@ -199,6 +205,22 @@ fn told_event(caller: &Caller, args: &CloneArgs) -> Option<u32> {
         _ => PTRACE_EVENT_CLONE,
     };
     trace::option(caller, 1 << event).then_some(event)
+}
+
+/// The caller's space once more. Where frames are short the regions' copies may take the heap's whole reserve, and an attempt that
+/// fails for that changes nothing: then the reserve is filled, which may have to wait, and the next finds the heap large enough.
+fn copy_image(caller: &Caller) -> Result<Image> {
+    const TRIES: u32 = 8;
+    for _ in 0..TRIES {
+        match caller.image.fork() {
+            Err(MmError::NoMemory) if !mem::is_ready() => {
+                mem::refill(caller.image.account());
+                mem::memory().make_headroom(COPY_FRAMES);
+            }
+            done => return Ok(done?),
+        }
+    }
+    Err(Errno::ENOMEM)
 }
 
 /// Which flags go together (`clone(2)`, ERRORS).

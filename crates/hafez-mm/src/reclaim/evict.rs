@@ -50,14 +50,14 @@ struct Seen {
 }
 
 impl Reclaim {
-    /// Evict what has not been used from the old end of one list. An object with dirty pages met on the way is left
-    /// in `unclean`, for the caller to write back.
+    /// Evict what has not been used (or, if `hard`, whatever there is) from the old end of one list. An object with dirty pages met
+    /// on the way is left in `unclean`, for the caller to write back.
     #[inline(never)]
     pub(super) fn evict<P: Platform>(
         &self,
         spaces: &Spaces<P>,
-        kind: Kind,
-        generation: u8,
+        (kind, generation): (Kind, u8),
+        hard: bool,
         unclean: &mut Option<Arc<Object>>,
     ) -> Progress {
         let frames = &spaces.frames;
@@ -72,7 +72,7 @@ impl Reclaim {
         let mut sweep = Sweep::new(spaces);
         let mut gone: ArrayVec<(Pfn, bool), BATCH> = ArrayVec::new();
         for frame in batch {
-            let used = self.was_used(spaces, frame, &mut sweep);
+            let used = self.was_used(spaces, frame, &mut sweep) && !hard;
             match if used { None } else { self.unmap(spaces, frame, &mut sweep) } {
                 Some(written) => gone.push((frame, written)),
                 None => self.put_back(spaces, frame),

@@ -66,14 +66,20 @@ impl Reclaim {
 
     /// One batch. `None`: the policy has nothing that could be evicted.
     pub fn batch<P: Platform>(&self, spaces: &Spaces<P>) -> Option<Progress> {
+        self.batch_of(spaces, false)
+    }
+
+    /// As [`Reclaim::batch`]; `hard`: take pages also that were used since the last look. Where others use all that there is faster
+    /// than we come round, somebody has to lose.
+    pub fn batch_of<P: Platform>(&self, spaces: &Spaces<P>, hard: bool) -> Option<Progress> {
         self.begun.fetch_add(1, SeqCst);
-        let progress = self.one_batch(spaces);
+        let progress = self.one_batch(spaces, hard);
         self.ended.fetch_add(1, SeqCst);
         spaces.platform.wake(keys::FREED);
         progress
     }
 
-    fn one_batch<P: Platform>(&self, spaces: &Spaces<P>) -> Option<Progress> {
+    fn one_batch<P: Platform>(&self, spaces: &Spaces<P>, hard: bool) -> Option<Progress> {
         // Before anything is evicted: what a huge page holds beyond what is used must not cost a page its place.
         if let Some(freed) = spaces.open_some() {
             return Some(Progress { freed, ..Progress::default() });
@@ -107,7 +113,7 @@ impl Reclaim {
             }
             Step::Take { kind, generation } => {
                 let mut unclean = None;
-                let progress = self.evict(spaces, kind, generation, &mut unclean);
+                let progress = self.evict(spaces, (kind, generation), hard, &mut unclean);
                 match progress.freed + progress.queued {
                     0 => self.fruitless.fetch_add(1, Relaxed),
                     _ => self.fruitless.swap(0, Relaxed),
