@@ -1,4 +1,4 @@
-//! Who runs: switching from one thread to the next, waking, and the timer's interrupt. Who comes next is the queue's ([`queue`](super::queue)).
+//! Who runs: switching from one thread to the next, waking, and the timer's interrupt. Who comes next is the queue's ([`queue`]).
 //!
 //! # Who changes a thread's state
 //!
