@@ -32,7 +32,7 @@ const ZEROED_ORDER: usize = super::BLOCK.ilog2() as usize;
 const AHEAD: u32 = 32;
 
 /// Frames of the largest block: what is opened at a time.
-const CHUNK: u32 = 1 << (ORDERS - 1);
+pub const CHUNK: u32 = 1 << (ORDERS - 1);
 
 pub struct Buddy {
     heads: [u32; ORDERS + 1],
@@ -70,11 +70,9 @@ impl Buddy {
         self.free
     }
 
-    /// The ranges of frames whose records mean something.
-    pub fn opened(&self, table: &[FrameMeta]) -> impl Iterator<Item = PfnRange> + use<> {
-        let (open, total) = (self.open.clone(), table.len() as u32);
-        let chunks = (0..total.div_ceil(CHUNK)).filter(move |c| open[*c as usize / 64] >> (c % 64) & 1 == 1);
-        chunks.map(move |c| PfnRange { start: Pfn(c * CHUNK), end: Pfn((c * CHUNK + CHUNK).min(total)) })
+    /// Whether the records of the chunk's frames mean something.
+    pub fn is_open(&self, chunk: u32) -> bool {
+        self.open[chunk as usize / 64] >> (chunk % 64) & 1 == 1
     }
 
     /// Put the last fresh chunk on the lists, in the largest blocks that fit; `false` where nothing is fresh.

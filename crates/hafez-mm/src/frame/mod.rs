@@ -162,15 +162,15 @@ impl Frames {
     }
 
     /// Every frame whose record means something: the others have never been handed out.
-    pub fn known(&self) -> impl Iterator<Item = Pfn> + use<> {
-        let opened = self.buddy.lock().opened(self.table);
-        opened.flat_map(|range| (range.start.0..range.end.0).map(Pfn))
+    pub fn known(&self) -> impl Iterator<Item = Pfn> {
+        let total = self.table.len() as u32;
+        let open = (0..total.div_ceil(buddy::CHUNK)).filter(|&chunk| self.buddy.lock().is_open(chunk));
+        open.flat_map(move |chunk| (chunk * buddy::CHUNK..((chunk + 1) * buddy::CHUNK).min(total)).map(Pfn))
     }
 
     /// Whether the frame is one of them.
     pub fn is_known(&self, frame: Pfn) -> bool {
-        let mut opened = self.buddy.lock().opened(self.table);
-        opened.any(|range| (range.start..range.end).contains(&frame))
+        (frame.0 as usize) < self.table.len() && self.buddy.lock().is_open(frame.0 / buddy::CHUNK)
     }
 
     #[inline]
