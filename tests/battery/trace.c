@@ -465,9 +465,10 @@ static void threads(void) {
     STATUS(t);
     T(waitpid(t, &status, WNOHANG | __WALL));
     T(waitpid(t, &status, WNOHANG));
+    /* A thread found dead once its process has ended tells the process's status: its process waits here until it was found. */
     pt(PTRACE_CONT, t, 0, 0);
-    pt(PTRACE_CONT, c, 0, 0);
     STATUS(t);
+    pt(PTRACE_CONT, c, 0, 0);
     STATUS(c);
 }
 
