@@ -1,6 +1,7 @@
 //! Known bugs, put back one at a time: each must be noticed.
 //!
-//! The same worlds pass without them (`tests/random.rs`, `tests/faults.rs`). What notices is told by the panic: wrong data, a stale
+//! The same worlds pass without them (`tests/random.rs`, `tests/faults.rs`). Bugs of locks need real threads (`tests/threads.rs`), and
+//! one needs a moment that chance rarely finds (`tests/behind.rs`). What notices is told by the panic: wrong data, a stale
 //! translation in use, the audit, an assertion of the core's, or a hang.
 #![cfg(feature = "mutants")]
 
@@ -31,7 +32,7 @@ fn caught(bug: Mutant, setup: Setup) {
             return;
         }
     }
-    panic!("{bug:?} lives: nobody noticed in ten worlds");
+    panic!("{bug:?} lives: nobody noticed in a hundred worlds");
 }
 
 fn small() -> Setup {
