@@ -1,8 +1,8 @@
 //! Known bugs, to be put back on purpose: a test that cannot fail proves nothing.
 //!
 //! `mutant!(Name, bug, right)` is `right`. With the feature `mutants` it is `bug` on a thread that has switched that
-//! mutant on, and a test then has to see the software machine notice (`tests/mutants.rs`, `threads.rs`, `behind.rs`). Without the feature nothing of
-//! it is compiled.
+//! mutant on, and a test then has to see the software machine notice (`tests/{mutants,threads,behind}.rs`). Without the
+//! feature nothing of it is compiled.
 
 /// The bugs.
 #[cfg(feature = "mutants")]

@@ -130,7 +130,7 @@ impl Program {
 }
 
 /// Reclaim takes the page, and before its flush processor 1 does this. What it makes of it: whether all was as it must be.
-fn between(call: fn(&Program) -> bool) -> bool {
+fn between(call: Call) -> bool {
     let disk = Disk::new(64, 0, Faults::default(), 1);
     let (visit, watched) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
     let hooks = Between { disk: disk.clone(), visit: visit.clone(), watched: watched.clone() };
@@ -210,7 +210,10 @@ fn fork(program: &Program) -> bool {
     was == Ok(OLD)
 }
 
-const CALLS: [(&str, fn(&Program) -> bool); 5] = [
+/// Make the call, and try what it forbids: whether all is as it must be.
+type Call = fn(&Program) -> bool;
+
+const CALLS: [(&str, Call); 5] = [
     ("unmap", unmap),
     ("map over", map_over),
     ("throw away", throw_away),
