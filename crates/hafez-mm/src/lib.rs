@@ -109,7 +109,9 @@ pub struct CpuSet(pub u64);
 /// What the core asks of the machine it runs on.
 pub trait Platform: Send + Sync + 'static {
     /// This CPU's number, dense from 0.
-    fn cpu(&self) -> usize;
+    fn cpu() -> usize
+    where
+        Self: Sized;
     /// Invalidate on every CPU of the set; returns when none can hold a stale translation.
     fn flush(&self, flush: &Flush<'_>);
     /// Sleep until `ready()`, which is looked at again whenever [`Platform::wake`] names the key. No lock is held.

@@ -11,7 +11,7 @@
 use crate::account::{AccountId, AccountStat};
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, PfnRange, VirtAddr, Vpn};
 use crate::frame::{Frames, Priority};
-use crate::lock::Mutex;
+use crate::lock::{Mutex, Readers};
 use crate::object::{Ghosts, Object, Pager, PagerError, Registry, Source};
 use crate::paging::Entry;
 use crate::paging::KernelHalf;
@@ -83,7 +83,7 @@ impl<P: Platform> Memory<P> {
                 most_regions: AtomicUsize::new(MAX_REGIONS),
                 huge_wish: AtomicU8::new(HugeWish::Asked as u8),
                 last: Default::default(),
-                readers: Arc::default(),
+                readers: Arc::new(Readers::new(P::cpu)),
             },
             reclaim: Reclaim::new(config.policy),
             dying: Mutex::new(Vec::new()),

@@ -40,7 +40,7 @@ pub(super) fn account() -> AccountId {
 pub struct KernelPlatform;
 
 impl Platform for KernelPlatform {
-    fn cpu(&self) -> usize {
+    fn cpu() -> usize {
         arch::cpu::id()
     }
     fn flush(&self, flush: &Flush<'_>) {

@@ -40,6 +40,8 @@ pub mod rank {
 pub struct Readers {
     /// CPUs from this one on have never read anything.
     end: AtomicUsize,
+    /// Which CPU this is.
+    here: fn() -> usize,
     cpus: [Line; MAX_CPUS],
 }
 
@@ -57,13 +59,10 @@ struct Line {
 
 const _: () = assert!(size_of::<Line>() == 64);
 
-impl Default for Readers {
-    fn default() -> Self {
-        Readers { end: AtomicUsize::new(1), cpus: Default::default() }
-    }
-}
-
 impl Readers {
+    pub fn new(here: fn() -> usize) -> Self {
+        Readers { end: AtomicUsize::new(1), here, cpus: Default::default() }
+    }
     #[inline(always)]
     fn line(&self, cpu: usize) -> &Line {
         if cpu >= self.end.load(Relaxed) {
@@ -116,6 +115,11 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
     #[inline(always)]
     fn name(&self) -> usize {
         core::ptr::from_ref(self) as usize
+    }
+
+    /// The CPU that this runs on, for who does not know.
+    pub fn here(&self) -> usize {
+        (self.readers.here)()
     }
 
     #[inline(always)]

@@ -254,7 +254,7 @@ impl Host {
 }
 
 impl Platform for Host {
-    fn cpu(&self) -> usize {
+    fn cpu() -> usize {
         current_cpu()
     }
 

@@ -11,6 +11,7 @@
 //! | `fault.rs` | the fault: from a region and an entry to a page that can be used |
 //! | `swapin.rs`, `fill.rs` | the two slow ways: a page from swap, a page from a file |
 //! | `map.rs`, `remap.rs`, `advise.rs`, `fork.rs` | the calls |
+//! | `region.rs`, `regions.rs`, `holes.rs` | a region, the list of them, the room between them |
 //! | `huge.rs` | when 2 MiB are one page, and when they are 512 again |
 //! | `share.rs` | a space's own copy of page-table leaves that a fork has left shared |
 //! | `watch.rs` | pages that a program brings in itself |
@@ -24,9 +25,11 @@ pub mod balance;
 pub mod fault;
 pub mod fill;
 pub mod fork;
+mod holes;
 pub mod huge;
 pub mod map;
 pub mod pages;
+pub mod region;
 pub mod regions;
 pub mod release;
 pub mod remap;
@@ -47,7 +50,8 @@ use crate::{CpuSet, Platform, Rights};
 use alloc::sync::Arc;
 pub use balance::Balance;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
-pub use regions::{Backing, Label, Region, RegionFlags, Regions};
+pub use region::{Backing, Label, Region, RegionFlags};
+pub use regions::Regions;
 
 /// The number of a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
@@ -223,28 +227,28 @@ impl Space {
     }
     /// In order of address. The callback must not call into memory management.
     pub fn for_each_region(&self, f: &mut dyn FnMut(&RegionInfo)) {
-        for region in self.regions.write().from(Vpn(0)) {
+        for region in self.read_here().from(Vpn(0)) {
             f(&RegionInfo::from(region));
         }
     }
     /// Those that end after `page`, in order, for as long as the callback wants more. It must not call into memory management.
     pub fn regions_from(&self, page: Vpn, f: &mut dyn FnMut(&RegionInfo) -> bool) {
-        let regions = self.regions.write();
+        let regions = self.read_here();
         let _ = regions.from(page).all(|region| f(&RegionInfo::from(region)));
     }
     pub fn region_at(&self, at: VirtAddr) -> Option<RegionInfo> {
-        self.regions.write().find(at.page()).map(RegionInfo::from)
+        self.read_here().find(at.page()).map(RegionInfo::from)
     }
     /// Pages that its regions cover, resident or not.
     pub fn total_pages(&self) -> u64 {
-        self.regions.write().pages()
+        self.read_here().pages()
     }
     /// Pages of it that are promised: private, without a file that they could be read from again.
     pub fn promised(&self) -> u64 {
         let promised = |r: &&Region| {
             !r.is_shared() && r.rights.contains(Rights::WRITE) && !r.flags.contains(RegionFlags::NO_RESERVE)
         };
-        self.regions.write().from(Vpn(0)).filter(promised).map(|region| region.range.len()).sum()
+        self.read_here().from(Vpn(0)).filter(promised).map(|region| region.range.len()).sum()
     }
     /// The heap's start and its present end, in bytes.
     pub fn heap(&self) -> (VirtAddr, VirtAddr) {
@@ -266,6 +270,10 @@ impl Space {
     #[cfg_attr(feature = "contention", track_caller)]
     pub(crate) fn regions(&self, cpu: usize) -> ReadGuard<'_, Regions, { rank::REGIONS }> {
         self.regions.read(cpu)
+    }
+    /// As [`Space::regions`], for who does not know the CPU.
+    fn read_here(&self) -> ReadGuard<'_, Regions, { rank::REGIONS }> {
+        self.regions.read(self.regions.here())
     }
     /// To change them; nobody else looks at them then.
     #[inline(always)]
@@ -329,7 +337,7 @@ pub struct Spaces<P: Platform> {
 
 impl<P: Platform> Spaces<P> {
     pub(crate) fn cpu(&self) -> usize {
-        self.platform.cpu()
+        P::cpu()
     }
 
     /// Where this CPU's next fault may find its region.

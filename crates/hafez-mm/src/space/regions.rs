@@ -2,171 +2,32 @@
 //!
 //! The container is a list of chunks of at most 64 regions. Finding one is a binary search over the chunks and one in
 //! the chunk; adding one moves at most 63. With 10 or with 60,000 regions a look-up touches a handful of cache lines.
-//!
-//! Finding a hole goes down from the top. Each chunk knows how large the holes below its regions are *at most*, so that
-//! those without a chance are passed in one step. Adding a region makes holes smaller, which leaves the bound as it is; removing one
-//! makes a hole larger, which raises it; and who looks at a whole chunk in vain leaves the true value behind.
 
-use super::watch::Watched;
-use crate::Rights;
-use crate::addr::{PageRange, USER_END, USER_START, Vpn};
-use crate::object::Object;
-use alloc::boxed::Box;
-use alloc::sync::Arc;
+use super::region::Region;
+use crate::addr::{PageRange, USER_START, Vpn};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
-/// What a mapping is shown as: a file's path and identity, or a name such as `[heap]`.
-#[derive(Debug)]
-pub struct Label {
-    pub path: Box<[u8]>,
-    pub dev: u64,
-    pub ino: u64,
-}
-
-impl Label {
-    /// Not just a name.
-    pub fn is_of_file(&self) -> bool {
-        self.dev != 0 || self.ino != 0
-    }
-}
-
-bitflags::bitflags! {
-    /// What was said about a region beyond its rights.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct RegionFlags: u32 {
-        /// Writes are seen by all who map the object.
-        const SHARED = 1 << 0;
-        /// Extends downwards on access (a stack).
-        const GROWS_DOWN = 1 << 1;
-        /// Locked in memory.
-        const WIRED = 1 << 2;
-        /// Left out of a child at fork.
-        const DONT_FORK = 1 << 3;
-        /// Empty in a child after fork.
-        const WIPE_ON_FORK = 1 << 4;
-        const RANDOM = 1 << 5;
-        const SEQUENTIAL = 1 << 6;
-        const DONT_DUMP = 1 << 7;
-        const NO_RESERVE = 1 << 8;
-        /// Huge pages are wanted here.
-        const HUGE = 1 << 9;
-        /// And here they are not.
-        const NO_HUGE = 1 << 10;
-        /// Stays as it is for as long as the space lives (`mseal`).
-        const SEALED = 1 << 11;
-        /// It has a watcher.
-        const WATCHED = 1 << 13;
-        /// Who mapped it may not know which of its file's pages are in RAM.
-        const OPAQUE = 1 << 12;
-    }
-}
-
-/// What backs the pages that were not written privately.
-#[derive(Clone)]
-pub enum Backing {
-    /// Zeroes.
-    Anonymous,
-    /// Pages of the object from `first` on.
-    Object { object: Arc<Object>, first: u64 },
-}
-
-/// A range of pages with one set of rights and one backing.
-#[derive(Clone)]
-pub struct Region {
-    pub range: PageRange,
-    pub rights: Rights,
-    /// What the rights may be raised to.
-    pub max_rights: Rights,
-    pub flags: RegionFlags,
-    pub backing: Backing,
-    pub label: Option<Arc<Label>>,
-    /// For a region that grows: the most pages it may have.
-    pub grow_limit: u64,
-    /// What the program said about memory nodes (`mbind`), in a form that is the caller's. There is one node, so this decides
-    /// nothing.
-    pub nodes: u64,
-    /// Who brings in its pages that are missing.
-    pub watcher: Option<Watched>,
-}
-
-impl Region {
-    pub fn is_shared(&self) -> bool {
-        self.flags.contains(RegionFlags::SHARED)
-    }
-
-    /// The object's page that backs `page`.
-    pub fn index(&self, page: Vpn) -> u64 {
-        match self.backing {
-            Backing::Object { first, .. } => first + page.since(self.range.start),
-            Backing::Anonymous => page.0,
-        }
-    }
-
-    /// The part of it within `range`, which it overlaps.
-    pub fn part(&self, range: PageRange) -> Region {
-        let range = self.range.intersect(&range);
-        let mut part = self.clone();
-        if let Backing::Object { first, .. } = &mut part.backing {
-            *first += range.start.since(self.range.start);
-        }
-        part.range = range;
-        part
-    }
-
-    /// Whether `next` continues this region as if they were one.
-    #[inline]
-    fn continues(&self, next: &Region) -> bool {
-        // Most neighbours differ in these.
-        self.range.end == next.range.start
-            && self.rights == next.rights
-            && self.flags == next.flags
-            && self.is_like(next)
-    }
-
-    #[inline(never)]
-    fn is_like(&self, next: &Region) -> bool {
-        let backing = match (&self.backing, &next.backing) {
-            (Backing::Anonymous, Backing::Anonymous) => true,
-            (Backing::Object { object: a, first: i }, Backing::Object { object: b, first: j }) => {
-                Arc::ptr_eq(a, b) && i + self.range.len() == *j
-            }
-            _ => false,
-        };
-        let label = match (&self.label, &next.label) {
-            (None, None) => true,
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || !a.is_of_file() && !b.is_of_file() && a.path == b.path,
-            _ => false,
-        };
-        backing
-            && label
-            && self.max_rights == next.max_rights
-            && self.nodes == next.nodes
-            && self.watcher == next.watcher
-            && !self.flags.contains(RegionFlags::GROWS_DOWN)
-    }
-}
 
 const CHUNK: usize = 64;
 
 /// Up to [`CHUNK`] regions, never none.
-struct Chunk {
+pub(super) struct Chunk {
     /// Where the first begins.
-    start: Vpn,
+    pub start: Vpn,
     /// No hole just below one of these regions has more pages.
-    gap: u64,
-    regions: Vec<Region>,
+    pub gap: u64,
+    pub regions: Vec<Region>,
 }
 
 /// Pages between the end of one region and the start of the next.
-fn hole(end: Vpn, start: Vpn) -> u64 {
+pub(super) fn hole(end: Vpn, start: Vpn) -> u64 {
     start.0.saturating_sub(end.0)
 }
 
 /// A space's regions.
 #[derive(Default)]
 pub struct Regions {
-    chunks: Vec<Chunk>,
+    pub(super) chunks: Vec<Chunk>,
     count: usize,
     pages: u64,
     /// Where something was changed last: chunk and place. Most who come next look for that. Faults, which look but change nothing,
@@ -175,7 +36,7 @@ pub struct Regions {
 }
 
 /// Where a region stands: its chunk's number, and its number there. Good until regions come or go.
-type Place = (usize, usize);
+pub(super) type Place = (usize, usize);
 
 /// Bits for a region's number in its chunk, in a hint.
 const HINT_SHIFT: u32 = 8;
@@ -216,7 +77,7 @@ impl Regions {
     }
 
     /// The place of the last region that starts at or before `page`.
-    fn locate(&self, page: Vpn) -> Option<Place> {
+    pub(super) fn locate(&self, page: Vpn) -> Option<Place> {
         let place @ (chunk, at) = hinted_at(self.hint);
         if let Some([this, next]) = self.chunks.get(chunk).and_then(|chunk| chunk.regions.get(at..at + 2))
             && this.range.start <= page
@@ -252,7 +113,7 @@ impl Regions {
 
     /// The next look-up is likely to be for the region there.
     #[inline]
-    fn note(&mut self, place: Place) {
+    pub(super) fn note(&mut self, place: Place) {
         self.hint = hint_to(place);
     }
 
@@ -295,7 +156,7 @@ impl Regions {
     }
 
     #[inline]
-    fn place_before(&self, (chunk, at): Place) -> Option<Place> {
+    pub(super) fn place_before(&self, (chunk, at): Place) -> Option<Place> {
         match (chunk, at) {
             (0, 0) => None,
             (chunk, 0) => Some((chunk - 1, self.chunks[chunk - 1].regions.len() - 1)),
@@ -490,7 +351,7 @@ impl Regions {
 
     /// Where the region before this place ends; without one, where programs' memory begins.
     #[inline]
-    fn end_below(&self, place: Place) -> Vpn {
+    pub(super) fn end_below(&self, place: Place) -> Vpn {
         self.place_before(place).map_or(USER_START, |before| self.at(before).range.end)
     }
 
@@ -539,114 +400,5 @@ impl Regions {
     /// Take out all.
     pub fn drain(&mut self) -> impl Iterator<Item = Region> {
         core::mem::take(self).chunks.into_iter().flat_map(|chunk| chunk.regions)
-    }
-
-    /// The highest hole of `pages` pages below `top`, as Linux looks for it; else the lowest above `top`.
-    pub fn find_hole(&mut self, pages: u64, top: Vpn) -> Option<Vpn> {
-        self.hole_below(pages, top).or_else(|| self.hole_above(pages, top))
-    }
-
-    fn hole_below(&mut self, pages: u64, top: Vpn) -> Option<Vpn> {
-        let Some((last, at)) = self.locate(Vpn(top.0.checked_sub(1)?)) else {
-            return (top.0 >= USER_START.0 + pages).then(|| Vpn(top.0 - pages));
-        };
-        let end = self.chunks[last].regions[at].range.end;
-        if top.0.saturating_sub(end.0) >= pages {
-            return Some(Vpn(top.0 - pages));
-        }
-        let mut below = at + 1;
-        for index in (0..=last).rev() {
-            if self.chunks[index].gap >= pages {
-                let whole = below >= self.chunks[index].regions.len();
-                let mut largest = 0;
-                for at in (0..below.min(self.chunks[index].regions.len())).rev() {
-                    let start = self.chunks[index].regions[at].range.start;
-                    let hole = hole(self.end_below((index, at)), start);
-                    if hole >= pages {
-                        // A region is going to be put there.
-                        self.place_before((index, at)).inspect(|&before| self.note(before));
-                        return Some(Vpn(start.0 - pages));
-                    }
-                    largest = hole.max(largest);
-                }
-                if whole {
-                    self.chunks[index].gap = largest;
-                }
-            }
-            below = usize::MAX;
-        }
-        None
-    }
-
-    fn hole_above(&self, pages: u64, bottom: Vpn) -> Option<Vpn> {
-        let bottom = bottom.max(USER_START);
-        let (first, _) = self.locate(bottom).unwrap_or((0, 0));
-        for (index, chunk) in self.chunks.iter().enumerate().skip(first).filter(|(_, c)| c.gap >= pages) {
-            for (at, region) in chunk.regions.iter().enumerate() {
-                let hole = self.end_below((index, at)).max(bottom);
-                if region.range.start.0.saturating_sub(hole.0) >= pages {
-                    return Some(hole);
-                }
-            }
-        }
-        let last = self.chunks.last().and_then(|c| c.regions.last());
-        let start = last.map_or(bottom, |r| r.range.end.max(bottom));
-        (start.0 + pages <= USER_END.0).then_some(start)
-    }
-}
-
-#[cfg(all(test, feature = "sim"))]
-mod tests {
-    use super::*;
-    use crate::sim::Random;
-
-    fn region(start: u64, pages: u64) -> Region {
-        Region {
-            range: PageRange::new(Vpn(start), Vpn(start + pages)),
-            // So that no two become one.
-            rights: if start & 1 == 0 { Rights::READ } else { Rights::WRITE },
-            max_rights: Rights::all(),
-            flags: RegionFlags::empty(),
-            backing: Backing::Anonymous,
-            label: None,
-            grow_limit: start,
-            nodes: 0,
-            watcher: None,
-        }
-    }
-
-    /// A hole is found where a plain look through all of them finds it, whatever came and went before.
-    #[test]
-    fn holes_are_found_where_they_are() {
-        let random = Random::new(3);
-        let (mut regions, base) = (Regions::new(), USER_START.0);
-        const SPAN: u64 = 4000;
-        let mut used = [false; SPAN as usize];
-        for round in 0..20_000 {
-            let (start, pages) = (random.next() % SPAN, 1 + random.next() % 6);
-            let end = (start + pages).min(SPAN);
-            let range = PageRange::new(Vpn(base + start), Vpn(base + end));
-            regions.remove(range, |_| {});
-            // First it fills, then it empties.
-            let add = random.next() % 10 < if round < 10_000 { 8 } else { 3 };
-            if add {
-                regions.insert(region(base + start, end - start));
-            }
-            (start..end).for_each(|n| used[n as usize] = add);
-            if round % 8 > 0 {
-                continue;
-            }
-            let (wanted, top) = (1 + random.next() % 12, random.next() % SPAN);
-            let free = |at: u64| at + wanted <= SPAN && (at..at + wanted).all(|n| !used[n as usize]);
-            let below = (0..(top + 1).saturating_sub(wanted)).rev().find(|&at| free(at));
-            let found = regions.hole_below(wanted, Vpn(base + top));
-            assert_eq!(found, below.map(|at| Vpn(base + at)), "{wanted} pages below {top}");
-            let above = (top..SPAN).find(|&at| free(at));
-            let found = regions.hole_above(wanted, Vpn(base + top));
-            if let Some(at) = above {
-                assert_eq!(found, Some(Vpn(base + at)), "{wanted} pages above {top}");
-            }
-        }
-        assert_eq!(regions.count, regions.from(Vpn(0)).count());
     }
 }
