@@ -501,8 +501,27 @@ static void pieces(void) {
     close(v);
 }
 
+/* Linux begins to note when packets came some time after it was asked for the first time: return once it does, with a socket that keeps it at it. */
+static int noting(void) {
+    int u = bound(AF_INET, "127.0.0.1"), v = socket(AF_INET, SOCK_DGRAM, 0), kinds = 8 | 16;
+    struct sockaddr_in a = in("127.0.0.1", port_of(u));
+    setsockopt(u, SOL_SOCKET, 37 /* SO_TIMESTAMPING */, &kinds, sizeof kinds);
+    connect(v, SA(a));
+    struct iovec io = {b, 21};
+    struct msghdr m;
+    do {
+        sched_yield();
+        send(v, "hey", 3, 0);
+        m = (struct msghdr){.msg_iov = &io, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+        recvmsg(u, &m, 0);
+    } while (!CMSG_FIRSTHDR(&m));
+    close(v);
+    return u;
+}
+
 /* How long packets may be, when they came, when they are to go. */
 static void ways(void) {
+    int noted = noting();
     int u = bound(AF_INET, "127.0.0.1"), v = socket(AF_INET, SOCK_DGRAM, 0), six = socket(AF_INET6, SOCK_DGRAM, 0);
     struct sockaddr_in a = in("127.0.0.1", port_of(u));
     struct sockaddr_in6 a6 = in6("::1", 9);
@@ -552,6 +571,7 @@ static void ways(void) {
     close(u);
     close(v);
     close(six);
+    close(noted);
 }
 
 int main(void) {

@@ -125,6 +125,21 @@ int main(void) {
     T(read(rd, b, 100));
     wait(0);
     close(rd);
+    /* Who opened the other end is met, however soon it goes again. */
+    int met = 0;
+    for (int i = 0; i < 300; i++) {
+        fflush(stdout);
+        if (!fork()) {
+            wr = open("fifo", i & 1 ? O_WRONLY : O_RDONLY);
+            close(wr);
+            _exit(0);
+        }
+        rd = open("fifo", i & 1 ? O_RDONLY : O_WRONLY);
+        met += rd >= 0;
+        close(rd);
+        wait(0);
+    }
+    T(met);
     T(truncate("fifo", 0));
     /* splice, tee, sendfile */
     int fd = open("file", O_CREAT|O_RDWR, 0600), out = open("out", O_CREAT|O_RDWR, 0600), ap = open("append", O_CREAT|O_RDWR|O_APPEND, 0600);

@@ -95,6 +95,15 @@ impl Chunk {
 }
 
 impl State {
+    /// One more end.
+    fn begin(&mut self, read: bool, write: bool, pipe: &Arc<Pipe>) -> Arc<PipeEnd> {
+        self.readers += read as u32;
+        self.readers_seen += read as u64;
+        self.writers += write as u32;
+        self.writers_seen += write as u64;
+        Arc::new(PipeEnd { pipe: pipe.clone(), read, write })
+    }
+
     /// Chunks that hold something.
     fn used(&self) -> usize {
         // One that was read empty stays for the next write.
@@ -142,15 +151,9 @@ impl Pipe {
     }
 
     fn end(self: &Arc<Self>, read: bool, write: bool) -> Arc<PipeEnd> {
-        {
-            let mut s = self.state.lock();
-            s.readers += read as u32;
-            s.readers_seen += read as u64;
-            s.writers += write as u32;
-            s.writers_seen += write as u64;
-        }
+        let end = self.state.lock().begin(read, write, self);
         self.changed.notify();
-        Arc::new(PipeEnd { pipe: self.clone(), read, write })
+        end
     }
 
     /// Open once more through `/proc/PID/fd`: unlike a FIFO's, the ends of a pipe wait for nobody, who may have gone.
@@ -166,21 +169,19 @@ impl Pipe {
         if how.write && !how.read && how.nonblock && self.state.lock().readers == 0 {
             return Err(Errno::ENXIO);
         }
-        let (readers, writers) = {
-            let s = self.state.lock();
-            (s.readers_seen, s.writers_seen)
-        };
-        let end = self.end(how.read, how.write);
-        if how.nonblock || (how.read && how.write) {
+        let mut s = self.state.lock();
+        let end = s.begin(how.read, how.write, self);
+        // Looked at in the same hold: who is there now may have gone by the time that this one waits.
+        let met = if how.read { s.writers > 0 } else { s.readers > 0 };
+        let (readers, writers) = (s.readers_seen, s.writers_seen);
+        drop(s);
+        self.changed.notify();
+        if met || how.nonblock {
             return Ok(end);
         }
         self.changed.wait(|| {
             let s = self.state.lock();
-            if how.read {
-                s.writers > 0 || s.writers_seen > writers
-            } else {
-                s.readers > 0 || s.readers_seen > readers
-            }
+            if how.read { s.writers_seen > writers } else { s.readers_seen > readers }
         })?;
         Ok(end)
     }
