@@ -100,6 +100,31 @@ static long clone3(struct clone_args *args) {
     return pid;
 }
 
+/* What kinds of memory a core file would have: written in any of C's ways, read in one. */
+static int filter_is(const char *text) {
+    int fd = open("/proc/self/coredump_filter", O_RDWR);
+    int n = write(fd, text, strlen(text));
+    int error = errno;
+    char now[32] = {0};
+    pread(fd, now, 31, 0);
+    close(fd);
+    printf(FAMILY ".coredump_filter \"%s\": %d %s", text, n < 0 ? error : n, now);
+    fflush(stdout);
+    return 0;
+}
+static void dump_filter(void) {
+    filter_is("0x7f");
+    filter_is("19");
+    filter_is("077");
+    filter_is("0");
+    filter_is("0xfff");
+    filter_is("x");
+    filter_is("-1");
+    filter_is("0x99999999999");
+    W(CHILD(filter_is("1")));
+    filter_is("0x33");
+}
+
 int main(int argc, char **argv) {
     int st;
     if (argc > 1) {
@@ -364,9 +389,19 @@ int main(int argc, char **argv) {
     T(prctl(PR_GET_DUMPABLE));
     T(prctl(PR_SET_DUMPABLE, 0));
     T(prctl(PR_GET_DUMPABLE));
+    W(CHILD(prctl(PR_SET_DUMPABLE, 0); struct rlimit r = {RLIM_INFINITY, RLIM_INFINITY}; setrlimit(RLIMIT_CORE, &r); abort()));
+    T(WCOREDUMP(CHILD(prctl(PR_SET_DUMPABLE, 0); abort())));
     T(prctl(PR_SET_DUMPABLE, 1));
     T(prctl(PR_SET_DUMPABLE, 2));
     T(prctl(PR_SET_DUMPABLE, 5));
+    dump_filter();
+    if (getuid() == 0) {
+        W(CHILD(setresuid(7, 7, 7); _exit(prctl(PR_GET_DUMPABLE))));
+        W(CHILD(setresuid(7, 7, 7); prctl(PR_SET_DUMPABLE, 1); _exit(prctl(PR_GET_DUMPABLE))));
+        W(CHILD(setresuid(7, 0, 0); _exit(prctl(PR_GET_DUMPABLE))));
+        W(CHILD(setresgid(7, 7, 7); _exit(prctl(PR_GET_DUMPABLE))));
+        W(CHILD(setfsuid(7); _exit(prctl(PR_GET_DUMPABLE))));
+    }
     T(prctl(PR_SET_PDEATHSIG, SIGUSR1));
     int sig = 0;
     T(prctl(PR_GET_PDEATHSIG, &sig));

@@ -219,6 +219,46 @@ fn havoc(memory: &str, seed: &str, rounds: &str, mebibytes: &str) {
     assert!(alive, "seed {seed}: {outcome:?}");
 }
 
+/// What a child of `guests/core.c` left, in a file of this name.
+fn core_file(name: &str, threads: u32) -> String {
+    format!(
+        "signal 11, core 1\n{name}: mode 600\ntype 4, machine 62\nsignal 11, r15 1122334455667788\nname core\n\
+         code 1, address 0x8\nxmm7 77\nthreads {threads}, notes 7, memory all, wrong 0\n"
+    )
+}
+
+#[test]
+fn a_core_file_has_all_that_was() {
+    let whole = [
+        core_file("core", 1),
+        core_file("core", 4),
+        core_file("core.PID", 1),
+        core_file("core-PID-11-0-%", 1),
+        "signal 15, core 0\nsignal 11, core 0\nsignal 11, core 0\ncore: No such file or directory\n".into(),
+        "signal 3, core 1\nshort: 1\na program to hand it to: Invalid argument\n".into(),
+    ]
+    .concat();
+    // In ample memory, and where neither the memory nor the file fits.
+    for (memory, mebibytes) in [("64M", "1"), ("16M", "24")] {
+        let machine = Hafez::memory(memory).option("-w").option("/tmp").seconds(600);
+        let outcome = machine.run(&[path("core").as_str(), mebibytes]);
+        // Numbers of processes are as they come.
+        let told: Vec<String> = outcome
+            .text()
+            .lines()
+            .map(|line| match line.strip_prefix("core").and_then(|rest| rest.split_once(": mode")) {
+                Some((name, _)) if !name.is_empty() => {
+                    let digits = name[1..].chars().take_while(char::is_ascii_digit).count();
+                    format!("core{}PID{}: mode 600", &name[..1], &name[1 + digits..])
+                }
+                _ => line.to_owned(),
+            })
+            .collect();
+        assert_eq!(told.join("\n") + "\n", whole, "{outcome:?}");
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+    }
+}
+
 #[test]
 fn many_that_misbehave_at_once_harm_nobody() {
     havoc("64M", "1", "6", "0");

@@ -6,6 +6,7 @@
 //! 3. *Alone*: the other tasks of the process end.
 //! 4. *Commit*: nothing fails from here on. The old image goes, files marked close-on-exec close, handlers become default.
 
+use super::dump::{dumpable, pattern};
 use super::elf::{Elf, Placed};
 use super::image::{Image, Layout};
 use super::run::Caller;
@@ -464,13 +465,16 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     if loaded.cred.uid != loaded.cred.euid || loaded.cred.gid != loaded.cred.egid {
         task.death_signal.store(0, Ordering::Relaxed);
     }
+    let loaded_cred = loaded.cred.clone();
     task.set_cred(loaded.cred);
     task.set_name(&loaded.name);
     process.timers.delete_posix();
     process.aio.clear();
     process.exit_signal.store(abi::SIGCHLD, Ordering::Relaxed);
     process.executed.store(true, Ordering::Relaxed);
-    process.dumpable.store(true, Ordering::Relaxed);
+    let own = loaded_cred.uid == loaded_cred.euid && loaded_cred.gid == loaded_cred.egid;
+    let how = if own { u64::from(dumpable::USER) } else { pattern::SUID.load(Ordering::Relaxed) };
+    process.dumpable.store(how as u32, Ordering::Relaxed);
     process.timers.delete_posix();
     caller.resume = None;
     caller.user.reset(loaded.entry, loaded.stack);

@@ -263,6 +263,7 @@ fn new_process(pid: Pid, parent: &Arc<Process>, maker: Pid, args: &CloneArgs) ->
     let process = Process::new(pid, actions, parent.limits.clone(), exit_signal);
     process.maker.store(maker, Ordering::Relaxed);
     process.dumpable.store(parent.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.dump_filter.store(parent.dump_filter.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_new_privileges.store(parent.no_new_privileges.load(Ordering::Relaxed), Ordering::Relaxed);
     process.no_huge_pages.store(parent.no_huge_pages.load(Ordering::Relaxed), Ordering::Relaxed);
     let no_new_code = parent.no_new_code.load(Ordering::Relaxed);

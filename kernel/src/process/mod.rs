@@ -12,7 +12,7 @@
 //! | `task`, `process`, `image`, `table` | what there is |
 //! | `run` | the loop that a task lives in |
 //! | `fork`, `exec`, `elf`, `exit`, `wait`, `stop` | how it changes |
-//! | `signal/` | signals |
+//! | `signal/` | signals · `dump/` core files |
 //! | `files` | open files · `limits` rlimits · `futex` · `proc` what `/proc` shows |
 //! | `sysv/` | System V's shared memory, semaphores, messages · `pidfd` | descriptors for processes · `aio` contexts of asynchronous I/O · `timer`, `timers` timers · `host` names and load |
 //! | `start` | the first program, and the end of the machine |
@@ -21,6 +21,7 @@
 pub mod aio;
 pub mod commit;
 pub mod control;
+pub mod dump;
 pub mod elf;
 pub mod exec;
 pub mod exit;

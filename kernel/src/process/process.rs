@@ -6,6 +6,7 @@
 
 use super::Pid;
 use super::aio::Contexts;
+use super::dump::{Dump, dumpable, filter};
 use super::image::Image;
 use super::limits::Limits;
 use super::signal::{Action, Actions, Pending, SigSet};
@@ -65,8 +66,10 @@ pub struct Process {
     pub started: u64,
     /// Most pages ever resident, kept over `exec` and the end of the image.
     pub(super) peak: AtomicU64,
-    /// `PR_SET_DUMPABLE`.
-    pub dumpable: AtomicBool,
+    /// `PR_SET_DUMPABLE` (see `dump`).
+    pub dumpable: AtomicU32,
+    /// `coredump_filter`: what kinds of memory a core file has.
+    pub dump_filter: AtomicU32,
     /// `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privileges: AtomicBool,
     /// `PR_SET_THP_DISABLE`.
@@ -92,6 +95,8 @@ pub(super) struct Tasks {
     pub list: Vec<Arc<Task>>,
     /// Set when the process is told to end: the status that `wait` shall see.
     pub ending: Option<super::wait::Status>,
+    /// A core file is being written.
+    pub dump: Option<Arc<Dump>>,
     /// The task that executes a new program while the others must go.
     pub executing: Option<Pid>,
     /// Whether it is stopped, and by which signal.
@@ -163,6 +168,7 @@ impl Process {
             tasks: Mutex::new(Tasks {
                 list: Vec::new(),
                 ending: None,
+                dump: None,
                 executing: None,
                 stopped: None,
                 leader_code: 0,
@@ -185,7 +191,8 @@ impl Process {
             end_signal: Signal::new(),
             started: crate::arch::time::now_ns(),
             peak: AtomicU64::new(0),
-            dumpable: AtomicBool::new(true),
+            dumpable: AtomicU32::new(dumpable::USER),
+            dump_filter: AtomicU32::new(filter::FIRST),
             no_new_privileges: AtomicBool::new(false),
             no_huge_pages: AtomicBool::new(false),
             no_new_code: AtomicU32::new(0),
@@ -295,6 +302,11 @@ impl Process {
     /// Whether the process has been told to end.
     pub fn is_ending(&self) -> bool {
         self.tasks.lock().ending.is_some()
+    }
+
+    /// Whether a core file of it is being written.
+    pub fn is_dumping(&self) -> bool {
+        self.tasks.lock().dump.is_some()
     }
 
     /// The signal that stopped it, while it is stopped.

@@ -111,6 +111,7 @@ pub(super) fn run(mut caller: Caller) {
     if caller.task.work.load(Ordering::Relaxed) == 0 || rare(&mut caller) {
         live(&mut caller);
     }
+    super::dump::take_part(&mut caller);
     if caller.task.is_traced() {
         let status = super::exit::status_of(&caller.task);
         trace::ending(&mut caller, status.to_wait());

@@ -14,6 +14,7 @@
 //! call into another room.
 
 use super::Pid;
+use super::dump::pattern;
 use super::files::{Cred, FileTable, FsContext};
 use super::image::Image;
 use super::process::{Process, Usage};
@@ -231,12 +232,15 @@ impl Task {
         self.cred.lock().uid
     }
 
-    /// Who changes who it acts as no longer hears of its parent's end (`prctl(PR_SET_PDEATHSIG)`).
+    /// Who changes who it acts as no longer hears of its parent's end (`prctl(PR_SET_PDEATHSIG)`), and is looked at by nobody unless
+    /// `fs.suid_dumpable` says so.
     pub fn set_cred(&self, cred: Arc<Cred>) {
         let ids = |cred: &Cred| [cred.euid, cred.egid, cred.fsuid, cred.fsgid];
         let old = core::mem::replace(&mut *self.cred.lock(), cred.clone());
         if ids(&old) != ids(&cred) || cred.caps.permitted & !old.caps.permitted != 0 {
             self.death_signal.store(0, Ordering::Relaxed);
+            let how = pattern::SUID.load(Ordering::Relaxed) as u32;
+            self.process.dumpable.store(how, Ordering::Relaxed);
         }
     }
 

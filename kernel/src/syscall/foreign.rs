@@ -5,6 +5,7 @@ use super::{Calls, words};
 use crate::arch::user;
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
+use crate::process::dump::dumpable;
 use crate::process::run::Caller;
 use crate::process::{Image, Task, foreign, table};
 use alloc::sync::Arc;
@@ -64,7 +65,7 @@ pub fn may_look(caller: &Caller, task: &Task) -> Result<()> {
     let (mine, theirs) = (caller.task.cred(), task.cred());
     let same = [theirs.uid, theirs.euid, theirs.suid].iter().all(|&uid| uid == mine.uid)
         && [theirs.gid, theirs.egid, theirs.sgid].iter().all(|&gid| gid == mine.gid)
-        && task.process.dumpable.load(Relaxed);
+        && task.process.dumpable.load(Relaxed) == dumpable::USER;
     let own = task.process.pid == caller.task.process.pid;
     if own || same || mine.may(cap::SYS_PTRACE) { Ok(()) } else { Err(Errno::EPERM) }
 }

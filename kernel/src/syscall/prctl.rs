@@ -35,7 +35,7 @@ fn prctl(caller: &mut Caller) -> Result<u64> {
         prctl::PR_GET_NAME => user::copy_to(a, &task.name())?,
         prctl::PR_SET_PDEATHSIG if a <= LAST as u64 => task.death_signal.store(a as u32, Ordering::Relaxed),
         prctl::PR_GET_PDEATHSIG => user::write_u32(a, task.death_signal.load(Ordering::Relaxed))?,
-        prctl::PR_SET_DUMPABLE if a <= 1 => process.dumpable.store(a == 1, Ordering::Relaxed),
+        prctl::PR_SET_DUMPABLE if a <= 1 => process.dumpable.store(a as u32, Ordering::Relaxed),
         prctl::PR_GET_DUMPABLE => return Ok(process.dumpable.load(Ordering::Relaxed) as u64),
         prctl::PR_SET_CHILD_SUBREAPER => table::set_subreaper(process.pid, a != 0),
         prctl::PR_GET_CHILD_SUBREAPER => user::write_u32(a, table::is_subreaper(process.pid) as u32)?,

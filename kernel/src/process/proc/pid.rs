@@ -84,7 +84,6 @@ const FILES: &[(&str, u32, Make)] = &[
     ("mountinfo", 0o444, |_| system::mountinfo()),
     ("mounts", 0o444, |_| system::mounts()),
     ("oom_score", 0o444, status::oom_score),
-    ("coredump_filter", 0o644, |_| Ok(b"00000033\n".to_vec())),
     ("gid_map", 0o644, |_| Ok(ALL_IDS.to_vec())),
     ("uid_map", 0o644, |_| Ok(ALL_IDS.to_vec())),
     ("projid_map", 0o644, |_| Ok(ALL_IDS.to_vec())),
@@ -135,6 +134,7 @@ impl SynthDir for Directory {
             b"pagemap" => pagemap::entry(&subject),
             b"clear_refs" => pagemap::clear_refs(&subject),
             b"oom_adj" => status::oom_adj(&subject),
+            b"coredump_filter" => status::dump_filter(&subject),
             b"timerslack_ns" if !subject.is_thread() => status::timer_slack(&subject),
             b"children" if subject.is_thread() => {
                 let about = subject.clone();
@@ -166,7 +166,7 @@ impl SynthDir for Directory {
         for (name, _) in maps::FILES {
             tell(name.as_bytes(), Kind::File);
         }
-        for name in ["clear_refs", "comm", "mem", "oom_adj", "oom_score_adj", "pagemap"] {
+        for name in ["clear_refs", "comm", "coredump_filter", "mem", "oom_adj", "oom_score_adj", "pagemap"] {
             tell(name.as_bytes(), Kind::File);
         }
         for (name, ..) in FILES {

@@ -1,5 +1,6 @@
 //! What a process or a thread is doing: `status`, `stat`, `statm`, `limits`, `cmdline` and the like.
 
+use super::super::dump::filter;
 use super::super::limits::INFINITY;
 use super::super::process::Usage;
 use super::super::signal::SigSet;
@@ -19,6 +20,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write;
+use core::num::IntErrorKind;
 use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering::Relaxed;
 use hafez_mm::{AccountStat, PAGE_SIZE};
@@ -155,7 +157,8 @@ pub fn status(subject: &Subject) -> Result<Vec<u8>> {
         tell_memory(&mut text, &facts);
     }
     let huge = !process.no_huge_pages.load(Relaxed) as u8;
-    let _ = writeln!(text, "CoreDumping:\t0\nTHP_enabled:\t{huge}\nuntag_mask:\t0xffffffffffffffff");
+    let dumping = process.is_dumping() as u8;
+    let _ = writeln!(text, "CoreDumping:\t{dumping}\nTHP_enabled:\t{huge}\nuntag_mask:\t0xffffffffffffffff");
     let queue = process.limits.soft(abi::RLIMIT_SIGPENDING);
     let _ = writeln!(text, "Threads:\t{}\nSigQ:\t0/{queue}", facts.threads);
     let [blocked, ignored, caught, own, shared] = facts.signals;
@@ -354,6 +357,30 @@ pub fn comm(subject: &Subject) -> Entry {
         }
         let end = name.iter().position(|&byte| byte == b'\n' || byte == 0).unwrap_or(name.len());
         task.set_name(&name[..end]);
+        Ok(())
+    };
+    owned(Entry::writable(text, take), subject)
+}
+
+/// What kinds of memory a core file of its would have, as a number that is written in hexadecimal.
+pub fn dump_filter(subject: &Subject) -> Entry {
+    let (reader, writer) = (subject.clone(), subject.clone());
+    let text = move || {
+        let chosen = reader.process()?.dump_filter.load(Relaxed);
+        Ok(format!("{chosen:08x}\n").into_bytes())
+    };
+    let take = move |bytes: &[u8]| {
+        let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?.trim_end_matches(['\0', '\n']);
+        let number = match (text.strip_prefix("0x").or(text.strip_prefix("0X")), text.strip_prefix('0')) {
+            (Some(digits), _) => u32::from_str_radix(digits, 16),
+            (None, Some(digits)) if !digits.is_empty() => u32::from_str_radix(digits, 8),
+            _ => text.parse(),
+        };
+        let chosen = number.map_err(|error| match error.kind() {
+            IntErrorKind::PosOverflow => Errno::ERANGE,
+            _ => Errno::EINVAL,
+        })?;
+        writer.process()?.dump_filter.store(chosen & filter::ALL, Relaxed);
         Ok(())
     };
     owned(Entry::writable(text, take), subject)

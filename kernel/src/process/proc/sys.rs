@@ -3,6 +3,7 @@
 //! Programs read these to learn their limits. What can be changed works from then on; what nothing would come of cannot be
 //! written.
 
+use super::super::dump::pattern;
 use super::super::sysv::{msg, sem, shm};
 use super::super::{aio, commit, exec, fork, host, limits, mqueue, table};
 use crate::errno::{Errno, Result};
@@ -32,8 +33,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/ngroups_max", "65536"),
         ("kernel/overflowuid", "65534"),
         ("kernel/overflowgid", "65534"),
-        ("kernel/core_pattern", "core"),
-        ("kernel/core_uses_pid", "0"),
         ("kernel/core_pipe_limit", "0"),
         ("kernel/dmesg_restrict", "1"),
         ("kernel/kptr_restrict", "2"),
@@ -69,7 +68,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("fs/protected_symlinks", "0"),
         ("fs/protected_fifos", "0"),
         ("fs/protected_regular", "0"),
-        ("fs/suid_dumpable", "0"),
         ("fs/overflowuid", "65534"),
         ("fs/overflowgid", "65534"),
         ("fs/lease-break-time", "45"),
@@ -89,6 +87,8 @@ pub fn directory() -> Arc<dyn SynthDir> {
     for (path, cell, range) in [
         ("kernel/pid_max", &table::PID_MAX, 301..=1 << 22),
         ("kernel/randomize_va_space", &exec::RANDOMIZE, 0..=2),
+        ("kernel/core_uses_pid", &pattern::USES_PID, 0..=INT_MAX),
+        ("fs/suid_dumpable", &pattern::SUID, 0..=2),
         ("kernel/msgmax", &msg::LONGEST, 0..=INT_MAX),
         ("kernel/msgmnb", &msg::ROOM, 0..=INT_MAX),
         ("kernel/msgmni", &msg::MOST, 0..=32768),
@@ -142,6 +142,7 @@ pub fn directory() -> Arc<dyn SynthDir> {
     add(&root, "kernel/ns_last_pid", computed(|| format!("{}\n", table::last_number())));
     add(&root, "kernel/random/boot_id", computed(|| format!("{}\n", BOOT.call_once(uuid))));
     add(&root, "kernel/random/uuid", computed(|| format!("{}\n", uuid())));
+    add(&root, "kernel/core_pattern", name(pattern::get, pattern::set));
     add(&root, "kernel/hostname", name(host::name, host::set_name));
     add(&root, "kernel/domainname", name(host::domain, host::set_domain));
     root

@@ -1,7 +1,7 @@
 //! Delivering signals: what a task does about them on its way back to the program.
 
+use super::super::dump;
 use super::super::exit;
-use super::super::process::Process;
 use super::super::rseq;
 use super::super::run::Caller;
 use super::super::stop;
@@ -11,7 +11,6 @@ use super::super::wait::Status;
 use super::{Action, SigInfo, SigSet, frame, set_mask, take, waiting};
 use crate::errno::Errno;
 use crate::sched;
-use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
@@ -28,7 +27,7 @@ pub fn deliver(caller: &mut Caller) {
             continue;
         }
         let signo = info.signo;
-        let Some(action) = handler(caller, signo) else { continue };
+        let Some(action) = handler(caller, &info) else { continue };
         settle(caller, Some(&action));
         rseq::before_handler(caller);
         trace::before_handler(caller);
@@ -100,7 +99,8 @@ fn next(caller: &mut Caller, info: &mut SigInfo) -> bool {
 
 /// The action of a signal that has a handler. A signal without one does here what it does.
 #[inline(always)]
-fn handler(caller: &Caller, signo: u32) -> Option<Action> {
+fn handler(caller: &mut Caller, info: &SigInfo) -> Option<Action> {
+    let signo = info.signo;
     let mut action = caller.actions.lock().get(signo);
     if action.is(abi::SA_RESETHAND) && action.handler > Action::IGNORE {
         action = reset(caller, signo);
@@ -109,20 +109,31 @@ fn handler(caller: &Caller, signo: u32) -> Option<Action> {
         return Some(action);
     }
     if !action.ignores(signo) {
-        act(&caller.task.process, signo);
+        act(caller, info);
     }
     None
 }
 
 /// What a signal does by itself.
 #[cold]
-fn act(process: &Arc<Process>, signo: u32) {
+fn act(caller: &mut Caller, info: &SigInfo) {
+    let signo = info.signo;
+    if SigSet::DUMPS.has(signo) {
+        end_with_core(caller, info);
+        return;
+    }
+    let process = &caller.task.process;
     if !SigSet::STOPS.has(signo) {
-        // No memory image is ever written, and the status says so.
         exit::end_process(process, Status::Signalled { signo, core: false });
     } else if signo == abi::SIGSTOP || !super::super::table::group_is_orphaned(process.group()) {
         stop::stop(process, signo);
     }
+}
+
+/// End the process by a signal, with a core file if there may be one.
+pub fn end_with_core(caller: &mut Caller, info: &SigInfo) {
+    let core = dump::write(caller, info);
+    exit::end_process(&caller.task.process, Status::Signalled { signo: info.signo, core });
 }
 
 /// A handler that runs once (`SA_RESETHAND`): take it, and leave the default. Of two tasks that come at once one gets it.

@@ -28,6 +28,20 @@ impl SigSet {
     /// Those whose default action is to do nothing.
     pub const IGNORED: SigSet = SigSet::of(&[abi::SIGCHLD, abi::SIGCONT, abi::SIGURG, abi::SIGWINCH]);
 
+    /// Those whose default action is to end the process with a core file.
+    pub const DUMPS: SigSet = SigSet::of(&[
+        abi::SIGQUIT,
+        abi::SIGILL,
+        abi::SIGTRAP,
+        abi::SIGABRT,
+        abi::SIGFPE,
+        abi::SIGSEGV,
+        abi::SIGBUS,
+        abi::SIGSYS,
+        abi::SIGXCPU,
+        abi::SIGXFSZ,
+    ]);
+
     /// The set of these signals.
     pub const fn of(signals: &[u32]) -> SigSet {
         let mut set = 0;
