@@ -6,8 +6,8 @@
 //! | 0 | if it alone is more than RAM and swap together |
 //! | 2 | if with all that was promised before it is more than the limit: swap and a part of RAM, less a little for others |
 //!
-//! What has been promised is not kept in a number that every mapping would have to change: it is added up from all spaces'
-//! regions when somebody asks. In mode 2 that is every call that takes more, which is slow, and exact but for what
+//! What has been promised is not kept in a number that all CPUs would have to change at every mapping: each space knows what it was
+//! promised, and that is added up when somebody asks. In mode 2 that is every call that takes more, and exact but for what
 //! others are taking at the same moment.
 #![forbid(unsafe_code)]
 

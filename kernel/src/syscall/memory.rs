@@ -379,17 +379,15 @@ fn is_data(region: &RegionInfo) -> bool {
     !region.shared && region.rights.contains(Rights::WRITE) && !region.grows_down
 }
 
+/// Pages of such regions.
 fn data_pages(caller: &Caller) -> u64 {
-    let mut sum = 0;
-    caller.space().for_each_region(&mut |region| sum += if is_data(region) { region.range.len() } else { 0 });
-    sum
+    let others = RegionFlags::SHARED | RegionFlags::GROWS_DOWN;
+    caller.space().pages_of(|flags, writable| writable && !flags.intersects(others))
 }
 
 /// Wired pages of the space.
 pub(super) fn wired_pages(caller: &Caller) -> u64 {
-    let mut sum = 0;
-    caller.space().for_each_region(&mut |region| sum += if region.wired { region.range.len() } else { 0 });
-    sum
+    caller.space().pages_of(|flags, _| flags.contains(RegionFlags::WIRED))
 }
 
 /// Whether the caller may wire `count` pages more.

@@ -166,10 +166,9 @@ impl<P: Platform> Spaces<P> {
             at = part.end;
             let mut changed = region.clone();
             change(&mut changed)?;
-            let Region { flags, nodes, label, watcher, .. } = changed;
+            let Region { flags, label, rare, .. } = changed;
             self.alter(&mut regions, whole, part, |region| {
-                (region.flags, region.nodes) = (flags, nodes);
-                (region.label, region.watcher) = (label, watcher);
+                (region.flags, region.label, region.rare) = (flags, label, rare);
             })?;
         }
         if covered { Ok(()) } else { Err(MmError::NotMapped.into()) }
@@ -220,7 +219,8 @@ impl<P: Platform> Spaces<P> {
             return Err(MmError::NotMapped.into());
         }
         let done = self.alter_each(space, range, |region| {
-            region.nodes = next(region.nodes)?;
+            let nodes = next(region.nodes())?;
+            region.set_rare(|rare| rare.nodes = nodes);
             Ok(())
         });
         match done {

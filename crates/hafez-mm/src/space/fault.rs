@@ -338,7 +338,7 @@ impl<P: Platform> Spaces<P> {
         let mut regions = space.regions_mut();
         let Some(stack) = regions.first_from(page) else { return Err(FaultError::NotMapped.into()) };
         let (start, pages) = (stack.range.start, stack.range.end.since(page));
-        let fits = stack.flags.contains(RegionFlags::GROWS_DOWN) && pages <= stack.grow_limit;
+        let fits = stack.flags.contains(RegionFlags::GROWS_DOWN) && pages <= stack.grow_limit();
         let free = regions.last_before(page).is_none_or(|below| below.range.end.0 + STACK_GAP <= page.0);
         if page >= start {
             return Ok(());
@@ -355,7 +355,7 @@ impl<P: Platform> Spaces<P> {
 #[cold]
 fn ask(region: &Region) -> Look {
     // Without one it would not be marked; another look tells.
-    region.watcher.clone().map_or(Look::Done, |watcher| Look::Ask { watcher })
+    region.watcher().cloned().map_or(Look::Done, |watcher| Look::Ask { watcher })
 }
 
 /// The same rights but writing; what may be written or executed may also be read.

@@ -38,7 +38,9 @@ impl<P: Platform> Spaces<P> {
                 let mut copy = region.clone();
                 // Locks on memory are not inherited, nor are watchers.
                 copy.flags -= RegionFlags::WIRED | RegionFlags::WATCHED;
-                copy.watcher = None;
+                if copy.rare.is_some() {
+                    copy.set_rare(|rare| rare.watcher = None);
+                }
                 self.tell_object(&child, &copy);
                 of_child.push(copy);
             }

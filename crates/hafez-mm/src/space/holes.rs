@@ -1,64 +1,82 @@
 //! Holes between regions: where a new one finds room.
 //!
-//! One looks from the top down, as Linux does. Each chunk knows how large the holes below its regions are *at most*, so that
-//! those without a chance are passed in one step. Adding a region makes holes smaller, which leaves the bound as it is; removing one
-//! makes a hole larger, which raises it; and who looks at a whole chunk in vain leaves the true value behind.
+//! One looks from the top down, as Linux does. Each chunk knows how large the holes below its regions are *at most*, and each node of
+//! the tree of chunks how large those of all chunks under it are, so that those without a chance are passed in one step. Adding a
+//! region makes holes smaller, which leaves the bounds as they are; removing one makes a hole larger, which raises them; and who
+//! looks at a whole chunk in vain leaves the true value behind.
 
-use super::regions::{Regions, hole};
+use super::chunks::{Chunks, Id};
+use super::regions::{Place, Regions, hole};
 use crate::addr::{USER_END, USER_START, Vpn};
 
 impl Regions {
     /// The highest hole of `pages` pages below `top`, as Linux looks for it; else the lowest above `top`.
+    #[inline]
     pub fn find_hole(&mut self, pages: u64, top: Vpn) -> Option<Vpn> {
         self.hole_below(pages, top).or_else(|| self.hole_above(pages, top))
     }
 
     fn hole_below(&mut self, pages: u64, top: Vpn) -> Option<Vpn> {
-        let Some((last, at)) = self.locate(Vpn(top.0.checked_sub(1)?)) else {
+        let Some((chunk, at)) = self.locate(Vpn(top.0.checked_sub(1)?)) else {
             return (top.0 >= USER_START.0 + pages).then(|| Vpn(top.0 - pages));
         };
-        let end = self.chunks[last].regions[at].range.end;
-        if top.0.saturating_sub(end.0) >= pages {
+        if hole(self.chunks[chunk].regions[at].range.end, top) >= pages {
             return Some(Vpn(top.0 - pages));
         }
-        let mut below = at + 1;
-        for index in (0..=last).rev() {
-            if self.chunks[index].gap >= pages {
-                let whole = below >= self.chunks[index].regions.len();
-                let mut largest = 0;
-                for at in (0..below.min(self.chunks[index].regions.len())).rev() {
-                    let start = self.chunks[index].regions[at].range.start;
-                    let hole = hole(self.end_below((index, at)), start);
-                    if hole >= pages {
-                        // A region is going to be put there.
-                        self.place_before((index, at)).inspect(|&before| self.note(before));
-                        return Some(Vpn(start.0 - pages));
-                    }
-                    largest = hole.max(largest);
-                }
-                if whole {
-                    self.chunks[index].gap = largest;
-                }
+        let above @ (chunk, at) = match self.chunks.hole_among(chunk, at + 1, pages) {
+            Ok(above) => above,
+            Err(_) => {
+                let under = self.chunks[chunk].start;
+                self.chunks.highest(under, pages, &mut |chunks, id| chunks.hole_in(id, pages))?
             }
-            below = usize::MAX;
-        }
-        None
+        };
+        // A region is going to be put there.
+        self.place_before(above).inspect(|&before| self.note(before));
+        Some(Vpn(self.chunks[chunk].regions[at].range.start.0 - pages))
     }
 
     fn hole_above(&self, pages: u64, bottom: Vpn) -> Option<Vpn> {
         let bottom = bottom.max(USER_START);
-        let (first, _) = self.locate(bottom).unwrap_or((0, 0));
-        for (index, chunk) in self.chunks.iter().enumerate().skip(first).filter(|(_, c)| c.gap >= pages) {
-            for (at, region) in chunk.regions.iter().enumerate() {
-                let hole = self.end_below((index, at)).max(bottom);
-                if region.range.start.0.saturating_sub(hole.0) >= pages {
-                    return Some(hole);
-                }
-            }
+        let look = |chunks: &Chunks, id: Id| {
+            (0..chunks[id].regions.len()).find_map(|at| {
+                let start = self.end_below((id, at)).max(bottom);
+                (hole(start, chunks[id].regions[at].range.start) >= pages).then_some(start)
+            })
+        };
+        self.chunks.lowest(bottom, pages, &mut &look).or_else(|| {
+            let last = self.chunks.last().and_then(|last| self.chunks.regions(last).last());
+            let start = last.map_or(bottom, |region| region.range.end.max(bottom));
+            (start.0 + pages <= USER_END.0).then_some(start)
+        })
+    }
+}
+
+impl Chunks {
+    /// The place of the region above the highest hole of so many pages, among those just below the first `count` regions of the chunk;
+    /// or how large the largest of these holes is at most.
+    fn hole_among(&self, id: Id, count: usize, pages: u64) -> Result<Place, u64> {
+        let chunk = &self[id];
+        if chunk.gap() < pages {
+            return Err(chunk.gap());
         }
-        let last = self.chunks.last().and_then(|c| c.regions.last());
-        let start = last.map_or(bottom, |r| r.range.end.max(bottom));
-        (start.0 + pages <= USER_END.0).then_some(start)
+        let below = self.before(id).and_then(|below| self.regions(below).last());
+        let first = below.map_or(USER_START, |region| region.range.end);
+        let mut largest = 0;
+        for at in (0..count).rev() {
+            let end = if at == 0 { first } else { chunk.regions[at - 1].range.end };
+            let hole = hole(end, chunk.regions[at].range.start);
+            if hole >= pages {
+                return Ok((id, at));
+            }
+            largest = hole.max(largest);
+        }
+        Err(largest)
+    }
+
+    /// The same among all of the chunk, which afterwards says what is true.
+    fn hole_in(&mut self, id: Id, pages: u64) -> Option<Place> {
+        let found = self.hole_among(id, self[id].regions.len(), pages);
+        found.map_err(|largest| self.lower_gap(id, largest)).ok()
     }
 }
 
@@ -79,9 +97,7 @@ mod tests {
             flags: RegionFlags::empty(),
             backing: Backing::Anonymous,
             label: None,
-            grow_limit: start,
-            nodes: 0,
-            watcher: None,
+            rare: None,
         }
     }
 
@@ -118,5 +134,50 @@ mod tests {
             }
         }
         assert_eq!(regions.len(), regions.from(Vpn(0)).count());
+    }
+
+    /// The tree is one whatever comes and goes, also by whole chunks; the sums are those of the regions; and holes are found in
+    /// large ones too.
+    #[test]
+    fn many_come_and_go() {
+        let random = Random::new(5);
+        let (mut regions, base) = (Regions::new(), USER_START.0);
+        const SPAN: u64 = 40_000;
+        let mut used = std::vec![false; SPAN as usize];
+        let mut most = 0;
+        for round in 0..60_000 {
+            // Rising, falling, anywhere.
+            let start = match round / 20_000 {
+                0 => round * 2 % SPAN,
+                1 => SPAN - 1 - round * 2 % SPAN,
+                _ => random.next() % SPAN,
+            };
+            let wide = round % 50 == 49;
+            let end = (start + if wide { random.next() % 3000 } else { 1 + random.next() % 2 }).min(SPAN);
+            regions.remove(PageRange::new(Vpn(base + start), Vpn(base + end)), |_| {});
+            if !wide && start < end {
+                regions.insert(region(base + start, end - start));
+            }
+            (start..end).for_each(|n| used[n as usize] = !wide);
+            if round % 100 > 0 {
+                continue;
+            }
+            most = most.max(regions.chunks.check());
+            assert_eq!(regions.pages(), used.iter().filter(|&&used| used).count() as u64);
+            let written: u64 =
+                regions.from(Vpn(0)).filter(|r| r.rights == Rights::WRITE).map(|r| r.range.len()).sum();
+            assert_eq!(regions.pages_of(|_, writable| writable), written);
+            let wanted = 1 + random.next() % 200;
+            let (mut free, mut below) = (0, None);
+            for at in (0..SPAN).rev() {
+                free = if used[at as usize] { 0 } else { free + 1 };
+                if free >= wanted {
+                    below = Some(Vpn(base + at));
+                    break;
+                }
+            }
+            assert_eq!(regions.hole_below(wanted, Vpn(base + SPAN)), below, "{wanted} pages");
+        }
+        assert!(most > 100, "at most {most} chunks");
     }
 }

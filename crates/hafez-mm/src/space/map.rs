@@ -2,11 +2,12 @@
 //!
 //! None of them touches a page that is not there: to map costs a region, and frames come with faults.
 
-use super::{Backing, Label, MmError, Region, RegionFlags, Regions, Space, Spaces, Stop};
+use super::{Backing, Label, MmError, Rare, Region, RegionFlags, Regions, Space, Spaces, Stop};
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
 use crate::paging::huge::around;
 use crate::paging::{Cursor, Entry, Gather, Slot, Visitor};
 use crate::{Platform, Rights};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -81,9 +82,7 @@ impl<P: Platform> Spaces<P> {
                 flags,
                 backing: request.backing.clone(),
                 label: request.label.clone(),
-                grow_limit: request.grows_down.unwrap_or(0),
-                nodes: 0,
-                watcher: None,
+                rare: request.grows_down.map(|grow_limit| Box::new(Rare { grow_limit, ..Rare::default() })),
             },
         );
         // Who maps something is likely to use it next.

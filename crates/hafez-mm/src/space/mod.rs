@@ -11,7 +11,7 @@
 //! | `fault.rs` | the fault: from a region and an entry to a page that can be used |
 //! | `swapin.rs`, `fill.rs` | the two slow ways: a page from swap, a page from a file |
 //! | `map.rs`, `remap.rs`, `advise.rs`, `fork.rs` | the calls |
-//! | `region.rs`, `regions.rs`, `holes.rs` | a region, the list of them, the room between them |
+//! | `region.rs`, `regions.rs`, `chunks.rs`, `holes.rs` | a region, all of them, how they are found, the room between them |
 //! | `huge.rs` | when 2 MiB are one page, and when they are 512 again |
 //! | `share.rs` | a space's own copy of page-table leaves that a fork has left shared |
 //! | `watch.rs` | pages that a program brings in itself |
@@ -22,6 +22,7 @@
 
 pub mod advise;
 pub mod balance;
+mod chunks;
 pub mod fault;
 pub mod fill;
 pub mod fork;
@@ -50,7 +51,7 @@ use crate::{CpuSet, Platform, Rights};
 use alloc::sync::Arc;
 pub use balance::Balance;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
-pub use region::{Backing, Label, Region, RegionFlags};
+pub use region::{Backing, Label, Rare, Region, RegionFlags};
 pub use regions::Regions;
 
 /// The number of a space.
@@ -204,7 +205,7 @@ impl From<&Region> for RegionInfo {
             grows_down: region.flags.contains(RegionFlags::GROWS_DOWN),
             wired: region.flags.contains(RegionFlags::WIRED),
             flags: region.flags,
-            nodes: region.nodes,
+            nodes: region.nodes(),
             huge: match region.flags {
                 flags if flags.contains(RegionFlags::HUGE) => Some(true),
                 flags if flags.contains(RegionFlags::NO_HUGE) => Some(false),
@@ -245,10 +246,13 @@ impl Space {
     }
     /// Pages of it that are promised: private, without a file that they could be read from again.
     pub fn promised(&self) -> u64 {
-        let promised = |r: &&Region| {
-            !r.is_shared() && r.rights.contains(Rights::WRITE) && !r.flags.contains(RegionFlags::NO_RESERVE)
-        };
-        self.read_here().from(Vpn(0)).filter(promised).map(|region| region.range.len()).sum()
+        let free = RegionFlags::SHARED | RegionFlags::NO_RESERVE;
+        self.pages_of(|flags, writable| writable && !flags.intersects(free))
+    }
+    /// Pages of its regions of certain kinds: by whether they are shared, grow, are wired or not reserved, and whether they may be
+    /// written.
+    pub fn pages_of(&self, which: impl FnMut(RegionFlags, bool) -> bool) -> u64 {
+        self.read_here().pages_of(which)
     }
     /// The heap's start and its present end, in bytes.
     pub fn heap(&self) -> (VirtAddr, VirtAddr) {

@@ -32,24 +32,24 @@ bitflags::bitflags! {
         const GROWS_DOWN = 1 << 1;
         /// Locked in memory.
         const WIRED = 1 << 2;
+        const NO_RESERVE = 1 << 3;
         /// Left out of a child at fork.
-        const DONT_FORK = 1 << 3;
+        const DONT_FORK = 1 << 4;
         /// Empty in a child after fork.
-        const WIPE_ON_FORK = 1 << 4;
-        const RANDOM = 1 << 5;
-        const SEQUENTIAL = 1 << 6;
-        const DONT_DUMP = 1 << 7;
-        const NO_RESERVE = 1 << 8;
+        const WIPE_ON_FORK = 1 << 5;
+        const RANDOM = 1 << 6;
+        const SEQUENTIAL = 1 << 7;
+        const DONT_DUMP = 1 << 8;
         /// Huge pages are wanted here.
         const HUGE = 1 << 9;
         /// And here they are not.
         const NO_HUGE = 1 << 10;
         /// Stays as it is for as long as the space lives (`mseal`).
         const SEALED = 1 << 11;
-        /// It has a watcher.
-        const WATCHED = 1 << 13;
         /// Who mapped it may not know which of its file's pages are in RAM.
         const OPAQUE = 1 << 12;
+        /// It has a watcher.
+        const WATCHED = 1 << 13;
     }
 }
 
@@ -72,6 +72,15 @@ pub struct Region {
     pub flags: RegionFlags,
     pub backing: Backing,
     pub label: Option<Arc<Label>>,
+    pub rare: Option<Box<Rare>>,
+}
+
+// A line of the cache.
+const _: () = assert!(size_of::<Region>() <= 64);
+
+/// What is said of few regions.
+#[derive(Clone, PartialEq, Default)]
+pub struct Rare {
     /// For a region that grows: the most pages it may have.
     pub grow_limit: u64,
     /// What the program said about memory nodes (`mbind`), in a form that is the caller's. There is one node, so this decides
@@ -84,6 +93,25 @@ pub struct Region {
 impl Region {
     pub fn is_shared(&self) -> bool {
         self.flags.contains(RegionFlags::SHARED)
+    }
+
+    pub fn grow_limit(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.grow_limit)
+    }
+
+    pub fn nodes(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.nodes)
+    }
+
+    pub fn watcher(&self) -> Option<&Watched> {
+        self.rare.as_ref()?.watcher.as_ref()
+    }
+
+    /// Say something else of what is said of few.
+    pub fn set_rare(&mut self, f: impl FnOnce(&mut Rare)) {
+        let mut rare = self.rare.take().unwrap_or_default();
+        f(&mut rare);
+        self.rare = (*rare != Rare::default()).then_some(rare);
     }
 
     /// The object's page that backs `page`.
@@ -132,8 +160,7 @@ impl Region {
         backing
             && label
             && self.max_rights == next.max_rights
-            && self.nodes == next.nodes
-            && self.watcher == next.watcher
+            && self.rare == next.rare
             && !self.flags.contains(RegionFlags::GROWS_DOWN)
     }
 }

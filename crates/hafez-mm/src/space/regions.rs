@@ -1,23 +1,20 @@
 //! Regions: what a program is allowed where, in order of address.
 //!
-//! The container is a list of chunks of at most 64 regions. Finding one is a binary search over the chunks and one in
-//! the chunk; adding one moves at most 63. With 10 or with 60,000 regions a look-up touches a handful of cache lines.
+//! They stand in chunks of at most 64, and the chunks in a tree (`chunks.rs`). Finding one is a way down the tree and a binary
+//! search in the chunk; adding one moves at most 63. With 10 or with 60,000 regions a look-up touches a handful of cache lines.
+//!
+//! How many pages there are of each kind of region is kept as they come and go: who asks how much a program has been promised need
+//! not look at them all.
 
-use super::region::Region;
+use super::chunks::{Chunks, Id, NONE};
+use super::region::{Region, RegionFlags};
+use crate::Rights;
 use crate::addr::{PageRange, USER_START, Vpn};
 use alloc::vec::Vec;
+use core::iter::successors;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 const CHUNK: usize = 64;
-
-/// Up to [`CHUNK`] regions, never none.
-pub(super) struct Chunk {
-    /// Where the first begins.
-    pub start: Vpn,
-    /// No hole just below one of these regions has more pages.
-    pub gap: u64,
-    pub regions: Vec<Region>,
-}
 
 /// Pages between the end of one region and the start of the next.
 pub(super) fn hole(end: Vpn, start: Vpn) -> u64 {
@@ -25,35 +22,55 @@ pub(super) fn hole(end: Vpn, start: Vpn) -> u64 {
 }
 
 /// A space's regions.
-#[derive(Default)]
 pub struct Regions {
-    pub(super) chunks: Vec<Chunk>,
+    pub(super) chunks: Chunks,
     count: usize,
-    pages: u64,
+    /// Pages of each kind of region.
+    pages: [u64; KINDS],
     /// Where something was changed last: chunk and place. Most who come next look for that. Faults, which look but change nothing,
     /// have a hint of their own for each CPU ([`Regions::find_again`]).
     hint: u32,
 }
 
+/// Flags that tell regions of one kind from those of another; the right to write comes beside them.
+const KIND: RegionFlags = RegionFlags::SHARED
+    .union(RegionFlags::GROWS_DOWN)
+    .union(RegionFlags::WIRED)
+    .union(RegionFlags::NO_RESERVE);
+const KINDS: usize = 2 * (KIND.bits() as usize + 1);
+
+/// The number of a region's kind.
+#[inline]
+fn kind(region: &Region) -> usize {
+    let writable = region.rights.contains(Rights::WRITE) as usize;
+    (region.flags & KIND).bits() as usize * 2 + writable
+}
+
 /// Where a region stands: its chunk's number, and its number there. Good until regions come or go.
-pub(super) type Place = (usize, usize);
+pub(super) type Place = (Id, usize);
 
 /// Bits for a region's number in its chunk, in a hint.
 const HINT_SHIFT: u32 = 8;
 
 #[inline]
 fn hinted_at(hint: u32) -> Place {
-    (hint as usize >> HINT_SHIFT, hint as usize & ((1 << HINT_SHIFT) - 1))
+    (hint >> HINT_SHIFT, hint as usize & ((1 << HINT_SHIFT) - 1))
 }
 
 #[inline]
 fn hint_to((chunk, at): Place) -> u32 {
-    (chunk << HINT_SHIFT | at) as u32
+    chunk << HINT_SHIFT | at as u32
+}
+
+impl Default for Regions {
+    fn default() -> Self {
+        Regions::new()
+    }
 }
 
 impl Regions {
     pub const fn new() -> Self {
-        Regions { chunks: Vec::new(), count: 0, pages: 0, hint: 0 }
+        Regions { chunks: Chunks::new(), count: 0, pages: [0; KINDS], hint: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -62,13 +79,20 @@ impl Regions {
 
     /// Pages that all regions cover.
     pub fn pages(&self) -> u64 {
-        self.pages
+        self.pages.iter().sum()
+    }
+
+    /// Pages of the regions that have these flags and that right, or not.
+    pub fn pages_of(&self, mut which: impl FnMut(RegionFlags, bool) -> bool) -> u64 {
+        let kinds = self.pages.iter().enumerate();
+        let of = kinds.filter(|(n, _)| which(RegionFlags::from_bits_truncate(*n as u32 / 2), n % 2 == 1));
+        of.map(|(_, pages)| pages).sum()
     }
 
     /// See to it that a few more chunks need no memory; false where there is none.
     #[inline]
     pub fn make_room(&mut self) -> bool {
-        self.chunks.capacity() - self.chunks.len() >= 4 || self.chunks.try_reserve(8).is_ok()
+        self.chunks.make_room()
     }
 
     #[inline]
@@ -77,18 +101,21 @@ impl Regions {
     }
 
     /// The place of the last region that starts at or before `page`.
+    #[inline]
     pub(super) fn locate(&self, page: Vpn) -> Option<Place> {
         let place @ (chunk, at) = hinted_at(self.hint);
-        if let Some([this, next]) = self.chunks.get(chunk).and_then(|chunk| chunk.regions.get(at..at + 2))
+        if let Some([this, next]) = self.chunks.regions(chunk).get(at..at + 2)
             && this.range.start <= page
             && page < next.range.start
         {
             return Some(place);
         }
-        let chunk = match &self.chunks[..] {
-            [only] if only.start <= page => 0,
-            chunks => chunks.partition_point(|c| c.start <= page).checked_sub(1)?,
-        };
+        self.locate_anew(page)
+    }
+
+    #[inline(never)]
+    fn locate_anew(&self, page: Vpn) -> Option<Place> {
+        let chunk = self.chunks.find(page)?;
         let at = self.chunks[chunk].regions.partition_point(|r| r.range.start <= page) - 1;
         Some((chunk, at))
     }
@@ -97,7 +124,7 @@ impl Regions {
     #[inline]
     fn hinted(&self, page: Vpn, hint: u32) -> Option<Place> {
         let (chunk, at) = hinted_at(hint);
-        let region = self.chunks.get(chunk)?.regions.get(at)?;
+        let region = self.chunks.regions(chunk).get(at)?;
         region.range.contains(page).then_some((chunk, at))
     }
 
@@ -136,7 +163,7 @@ impl Regions {
     #[inline]
     pub fn find_again(&self, page: Vpn, hint: &AtomicU32) -> Option<&Region> {
         let (chunk, at) = hinted_at(hint.load(Relaxed));
-        match self.chunks.get(chunk).and_then(|chunk| chunk.regions.get(at)) {
+        match self.chunks.regions(chunk).get(at) {
             Some(region) if region.range.contains(page) => Some(region),
             _ => self.find_elsewhere(page, hint),
         }
@@ -157,19 +184,18 @@ impl Regions {
 
     #[inline]
     pub(super) fn place_before(&self, (chunk, at): Place) -> Option<Place> {
-        match (chunk, at) {
-            (0, 0) => None,
-            (chunk, 0) => Some((chunk - 1, self.chunks[chunk - 1].regions.len() - 1)),
-            (chunk, at) => Some((chunk, at - 1)),
+        match at.checked_sub(1) {
+            Some(at) => Some((chunk, at)),
+            None => self.chunks.before(chunk).map(|before| (before, self.chunks[before].regions.len() - 1)),
         }
     }
 
     #[inline]
     fn place_after(&self, (chunk, at): Place) -> Option<Place> {
-        if at + 1 < self.chunks[chunk].regions.len() {
-            return Some((chunk, at + 1));
+        match at + 1 < self.chunks[chunk].regions.len() {
+            true => Some((chunk, at + 1)),
+            false => self.chunks.next(chunk).map(|next| (next, 0)),
         }
-        (chunk + 1 < self.chunks.len()).then_some((chunk + 1, 0))
     }
 
     /// The place after this one; of the first region, if there is none before.
@@ -177,7 +203,7 @@ impl Regions {
     fn place_above(&self, place: Option<Place>) -> Option<Place> {
         match place {
             Some(place) => self.place_after(place),
-            None => (!self.chunks.is_empty()).then_some((0, 0)),
+            None => self.chunks.first().map(|first| (first, 0)),
         }
     }
 
@@ -201,9 +227,10 @@ impl Regions {
     }
 
     fn starting_at(&self, first: Option<Place>) -> impl Iterator<Item = &Region> {
-        let (chunk, at) = first.unwrap_or((self.chunks.len(), 0));
-        let head = self.chunks.get(chunk).map_or(&[][..], |c| &c.regions[at..]);
-        head.iter().chain(self.chunks.iter().skip(chunk + 1).flat_map(|c| &c.regions))
+        let (chunk, at) = first.unwrap_or((NONE, 0));
+        let head = &self.chunks.regions(chunk)[at..];
+        let others = successors(first.and_then(|_| self.chunks.next(chunk)), |&id| self.chunks.next(id));
+        head.iter().chain(others.flat_map(|id| self.chunks.regions(id)))
     }
 
     /// The last region that starts before `page`.
@@ -248,25 +275,28 @@ impl Regions {
         }
     }
 
-    fn change_at(&mut self, (chunk, at): Place, f: impl FnOnce(&mut Region)) {
+    fn change_at(&mut self, place @ (chunk, at): Place, f: impl FnOnce(&mut Region)) {
         let region = &mut self.chunks[chunk].regions[at];
-        let before = region.range.len();
+        self.pages[kind(region)] -= region.range.len();
         f(region);
+        self.pages[kind(region)] += region.range.len();
         let PageRange { start, end } = region.range;
-        self.pages = self.pages - before + region.range.len();
         if at == 0 {
             self.chunks[chunk].start = start;
         }
-        let below = hole(self.end_below((chunk, at)), start);
-        self.chunks[chunk].gap = self.chunks[chunk].gap.max(below);
-        self.note_gap_above((chunk, at), end);
+        self.chunks.note_gap(chunk, hole(self.end_below(place), start));
+        self.note_gap_above(place, end);
     }
 
     /// Say something else of the region that `page` is in than where it is. It becomes one with a neighbour that it then
     /// continues.
+    #[inline]
     pub fn modify(&mut self, page: Vpn, f: impl FnOnce(&mut Region)) {
         let Some(place @ (chunk, at)) = self.place(page) else { return };
-        f(&mut self.chunks[chunk].regions[at]);
+        let region = &mut self.chunks[chunk].regions[at];
+        self.pages[kind(region)] -= region.range.len();
+        f(region);
+        self.pages[kind(region)] += region.range.len();
         let this = self.at(place);
         let joins = self.place_after(place).is_some_and(|next| this.continues(self.at(next)))
             || self.place_before(place).is_some_and(|before| self.at(before).continues(this));
@@ -278,13 +308,21 @@ impl Regions {
 
     /// Add a region where there is none, as part of a neighbour that it continues if it can be.
     pub fn insert(&mut self, region: Region) {
-        let place = self.locate(region.range.start);
-        let next = self.place_above(place);
-        let before = place.filter(|&before| self.at(before).continues(&region));
-        let next = next.filter(|&next| region.continues(self.at(next)));
+        let before = self.locate(region.range.start);
+        let next = self.place_above(before);
+        let joined = before.filter(|&before| self.at(before).continues(&region));
+        let joining = next.filter(|&next| region.continues(self.at(next)));
+        if joined.is_none() && joining.is_none() {
+            return self.put(before, region);
+        }
+        self.join(joined, region, joining);
+    }
+
+    /// Make a region part of its neighbours: of those that are named.
+    #[inline(never)]
+    fn join(&mut self, before: Option<Place>, region: Region, next: Option<Place>) {
         let PageRange { start, end } = region.range;
         match (before, next) {
-            (None, None) => self.put(place, region),
             (Some(before), None) => self.change_at(before, |before| before.range.end = end),
             (Some(before), Some(next)) => {
                 let end = self.take(next).range.end;
@@ -293,13 +331,14 @@ impl Regions {
             (None, Some(next)) => self.change_at(next, |next| {
                 (next.range.start, next.backing) = (start, region.backing);
             }),
+            (None, None) => {}
         }
     }
 
     /// Add a region above all others, as part of the last one if it continues that.
     #[inline]
     pub fn push(&mut self, region: Region) {
-        let last = self.chunks.last().map(|chunk| (self.chunks.len() - 1, chunk.regions.len() - 1));
+        let last = self.chunks.last().map(|last| (last, self.chunks[last].regions.len() - 1));
         match last.filter(|&last| self.at(last).continues(&region)) {
             Some(last) => self.change_at(last, |last| last.range.end = region.range.end),
             None => self.put(last, region),
@@ -329,24 +368,40 @@ impl Regions {
     #[inline(always)]
     fn put(&mut self, before: Option<Place>, region: Region) {
         self.count += 1;
-        self.pages += region.range.len();
+        self.pages[kind(&region)] += region.range.len();
         let start = region.range.start;
-        if self.chunks.is_empty() {
-            self.chunks.push(Chunk { start, gap: 0, regions: Vec::with_capacity(16) });
+        let gap = hole(before.map_or(USER_START, |before| self.at(before).range.end), start);
+        let Some((chunk, at)) = before.map_or_else(|| self.place_above(None), |(id, at)| Some((id, at + 1)))
+        else {
+            return self.put_first(region, gap);
+        };
+        let full = {
+            let chunk = &mut self.chunks[chunk];
+            if at == 0 {
+                chunk.start = start;
+            }
+            chunk.regions.insert(at, region);
+            chunk.regions.len() > CHUNK
+        };
+        self.chunks.note_gap(chunk, gap);
+        match full {
+            true => self.split(chunk),
+            false => self.note((chunk, at)),
         }
-        let (index, at) = before.map_or((0, 0), |(index, at)| (index, at + 1));
-        let gap = hole(self.end_below((index, at)), start);
-        let chunk = &mut self.chunks[index];
-        chunk.gap = chunk.gap.max(gap);
-        chunk.start = chunk.start.min(start);
-        chunk.regions.insert(at, region);
-        if chunk.regions.len() > CHUNK {
-            let regions = chunk.regions.split_off(CHUNK / 2);
-            let upper = Chunk { start: regions[0].range.start, gap: chunk.gap, regions };
-            self.chunks.insert(index + 1, upper);
-        } else {
-            self.note((index, at));
-        }
+    }
+
+    #[cold]
+    fn put_first(&mut self, region: Region, gap: u64) {
+        let mut regions = Vec::with_capacity(16);
+        regions.push(region);
+        self.chunks.add(None, regions, gap);
+    }
+
+    /// Make two of a chunk.
+    #[cold]
+    fn split(&mut self, chunk: Id) {
+        let upper = self.chunks[chunk].regions.split_off(CHUNK / 2);
+        self.chunks.add(Some(chunk), upper, self.chunks[chunk].gap());
     }
 
     /// Where the region before this place ends; without one, where programs' memory begins.
@@ -358,9 +413,8 @@ impl Regions {
     /// What lay before the region after this place now ends at `end`: the hole between may have grown.
     #[inline]
     fn note_gap_above(&mut self, place: Place, end: Vpn) {
-        if let Some((chunk, at)) = self.place_after(place) {
-            let above = &mut self.chunks[chunk];
-            above.gap = above.gap.max(hole(end, above.regions[at].range.start));
+        if let Some(above @ (chunk, _)) = self.place_after(place) {
+            self.chunks.note_gap(chunk, hole(end, self.at(above).range.start));
         }
     }
 
@@ -369,13 +423,14 @@ impl Regions {
     fn take(&mut self, place @ (chunk, at): Place) -> Region {
         let below = self.end_below(place);
         self.note_gap_above(place, below);
-        let region = self.chunks[chunk].regions.remove(at);
-        match self.chunks[chunk].regions.first() {
-            Some(first) => self.chunks[chunk].start = first.range.start,
-            None => drop(self.chunks.remove(chunk)),
+        let regions = &mut self.chunks[chunk].regions;
+        let region = regions.remove(at);
+        match regions.first().map(|first| first.range.start) {
+            Some(first) => self.chunks[chunk].start = first,
+            None => self.chunks.remove(chunk),
         }
         self.count -= 1;
-        self.pages -= region.range.len();
+        self.pages[kind(&region)] -= region.range.len();
         region
     }
 
@@ -399,6 +454,6 @@ impl Regions {
 
     /// Take out all.
     pub fn drain(&mut self) -> impl Iterator<Item = Region> {
-        core::mem::take(self).chunks.into_iter().flat_map(|chunk| chunk.regions)
+        core::mem::take(self).chunks.into_regions()
     }
 }

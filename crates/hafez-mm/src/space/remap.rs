@@ -94,7 +94,7 @@ impl<P: Platform> Spaces<P> {
         let mut target = region.part(PageRange::new(at, region.range.end));
         target.range = to;
         target.flags -= RegionFlags::GROWS_DOWN | RegionFlags::WATCHED;
-        target.watcher = None;
+        target.set_rare(|rare| (rare.watcher, rare.grow_limit) = (None, 0));
         self.add_region(space, &mut regions, target);
         self.move_entries(space, PageRange::new(at, at.add(moved)), to.start)?;
         if !how.keeps_old() && old != 0 {
@@ -257,9 +257,7 @@ impl<P: Platform> Spaces<P> {
                     flags: RegionFlags::empty(),
                     backing: Backing::Anonymous,
                     label: None,
-                    grow_limit: 0,
-                    nodes: 0,
-                    watcher: None,
+                    rare: None,
                 },
             );
         }

@@ -68,7 +68,7 @@ impl<P: Platform> Spaces<P> {
                 if on && !region.max_rights.contains(Rights::WRITE) {
                     return Err(MmError::Sealed.into());
                 }
-                if on && region.watcher.as_ref().is_some_and(|other| other != watcher) {
+                if on && region.watcher().is_some_and(|other| other != watcher) {
                     return Err(MmError::Busy.into());
                 }
             }
@@ -78,11 +78,11 @@ impl<P: Platform> Spaces<P> {
                 if let Backing::Object { object, .. } = &region.backing {
                     object.watched.store(true, Relaxed);
                 }
-                region.watcher = Some(watcher.clone());
-            } else if region.watcher.as_ref() == Some(watcher) {
-                region.watcher = None;
+                region.set_rare(|rare| rare.watcher = Some(watcher.clone()));
+            } else if region.watcher() == Some(watcher) {
+                region.set_rare(|rare| rare.watcher = None);
             }
-            region.flags.set(RegionFlags::WATCHED, region.watcher.is_some());
+            region.flags.set(RegionFlags::WATCHED, region.watcher().is_some());
             Ok(())
         });
         match done {
@@ -99,12 +99,12 @@ impl<P: Platform> Spaces<P> {
     pub fn unwatch(&self, space: &Space, watcher: &Watched) {
         let mut regions = space.regions_mut();
         let mut at = Vpn(0);
-        let mine = |region: &&Region| region.watcher.as_ref() == Some(watcher);
+        let mine = |region: &&Region| region.watcher() == Some(watcher);
         while let Some(PageRange { start, end }) = { regions.from(at).find(mine).map(|region| region.range) }
         {
             at = end;
             regions.modify(start, |region| {
-                region.watcher = None;
+                region.set_rare(|rare| rare.watcher = None);
                 region.flags -= RegionFlags::WATCHED;
             });
         }
@@ -121,7 +121,7 @@ impl<P: Platform> Spaces<P> {
         let regions = space.regions(self.cpu());
         let Some(region) = regions.find(page) else { return false };
         let Some(range) = super::map::user_page(page) else { return false };
-        region.watcher.as_ref() == Some(watched)
+        region.watcher() == Some(watched)
             && self.cursor(space, range).get(page) == Entry::Absent
             && match &region.backing {
                 Backing::Anonymous => true,
