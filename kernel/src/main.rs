@@ -55,6 +55,7 @@ extern "C" fn kernel_main() -> ! {
         holdings: process::oom::holdings,
     });
     sched::set_moved(process::rseq::moved);
+    process::calls::serve_with(syscall::service());
     for (name, body) in [("init", init as fn()), ("kreclaim", reclaim)] {
         if sched::spawn(name, Box::new(body), None).is_err() {
             panic!("no memory for the first threads");

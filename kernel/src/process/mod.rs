@@ -10,7 +10,7 @@
 //! | file | what |
 //! |---|---|
 //! | `task`, `process`, `image`, `table` | what there is |
-//! | `run` | the loop that a task lives in |
+//! | `run` | the loop that a task lives in · `calls` a system call's way |
 //! | `fork`, `exec`, `elf`, `exit`, `wait`, `stop` | how it changes |
 //! | `signal/` | signals · `dump/` core files |
 //! | `files` | open files · `limits` rlimits · `futex` · `proc` what `/proc` shows |
@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aio;
+pub mod calls;
 pub mod commit;
 pub mod control;
 pub mod dump;

@@ -3,7 +3,7 @@
 //! ```text
 //!        ┌──────────────▶ arch::user::run ──── Trap ────┐
 //!        │                                              ▼
-//!        │      Syscall    → syscall::dispatch   PageFault → memory().fault, else a signal
+//!        │      Syscall    → calls::dispatch     PageFault → memory().fault, else a signal
 //!        │      Exception  → a signal            Interrupt → let another task run, if it is time
 //!        │                                              │
 //!        └── work == 0 ◀── one load, one branch ────────┤
@@ -14,6 +14,7 @@
 //! [`Caller`] is what only the task's own thread touches: it lives on this loop's stack, system calls get it by
 //! `&mut`, and nothing in it needs a lock.
 
+use super::calls::{self, Handler};
 use super::image::Image;
 use super::rseq;
 use super::seccomp::Guard;
@@ -23,7 +24,7 @@ use super::trace::{self, Steps};
 use crate::arch::user::{self, Trap, UserContext};
 use crate::errno::Errno;
 use crate::mem::{self, memory};
-use crate::{sched, syscall};
+use crate::sched;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -50,7 +51,7 @@ pub struct Caller {
     /// Where handlers with `SA_ONSTACK` run.
     pub alt_stack: AltStack,
     /// The system calls by number; none where something stands before them (see `seccomp`).
-    pub calls: &'static [syscall::Handler],
+    pub calls: &'static [Handler],
     /// If it is traced: how it goes on.
     pub steps: Steps,
     /// How `restart_syscall` goes on with the interrupted call.
@@ -64,7 +65,7 @@ impl Caller {
     /// A caller about to run `task` for the first time.
     pub(super) fn new(task: Arc<Task>, image: Arc<Image>, user: UserContext) -> Caller {
         let guarded = !matches!(*task.guard.lock(), Guard::Nothing) || task.is_traced();
-        let calls = if guarded { &[] } else { syscall::all() };
+        let calls = if guarded { &[] } else { calls::by_number() };
         let actions = task.process.actions();
         Caller {
             task,
@@ -128,7 +129,7 @@ fn live(caller: &mut Caller) {
                 if !mem::is_ready() {
                     mem::refill(caller.image.account());
                 }
-                syscall::dispatch(caller)
+                calls::dispatch(caller)
             }
             Trap::PageFault { addr, write, exec, .. } => {
                 if let Err(why) = memory().fault(caller.image.space(), VirtAddr(addr), Access { write, exec })

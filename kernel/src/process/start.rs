@@ -30,12 +30,11 @@ use crate::fs::path::{Location, Walker};
 use crate::mem::{self, memory};
 use crate::net;
 use crate::sched::{self, WaitQueue};
-use crate::syscall;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hafez_link::{Ending, Start, StartError, Summary, ToHost};
 use hafez_mm::PAGE_SIZE;
 use hafez_mm::lock::{Mutex, Once};
@@ -92,6 +91,13 @@ pub fn start() -> ! {
     arch::exit(ending.code())
 }
 
+/// Whether calls that nothing serves are told of (`HAFEZ_LOG=abi`).
+static LOG_ABI: AtomicBool = AtomicBool::new(false);
+
+pub fn logs_abi() -> bool {
+    LOG_ABI.load(Ordering::Relaxed)
+}
+
 #[inline(never)]
 fn not_started(failure: Failure) -> Ending {
     control::explain(failure.text);
@@ -100,7 +106,7 @@ fn not_started(failure: Failure) -> Ending {
 
 #[inline(never)]
 fn run(start: Start, inbox: Inbox) -> Ending {
-    syscall::LOG_ABI.store(start.log_abi, Ordering::Relaxed);
+    LOG_ABI.store(start.log_abi, Ordering::Relaxed);
     if !clock::set_realtime(start.wall_ns) {
         log::warn!("the host's clock is before 1970");
     }

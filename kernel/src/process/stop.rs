@@ -67,7 +67,10 @@ pub(super) fn park(caller: &mut Caller) {
 }
 
 fn tell(process: &Arc<Process>, parent: Option<Arc<Process>>, status: Status) {
-    let Some(parent) = parent else { return };
+    let Some(parent) = parent else {
+        table::told(process);
+        return;
+    };
     let action = parent.actions().lock().get(abi::SIGCHLD);
     if !action.is(abi::SA_NOCLDSTOP) {
         let (code, value) = status.to_info();
@@ -75,5 +78,5 @@ fn tell(process: &Arc<Process>, parent: Option<Arc<Process>>, status: Status) {
         let info = SigInfo::child(abi::SIGCHLD, code, process.pid, uid, value, 0, 0);
         let _ = signal::to_process(&parent, info);
     }
-    wait::notify(&parent);
+    wait::notify(table::told(process).as_ref().unwrap_or(&parent));
 }

@@ -45,6 +45,8 @@ struct Node {
     ended: Option<Status>,
     /// A stop, or a continuation, that no `wait` has reported yet.
     news: Option<News>,
+    /// How many signals that tell of the two are being sent.
+    telling: u32,
     /// Orphans below it become its children (`PR_SET_CHILD_SUBREAPER`).
     subreaper: bool,
 }
@@ -147,6 +149,7 @@ pub(super) fn add(process: &Arc<Process>, maker: Option<&Process>, sibling: bool
         children: Vec::new(),
         ended: None,
         news: None,
+        telling: 0,
         subreaper: false,
     };
     table.nodes.insert(process.pid, node);
@@ -339,6 +342,7 @@ pub(super) fn end(process: &Process, status: Status, keep: bool) -> Ended {
         Some(node) => {
             node.ended = Some(status);
             node.news = None;
+            node.telling += 1;
             (core::mem::take(&mut node.children), node.parent, node.group, node.session)
         }
         None => (Vec::new(), 0, 0, 0),
@@ -403,17 +407,35 @@ fn note(pid: Pid, news: News) -> Option<Arc<Process>> {
     let mut table = TABLE.lock();
     let node = table.nodes.get_mut(&pid)?;
     node.news = Some(news);
+    node.telling += 1;
     let parent = node.parent;
     table.nodes.get(&parent).map(|n| n.process.clone())
 }
 
+/// The signal that tells of what was noted is sent: whoever is the parent now can hear of it by waiting, too.
+pub(super) fn told(process: &Arc<Process>) -> Option<Arc<Process>> {
+    let mut table = TABLE.lock();
+    let node = table.nodes.get_mut(&process.pid).filter(|n| Arc::ptr_eq(&n.process, process))?;
+    node.telling -= 1;
+    let parent = node.parent;
+    table.nodes.get(&parent).map(|n| n.process.clone())
+}
+
+/// What a look at the children found.
+pub(super) enum Look {
+    Found(Waited),
+    /// One has something to report, and the signal that tells of it is being sent: who waits has had that first.
+    Soon,
+    Nothing,
+}
+
 /// Look for a child that `selector` asks about and that has something to report. ECHILD if it asks about none;
-/// `Ok(None)` if none has. What is reported is taken away, unless it only looks (`WNOWAIT`).
-pub(super) fn wait(parent: &Process, selector: &Selector) -> Result<Option<Waited>> {
+/// `Nothing` if none has. What is reported is taken away, unless it only looks (`WNOWAIT`).
+pub(super) fn wait(parent: &Process, selector: &Selector) -> Result<Look> {
     let mut guard = TABLE.lock();
     let table = &mut *guard;
     let children = &table.nodes.get(&parent.pid).ok_or(Errno::ECHILD)?.children;
-    let mut any = false;
+    let (mut any, mut soon) = (false, false);
     let mut found = None;
     for pid in children {
         let Some(node) = table.nodes.get(pid) else { continue };
@@ -437,11 +459,19 @@ pub(super) fn wait(parent: &Process, selector: &Selector) -> Result<Option<Waite
             (None, Some(News::Continued)) if selector.continued => Status::Continued,
             _ => continue,
         };
+        if node.telling > 0 {
+            soon = true;
+            continue;
+        }
         found = Some((*pid, status));
         break;
     }
     let Some((pid, status)) = found else {
-        return if any { Ok(None) } else { Err(Errno::ECHILD) };
+        return match (soon, any) {
+            (true, _) => Ok(Look::Soon),
+            (_, true) => Ok(Look::Nothing),
+            _ => Err(Errno::ECHILD),
+        };
     };
     let process = match table.nodes.get_mut(&pid) {
         Some(node) => {
@@ -450,12 +480,12 @@ pub(super) fn wait(parent: &Process, selector: &Selector) -> Result<Option<Waite
             }
             node.process.clone()
         }
-        None => return Ok(None),
+        None => return Ok(Look::Nothing),
     };
     if !selector.keep && matches!(status, Status::Exited(_) | Status::Signalled { .. }) {
         let gone = table.forget(pid);
         drop(guard);
         drop(gone);
     }
-    Ok(Some(Waited { pid, status, process }))
+    Ok(Look::Found(Waited { pid, status, process }))
 }

@@ -7,7 +7,8 @@
 use super::Pid;
 use super::process::{Process, Usage};
 use super::run::Caller;
-use super::{table, trace};
+use super::table::{self, Look};
+use super::trace;
 use crate::errno::{Errno, Result};
 use crate::sched::WaitResult;
 use alloc::sync::Arc;
@@ -113,11 +114,16 @@ pub fn wait(caller: &mut Caller, selector: &Selector, now: bool) -> Result<Optio
         if tracee.is_some() {
             return Ok(tracee);
         }
+        let changed = || process.changes.load(Ordering::SeqCst) != seen;
         let child = match table::wait(&process, selector) {
-            Err(Errno::ECHILD) if traces => None,
+            Err(Errno::ECHILD) if traces => Look::Nothing,
             other => other?,
         };
-        if let Some(waited) = child {
+        if let Look::Soon = child {
+            process.child_changed.wait(changed);
+            continue;
+        }
+        if let Look::Found(waited) = child {
             if !selector.keep && matches!(waited.status, Status::Exited(_) | Status::Signalled { .. }) {
                 process.times.lock().children.add(&waited.usage());
             }
@@ -126,7 +132,6 @@ pub fn wait(caller: &mut Caller, selector: &Selector, now: bool) -> Result<Optio
         if now {
             return Ok(None);
         }
-        let changed = || process.changes.load(Ordering::SeqCst) != seen;
         if process.child_changed.wait_until(changed, None, true) == WaitResult::Interrupted {
             return Err(Errno::RESTART);
         }

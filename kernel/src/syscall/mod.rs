@@ -9,12 +9,12 @@
 #![forbid(unsafe_code)]
 
 use crate::errno::{Errno, Result};
-use crate::process::control;
+use crate::process::calls::{Handler, Service};
 use crate::process::run::Caller;
 use crate::process::seccomp::Guard;
-use crate::process::trace;
+use crate::process::{control, start, trace};
 use alloc::format;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use hafez_link::Level;
 
 mod adjust;
@@ -61,8 +61,6 @@ mod words;
 mod xattr;
 pub use crate::process::user;
 
-/// What serves one system call.
-pub type Handler = fn(&mut Caller) -> Result<u64>;
 /// A family's calls by number.
 pub type Calls = [(u32, Handler)];
 
@@ -126,9 +124,9 @@ static TABLE: [Handler; NUMBERS] = {
     table
 };
 
-/// What serves each call, by number.
-pub fn all() -> &'static [Handler] {
-    &TABLE
+/// What serves programs.
+pub fn service() -> Service {
+    Service { by_number: &TABLE, otherwise: unusual }
 }
 
 /// A number beyond the table, or any call where something stands before it.
@@ -150,36 +148,12 @@ fn unusual(caller: &mut Caller) -> Result<u64> {
     handler.unwrap_or(unsupported)(caller)
 }
 
-/// Serve the call that the caller's registers describe.
-#[inline]
-pub fn dispatch(caller: &mut Caller) {
-    let number = caller.user.rax;
-    // Linux looks at the lower half of the register only.
-    let handler = match caller.calls.get(number as u32 as usize) {
-        Some(handler) => *handler,
-        None => unusual,
-    };
-    caller.user.rax = match handler(caller) {
-        Ok(value) => value,
-        Err(error) => {
-            if error.code() >= Errno::RESTART.code() {
-                let number = caller.steps.call.unwrap_or(number);
-                caller.interrupted(number, error);
-            }
-            error.to_rax()
-        }
-    };
-}
-
-/// Whether to log unsupported calls.
-pub static LOG_ABI: AtomicBool = AtomicBool::new(false);
-
 /// The numbers that have been logged; what lies past the last bit shares it.
 static LOGGED: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 
 #[cold]
 fn unsupported(caller: &mut Caller) -> Result<u64> {
-    if LOG_ABI.load(Ordering::Relaxed) {
+    if start::logs_abi() {
         let number = caller.user.rax;
         let slot = number.min(511) as usize;
         let bit = 1 << (slot % 64);

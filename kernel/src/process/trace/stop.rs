@@ -14,13 +14,12 @@
 use super::super::run::Caller;
 use super::super::signal::{self, SigInfo};
 use super::super::task::work;
-use super::super::{Pid, rseq, table, wait};
+use super::super::{Pid, calls, rseq, table, wait};
 use super::registers::{ORIG_RAX, RAX, Shown};
 use super::{How, Moment, Stop, TRACES};
 use crate::arch::debug;
 use crate::arch::user::UserContext;
 use crate::errno::Errno;
-use crate::syscall;
 use alloc::boxed::Box;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
@@ -363,5 +362,5 @@ pub(in super::super) fn stepped_into_handler(caller: &mut Caller) {
 /// A task that was traced, and is no more, makes its calls the short way again.
 pub(crate) fn forget(caller: &mut Caller) {
     caller.steps = Steps::default();
-    caller.calls = syscall::all();
+    caller.calls = calls::by_number();
 }
