@@ -33,6 +33,13 @@ static void show(siginfo_t *si, pid_t p) {
     T(si->si_uid == getuid());
     T(si->si_errno);
 }
+/* What a read of one byte answers when there is nothing more to come: somebody else may be looking at that memory right now. */
+static long dry(int fd, long at) {
+    char b[8];
+    long n = 0;
+    for (int tries = 0; tries < 1000 && (n = pread(fd, b, sizeof b, at)) > 0; tries++) usleep(10000);
+    return n;
+}
 
 int main(void) {
     int st = 0;
@@ -163,5 +170,20 @@ int main(void) {
     W(CHILD(W(CHILD(for (volatile long i = 0; i < 30000000; i++))); struct rusage r; getrusage(RUSAGE_CHILDREN, &r); T(r.ru_utime.tv_sec * 1000000 + r.ru_utime.tv_usec > 0)));
     getrusage(RUSAGE_CHILDREN, &ru);
     T(ru.ru_utime.tv_sec * 1000000 + ru.ru_utime.tv_usec > 0);
+    /* who has its memory open as a file does not keep it */
+    const char *names[] = {"maps", "smaps", "mem", "pagemap"};
+    int files[4];
+    p = waiting();
+    for (int i = 0; i < 4; i++) {
+        char path[64], b[8];
+        sprintf(path, "/proc/%d/%s", p, names[i]);
+        N("opened", i, (files[i] = open(path, O_RDONLY)) >= 0);
+        N("read", i, pread(files[i], b, sizeof b, i < 2 ? 0 : i == 2 ? (long)&st : 8 * ((long)&st >> 12)));
+    }
+    T(kill(p, SIGKILL));
+    T(waitid(P_PID, p, &si, WEXITED|WNOWAIT));
+    for (int i = 0; i < 4; i++) N("dry while it waits", i, dry(files[i], i < 2 ? 0 : i == 2 ? (long)&st : 8 * ((long)&st >> 12)));
+    T(waitpid(p, &st, 0) == p);
+    for (int i = 0; i < 4; i++) N("dry when it is gone", i, dry(files[i], i < 2 ? 0 : i == 2 ? (long)&st : 8 * ((long)&st >> 12)));
     return 0;
 }

@@ -66,6 +66,8 @@ struct Account {
     /// Pages' worth of the kernel's things that are there for it, when it was last asked.
     things: AtomicU32,
     open: AtomicBool,
+    /// Nobody runs on it any more, though others still look at its space: nobody is there to go.
+    left: AtomicBool,
 }
 
 /// What a CPU's faults have changed, and is not in the account yet. Only that CPU writes it.
@@ -139,6 +141,7 @@ impl Accounts {
                 }
                 // What a CPU still keeps of its last life is taken off.
                 account.minor.store(0u32.wrapping_sub(self.kept(id).1), Relaxed);
+                account.left.store(false, Relaxed);
                 account.open.store(true, Release);
                 self.unused.fetch_max(n as u32 + 1, AcqRel);
                 return Some(id);
@@ -150,6 +153,15 @@ impl Accounts {
     /// The process is gone; what is still charged to it stays so.
     pub fn close(&self, id: AccountId) {
         self.get(id).open.store(false, Release);
+    }
+
+    /// Its process has gone, or is not there yet: it is not to go when memory has run out.
+    pub fn leave(&self, id: AccountId) {
+        self.get(id).left.store(true, Release);
+    }
+    /// Whether that was not said.
+    pub fn can_go(&self, id: AccountId) -> bool {
+        !self.get(id).left.load(Acquire)
     }
 
     #[inline]
@@ -354,6 +366,7 @@ impl Account {
             major: AtomicU32::new(0),
             things: AtomicU32::new(0),
             open: AtomicBool::new(false),
+            left: AtomicBool::new(false),
         }
     }
 

@@ -382,6 +382,21 @@ impl<P: Platform> Memory<P> {
             }
         }
     }
+
+    /// Nobody runs in this space any more, though others may hold it to look at it. Where its process had to go for want of
+    /// memory, the memory goes now: who looks may be one of those who wait for it.
+    pub fn leave_space(&self, space: &Arc<Space>) {
+        if self.dying.lock().contains(&space.account()) {
+            self.release_private(space);
+            self.nobody_to_go(space.account());
+        }
+    }
+    /// Who was told to go runs no more, or does not run yet: another has to.
+    pub fn nobody_to_go(&self, id: AccountId) {
+        self.spaces.frames.accounts.leave(id);
+        self.dying.lock().retain(|&d| d != id);
+        self.spaces.platform.wake(keys::FREED);
+    }
     /// Whether the page is in RAM under this address. `None`: nothing is mapped there, or only the page of zeroes.
     pub fn is_resident(&self, space: &Space, at: VirtAddr) -> Option<bool> {
         let page = at.page();

@@ -195,6 +195,7 @@ impl<P: Platform> Memory<P> {
         accounts.for_each(|id, open, stat| {
             let held = |id, s: &AccountStat| s.resident + s.swapped + s.tables + accounts.things(id);
             if open
+                && accounts.can_go(id)
                 && id != AccountId::KERNEL
                 && victim.as_ref().is_none_or(|(other, most)| held(id, &stat) > held(*other, most))
             {

@@ -16,9 +16,10 @@ use super::run::Caller;
 use super::signal::{self, SigInfo, SigSet};
 use super::task::{Task, work};
 use super::wait::{self, Status};
-use super::{futex, start, sysv, table, trace};
+use super::{Image, futex, start, sysv, table, trace};
 use crate::arch::user;
 use crate::fs;
+use crate::mem::memory;
 use crate::sched;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -78,7 +79,7 @@ pub(super) fn task_ends(caller: Caller) {
     }
     sched::current().set_space(None);
     drop(task.replace_image(None));
-    drop(image);
+    leave_image(image);
     drop(task.replace_files(Arc::new(FileTable::new())));
     if let Some(idle) = start::idle_fs() {
         drop(task.replace_fs(idle));
@@ -101,6 +102,17 @@ pub(super) fn task_ends(caller: Caller) {
     }
     task.set_thread(None);
     start::process_has_ended();
+}
+
+/// The task's hold of its memory. Others may hold it still, who only look at it.
+fn leave_image(image: Arc<Image>) {
+    let looked_at = Arc::downgrade(&image);
+    drop(image);
+    let Some(image) = looked_at.upgrade() else { return };
+    let own = |task: Arc<Task>| task.image().is_some_and(|i| Arc::ptr_eq(&i, &image));
+    if !table::each_process().any(|process| process.any_task().is_some_and(own)) {
+        memory().leave_space(image.space());
+    }
 }
 
 /// The process has no task any more.

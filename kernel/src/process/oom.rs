@@ -9,6 +9,7 @@ use super::exit;
 use super::process::Process;
 use super::table;
 use super::wait::Status;
+use crate::mem::memory;
 use crate::sched::{self, NoMemory, WaitQueue};
 use alloc::boxed::Box;
 use alloc::format;
@@ -77,12 +78,19 @@ fn keep() {
         let holds = |p: &Arc<Process>| {
             p.any_task().and_then(|t| t.image()).is_some_and(|image| image.account() == account)
         };
-        let Some(victim) = table::each_process().find(holds) else { continue };
-        if victim.is_ending() {
-            continue;
+        let mut told = None;
+        // Processes may share their memory: it comes back when all of them have gone.
+        for victim in table::each_process().filter(holds) {
+            if !victim.is_ending() {
+                exit::end_process(&victim, Status::Signalled { signo: abi::SIGKILL, core: false });
+                told.get_or_insert_with(|| control::explain(explanation(&victim, &why)));
+            } else {
+                told.get_or_insert(());
+            }
         }
-        exit::end_process(&victim, Status::Signalled { signo: abi::SIGKILL, core: false });
-        control::explain(explanation(&victim, &why));
+        if told.is_none() {
+            memory().nobody_to_go(account);
+        }
     }
 }
 

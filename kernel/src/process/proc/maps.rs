@@ -17,7 +17,7 @@ use crate::fs::synth::Entry;
 use crate::mem::memory;
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt::Write;
@@ -37,15 +37,17 @@ pub const FILES: &[(&str, Tell)] = &[("maps", maps), ("smaps", smaps::region), (
 pub fn entry(subject: &Subject, tell: Tell) -> Entry {
     let subject = subject.clone();
     Entry::device(Kind::File, 0o444, 0, move |_| {
-        let image = subject.image()?;
-        Ok(Arc::new(Rows { image, tell, at: Mutex::new(Position::START) }))
+        let image = subject.image()?.as_ref().map(Arc::downgrade);
+        let subject = subject.clone();
+        Ok(Arc::new(Rows { subject, image, tell, at: Mutex::new(Position::START) }))
     })
 }
 
-/// An open file of regions. It stays with the memory that it was opened on.
+/// An open file of regions. It stays with the memory that it was opened on, and tells nothing more when that has gone.
 struct Rows {
+    subject: Subject,
     /// None of a process that is ending.
-    image: Option<Arc<Image>>,
+    image: Option<Weak<Image>>,
     tell: Tell,
     at: Mutex<Position>,
 }
@@ -91,7 +93,8 @@ impl FileOps for Rows {
     }
 
     fn read(&self, from: u64, to: &mut Sink<'_>, _: How) -> Result<()> {
-        let Some(image) = &self.image else { return Ok(()) };
+        self.subject.task()?;
+        let Some(image) = self.image.as_ref().and_then(Weak::upgrade) else { return Ok(()) };
         // Bytes go to the reader without the lock: that may wait.
         let mut at = core::mem::replace(&mut *self.at.lock(), Position::START);
         if from < at.begin || from == 0 {
@@ -107,7 +110,7 @@ impl FileOps for Rows {
                 if put < len {
                     break;
                 }
-            } else if !self.advance(image, &mut at)? {
+            } else if !self.advance(&image, &mut at)? {
                 break;
             }
         }

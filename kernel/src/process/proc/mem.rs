@@ -1,6 +1,7 @@
 //! `/proc/PID/mem`: a process's memory as a file, whose offsets are its addresses.
 //!
-//! An open one stays with the memory that it was opened on, though the process may execute another program meanwhile.
+//! An open one stays with the memory that it was opened on, and has nothing more to tell when that has gone, because the
+//! process ended or executed another program: who keeps it open does not keep the memory.
 
 use super::pid::Subject;
 use crate::errno::{Errno, Result};
@@ -10,7 +11,7 @@ use crate::fs::iobuf::{Sink, Source};
 use crate::fs::synth::Entry;
 use crate::mem::memory;
 use crate::process::Image;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::any::Any;
 use hafez_mm::{PAGE_SIZE, PageRange, VirtAddr};
 
@@ -19,12 +20,18 @@ pub fn entry(subject: &Subject) -> Entry {
     let subject = subject.clone();
     Entry::device(Kind::File, 0o600, 0, move |_| {
         let image = subject.image()?;
-        Ok(Arc::new(Memory(image)))
+        Ok(Arc::new(Memory(image.as_ref().map(Arc::downgrade))))
     })
 }
 
 /// Of a process that is ending, none.
-struct Memory(Option<Arc<Image>>);
+struct Memory(Option<Weak<Image>>);
+
+impl Memory {
+    fn image(&self) -> Option<Arc<Image>> {
+        self.0.as_ref()?.upgrade()
+    }
+}
 
 impl FileOps for Memory {
     fn as_any(&self) -> &dyn Any {
@@ -32,7 +39,7 @@ impl FileOps for Memory {
     }
 
     fn read(&self, at: u64, to: &mut Sink<'_>, _: How) -> Result<()> {
-        let Some(image) = &self.0 else { return Ok(()) };
+        let Some(image) = self.image() else { return Ok(()) };
         let mut at = at;
         let mut bytes = [0; PAGE_SIZE / 4];
         while to.remaining() > 0 {
@@ -48,7 +55,7 @@ impl FileOps for Memory {
     }
 
     fn write(&self, at: u64, from: &mut Source<'_>, _: How) -> Result<()> {
-        let Some(image) = &self.0 else { return Ok(()) };
+        let Some(image) = self.image() else { return Ok(()) };
         let mut at = at;
         let mut bytes = [0; PAGE_SIZE / 4];
         while from.remaining() > 0 {

@@ -12,7 +12,7 @@ use crate::fs::inode::Kind;
 use crate::fs::iobuf::Sink;
 use crate::fs::synth::Entry;
 use crate::mem::memory;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::any::Any;
 use hafez_mm::{FrameUse, PageAt, PageRange, Pfn, USER_END, Vpn};
 
@@ -26,13 +26,12 @@ pub fn entry(subject: &Subject) -> Entry {
     let about = subject.clone();
     let open = move |_| -> Result<Arc<dyn FileOps>> {
         let numbers = super::caller()?.cred().may(cap::SYS_ADMIN);
-        let image = about.image()?;
+        let image = about.image()?.as_ref().map(Arc::downgrade);
         Ok(Arc::new(Words {
             end: USER_END.0,
             make: move |first, words: &mut [u64]| {
-                if let Some(image) = &image {
-                    of_process(image, first, numbers, words);
-                }
+                let image = image.as_ref().and_then(Weak::upgrade);
+                image.map(|image| of_process(&image, first, numbers, words)).is_some()
             },
         }))
     };
@@ -51,6 +50,7 @@ pub fn of_frames(name: &[u8]) -> Option<Entry> {
             for (n, word) in words.iter_mut().enumerate() {
                 *word = memory().frame_use(Pfn(first as u32 + n as u32)).map_or(NO_PAGE, tell);
             }
+            true
         };
         Ok(Arc::new(Words { end: memory().frame_end(), make }))
     }))
@@ -60,10 +60,11 @@ pub fn of_frames(name: &[u8]) -> Option<Entry> {
 struct Words<F> {
     /// How many there are.
     end: u64,
+    /// Makes those from a number on; false when there are none any more.
     make: F,
 }
 
-impl<F: Fn(u64, &mut [u64]) + Send + Sync + 'static> FileOps for Words<F> {
+impl<F: Fn(u64, &mut [u64]) -> bool + Send + Sync + 'static> FileOps for Words<F> {
     fn as_any(&self) -> &dyn Any {
         self
     }
@@ -76,7 +77,9 @@ impl<F: Fn(u64, &mut [u64]) + Send + Sync + 'static> FileOps for Words<F> {
         while next < self.end && to.remaining() > 0 {
             let count = (self.end - next).min(ROUND).min(to.remaining() as u64 / WORD);
             let mut words = [0; ROUND as usize];
-            (self.make)(next, &mut words[..count as usize]);
+            if !(self.make)(next, &mut words[..count as usize]) {
+                break;
+            }
             let bytes = words.map(u64::to_ne_bytes);
             let bytes = &bytes.as_flattened()[..(count * WORD) as usize];
             if to.put(bytes) < bytes.len() {
