@@ -4,13 +4,14 @@
 //! image owns the space and the account that its frames are charged to; when the last task lets go of it, both end.
 //! Others (`/proc`) hold it only for as long as they look.
 
+use crate::arch::segments::Table;
 use crate::fs::inode::Running;
 use crate::fs::path::Location;
 use crate::mem::memory;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
-use hafez_mm::lock::Once;
+use hafez_mm::lock::{Mutex, Once};
 use hafez_mm::{AccountId, MmError, Space};
 
 /// What `exec` knows about the program that it loaded; `/proc` shows it.
@@ -43,6 +44,8 @@ pub struct Image {
     layout: Once<Arc<Layout>>,
     /// See [`flags`].
     pub flags: AtomicU32,
+    /// The program's own segments (`modify_ldt`). Its threads have it from here, each time that it changes.
+    segments: Mutex<Option<Arc<Table>>>,
 }
 
 /// Bits of [`Image::flags`]. A fork's child has the [`INHERITED`](flags::INHERITED) ones.
@@ -58,8 +61,10 @@ pub mod flags {
     pub const MEMBARRIER_GLOBAL: u32 = 16;
     /// Registered for `MEMBARRIER` or `MEMBARRIER_CORE`: asked what it registered for, Linux says the first for either.
     pub const MEMBARRIER_TOLD: u32 = 32;
+    /// It has segments of its own.
+    pub const SEGMENTS: u32 = 64;
     /// Those that a fork's child has too.
-    pub const INHERITED: u32 = MEMBARRIER | MEMBARRIER_CORE | MEMBARRIER_GLOBAL | MEMBARRIER_TOLD;
+    pub const INHERITED: u32 = MEMBARRIER | MEMBARRIER_CORE | MEMBARRIER_GLOBAL | MEMBARRIER_TOLD | SEGMENTS;
 }
 
 impl Image {
@@ -67,7 +72,13 @@ impl Image {
     pub fn new() -> Result<Image, MmError> {
         let account = memory().open_account()?;
         match memory().new_space(account) {
-            Ok(space) => Ok(Image { space, account, layout: Once::new(), flags: AtomicU32::new(0) }),
+            Ok(space) => Ok(Image {
+                space,
+                account,
+                layout: Once::new(),
+                flags: AtomicU32::new(0),
+                segments: Mutex::new(None),
+            }),
             Err(e) => {
                 memory().close_account(account);
                 Err(e)
@@ -81,7 +92,8 @@ impl Image {
         match memory().fork_space(&self.space, account) {
             Ok(space) => {
                 let flags = AtomicU32::new(self.flags.load(Ordering::Relaxed) & flags::INHERITED);
-                let copy = Image { space, account, layout: Once::new(), flags };
+                let segments = Mutex::new(self.segments());
+                let copy = Image { space, account, layout: Once::new(), flags, segments };
                 copy.set_layout(self.layout());
                 Ok(copy)
             }
@@ -101,6 +113,25 @@ impl Image {
     /// Whom its frames are charged to.
     pub fn account(&self) -> AccountId {
         self.account
+    }
+
+    /// The program's own segments, if it has any.
+    pub fn segments(&self) -> Option<Arc<Table>> {
+        self.segments.lock().clone()
+    }
+
+    /// Make others of them: what `next` makes of those that there are. Threads have to be told.
+    pub fn change_segments<E>(
+        &self,
+        next: impl FnOnce(Option<&Table>) -> core::result::Result<Table, E>,
+    ) -> core::result::Result<(), E> {
+        let mut segments = self.segments.lock();
+        let new = next(segments.as_deref())?;
+        let old = segments.replace(Arc::new(new));
+        self.flags.fetch_or(flags::SEGMENTS, Ordering::SeqCst);
+        drop(segments);
+        drop(old);
+        Ok(())
     }
 
     /// What was loaded; empty until `exec` is through.

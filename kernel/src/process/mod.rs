@@ -60,6 +60,7 @@ pub mod trace;
 pub mod user;
 pub mod userfault;
 mod vdso;
+mod vsyscall;
 pub mod wait;
 
 pub use image::Image;

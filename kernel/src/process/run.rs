@@ -15,12 +15,13 @@
 //! `&mut`, and nothing in it needs a lock.
 
 use super::calls::{self, Handler};
-use super::image::Image;
+use super::image::{Image, flags};
 use super::rseq;
 use super::seccomp::Guard;
 use super::signal::{self, Actions, AltStack, SigInfo};
 use super::task::{Task, work};
 use super::trace::{self, Steps};
+use super::vsyscall;
 use crate::arch::user::{self, Trap, UserContext};
 use crate::errno::Errno;
 use crate::mem::{self, memory};
@@ -108,6 +109,10 @@ impl Caller {
 
 /// Run a task until it ends. The body of its kernel thread.
 pub(super) fn run(mut caller: Caller) {
+    // They may have changed since its registers were copied, while nobody could tell it yet.
+    if caller.image.flags.load(Ordering::SeqCst) & flags::SEGMENTS != 0 {
+        caller.user.set_table(caller.image.segments());
+    }
     // What came before its first instruction goes before that.
     if caller.task.work.load(Ordering::Relaxed) == 0 || rare(&mut caller) {
         live(&mut caller);
@@ -134,7 +139,7 @@ fn live(caller: &mut Caller) {
             Trap::PageFault { addr, write, exec, .. } => {
                 if let Err(why) = memory().fault(caller.image.space(), VirtAddr(addr), Access { write, exec })
                 {
-                    fault_signal(caller, addr, why);
+                    refused(caller, addr, exec, why);
                 }
                 rseq::interrupted(&caller.task);
             }
@@ -161,6 +166,11 @@ fn rare(caller: &mut Caller) -> bool {
         if bits & work::RSEQ != 0 {
             caller.task.work.fetch_and(!work::RSEQ, Ordering::SeqCst);
             rseq::settle(caller);
+            continue;
+        }
+        if bits & work::SEGMENTS != 0 {
+            caller.task.work.fetch_and(!work::SEGMENTS, Ordering::SeqCst);
+            caller.user.set_table(caller.image.segments());
             continue;
         }
         if bits & work::GUARD != 0 {
@@ -195,7 +205,19 @@ fn rare(caller: &mut Caller) -> bool {
     }
 }
 
-/// An access that the space does not allow, or cannot serve.
+/// The space does not allow an access, or cannot serve it.
+#[cold]
+fn refused(caller: &mut Caller, addr: u64, exec: bool, why: FaultError) {
+    let call = if exec && why == FaultError::NotMapped { vsyscall::call(caller, addr) } else { None };
+    match call {
+        // A bad pointer is as bad here as in the program's own code.
+        Some(Err(_)) => signal::force(caller, SigInfo::kernel(abi::SIGSEGV)),
+        Some(Ok(())) => {}
+        None => fault_signal(caller, addr, why),
+    }
+}
+
+/// An access that the space does not allow, or cannot serve, as a signal.
 #[cold]
 fn fault_signal(caller: &mut Caller, addr: u64, why: FaultError) {
     let (signo, code) = match why {

@@ -48,6 +48,8 @@ pub mod work {
     pub const TRAP: u32 = 32;
     /// It is traced, and a system call of its has ended.
     pub const TRACE: u32 = 64;
+    /// The segments of its image have changed.
+    pub const SEGMENTS: u32 = 128;
 }
 
 /// Bytes of a task's name, the final zero included.
@@ -387,7 +389,7 @@ impl Task {
 
     /// Whether an interruptible call should give up: rare work is waiting.
     pub fn has_work(&self) -> bool {
-        self.work.load(Ordering::SeqCst) & !(work::RSEQ | work::GUARD | work::TRACE) != 0
+        self.work.load(Ordering::SeqCst) & !(work::RSEQ | work::GUARD | work::TRACE | work::SEGMENTS) != 0
     }
 }
 

@@ -48,6 +48,7 @@ mod random;
 mod residence;
 mod sched;
 mod seccomp;
+mod segments;
 mod signal;
 mod socket;
 mod socket_message;
@@ -59,6 +60,7 @@ mod time;
 mod timers;
 mod words;
 mod xattr;
+
 pub use crate::process::user;
 
 /// A family's calls by number.
@@ -76,6 +78,7 @@ static TABLE: [Handler; NUMBERS] = {
         prctl::CALLS,
         sysv::CALLS,
         seccomp::CALLS,
+        segments::CALLS,
         ioprio::CALLS,
         compare::CALLS,
         mqueue::CALLS,

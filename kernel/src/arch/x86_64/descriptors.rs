@@ -8,12 +8,13 @@ use core::cell::UnsafeCell;
 
 pub const KERNEL_CODE: u16 = 0x10;
 pub const KERNEL_DATA: u16 = 0x18;
-/// Where `sysret` counts from. There is no such segment: 32-bit code could use the other system call entry (CSTAR), and
-/// there is no 32-bit ABI.
+/// Where `sysret` counts from: 32-bit code, over all of the first 4 GiB.
 pub const USER_BASE: u16 = 0x23;
 pub const USER_DATA: u16 = 0x2B;
 pub const USER_CODE: u16 = 0x33;
 const TASK: u16 = 0x40;
+/// The program's own table, if it has one (see `segments`).
+pub const LOCAL: u16 = 0x50;
 /// A segment that nobody uses, whose limit is the CPU's number: for `lsl`.
 pub const CPU_NUMBER: u16 = 0x7B;
 
@@ -47,7 +48,22 @@ impl Tss {
     }
 }
 
-/// null, (unused), kernel code, kernel data, (unused), user data, user code 64, (unused), TSS (two words), …, CPU's number.
+/// The segments of programs, marked as accessed.
+const CODE_32: u64 = 0x00CF_FB00_0000_FFFF;
+const DATA: u64 = 0x00CF_F300_0000_FFFF;
+const CODE_64: u64 = 0x00AF_FB00_0000_FFFF;
+/// Data, read-only, but for its limit.
+const NUMBER: u64 = 0x0040_F500_0000_0000;
+
+/// The descriptor at this place of the global table, if a program may use it; else 0.
+pub fn of_programs(at: usize) -> u64 {
+    const SELECTORS: [(u16, u64); 4] =
+        [(USER_BASE, CODE_32), (USER_DATA, DATA), (USER_CODE, CODE_64), (CPU_NUMBER, NUMBER)];
+    SELECTORS.iter().find(|(selector, _)| *selector as usize >> 3 == at).map_or(0, |&(_, d)| d)
+}
+
+/// null, (unused), kernel code, kernel data, user code 32, user data, user code 64, (unused), TSS (two words), LDT (two words), …,
+/// CPU's number.
 #[repr(C, align(16))]
 pub struct Gdt([u64; 16]);
 
@@ -58,20 +74,26 @@ impl Gdt {
             0,
             0x00AF_9B00_0000_FFFF,
             0x00CF_9300_0000_FFFF,
-            0,
-            0x00CF_F300_0000_FFFF,
-            0x00AF_FB00_0000_FFFF,
-            0,
-            0,
+            CODE_32,
+            DATA,
+            CODE_64,
             0,
             0,
             0,
             0,
             0,
             0,
-            // Data, read-only, for programs.
-            0x0040_F500_0000_0000,
+            0,
+            0,
+            NUMBER,
         ])
+    }
+
+    /// Where the table of the program's own descriptors is.
+    pub(super) fn set_local(&mut self, low: u64, high: u64) {
+        let at = LOCAL as usize >> 3;
+        self.0[at] = low;
+        self.0[at + 1] = high;
     }
 }
 

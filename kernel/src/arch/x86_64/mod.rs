@@ -30,6 +30,7 @@ pub mod panic;
 mod percpu;
 pub mod random;
 mod regs;
+pub mod segments;
 mod shootdown;
 pub mod smp;
 pub mod time;

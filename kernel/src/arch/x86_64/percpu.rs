@@ -61,6 +61,10 @@ pub struct PerCpu {
     pub gdt: UnsafeCell<Gdt>,
     /// Debug registers are loaded (see `debug`).
     pub watching: Cell<bool>,
+    /// A program's own table of descriptors is loaded (see `segments`).
+    pub has_table: Cell<bool>,
+    /// SMAP is off for the program that is loaded (see `user::far_call_in_emulation`).
+    pub smap_off: Cell<bool>,
     pub ist: [IstStack; 4],
 }
 
@@ -88,6 +92,8 @@ impl PerCpu {
             tss: UnsafeCell::new(Tss::new()),
             gdt: UnsafeCell::new(Gdt::new()),
             watching: Cell::new(false),
+            has_table: Cell::new(false),
+            smap_off: Cell::new(false),
             ist: [const { IstStack(UnsafeCell::new([0; IST_BYTES])) }; 4],
         }
     }

@@ -5,6 +5,7 @@ use core::arch::asm;
 pub const EFER: u32 = 0xC000_0080;
 pub const STAR: u32 = 0xC000_0081;
 pub const LSTAR: u32 = 0xC000_0082;
+pub const CSTAR: u32 = 0xC000_0083;
 pub const FMASK: u32 = 0xC000_0084;
 pub const FS_BASE: u32 = 0xC000_0100;
 pub const GS_BASE: u32 = 0xC000_0101;

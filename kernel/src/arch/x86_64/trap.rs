@@ -32,6 +32,7 @@ pub const SYSCALL: u64 = 256;
 /// Bits of a page fault's error code.
 pub const FAULT_PRESENT: u64 = 1;
 pub const FAULT_WRITE: u64 = 2;
+pub const FAULT_USER: u64 = 4;
 pub const FAULT_FETCH: u64 = 16;
 
 /// What the stubs leave: registers, then what the processor pushed.

@@ -14,18 +14,24 @@
 //! memory if they may have changed; `run` loads them if they are not there. A system call touches neither: all that it
 //! asks is whether its context is still the armed one (`PerCpu::armed`).
 //!
-//! What a program could set to harm the kernel cannot get into a `State`: flags are masked, selectors are constant, and
-//! a `rip` outside the user half is answered with a protection fault before `sysret` could fault in ring 0.
+//! What a program could set to harm the kernel does not get into the processor: flags are masked; selectors other than those of every
+//! 64-bit program are checked against its descriptors each time the context is armed, and a context that has such is disarmed by
+//! every exception; a `rip` outside the user half, or beyond its segment, is answered with a protection fault before `sysret` or
+//! `iret` could fault in ring 0.
 
 use super::{
+    cpu,
     debug::DebugRegisters,
     descriptors,
     fpu::{self, FpuState},
     percpu::{self, PerCpu},
-    regs, trap,
+    regs,
+    segments::{self, Selectors, Table},
+    trap,
     trap::Frame,
 };
 use alloc::alloc::{Layout, alloc, dealloc};
+use alloc::sync::Arc;
 use core::arch::naked_asm;
 use core::mem::{MaybeUninit, offset_of};
 use core::ops::{Deref, DerefMut};
@@ -33,10 +39,14 @@ use core::ptr::NonNull;
 
 pub use super::user_copy::*;
 
-/// Flags that a program may set by itself: CF PF AF ZF SF TF DF OF RF? no, AC, ID.
-const USER_FLAGS: u64 = 0x0024_0DD5;
+/// Flags that a program may set by itself: CF PF AF ZF SF TF DF OF NT AC ID.
+const USER_FLAGS: u64 = 0x0024_4DD5;
 /// The next instruction is not stopped by a breakpoint on it.
 const RESUME_FLAG: u64 = 1 << 16;
+/// In CR4: the kernel may not touch a program's memory but where it says so.
+const SMAP: u64 = 1 << 21;
+/// CS and SS of 64-bit programs.
+const USUAL: (u64, u64) = (descriptors::USER_CODE as u64, descriptors::USER_DATA as u64);
 /// Interrupts on, and the bit that is always set.
 const FIXED_FLAGS: u64 = 0x202;
 /// Cleared by `syscall`: TF IF DF NT AC.
@@ -76,6 +86,9 @@ pub struct State {
     frame: Frame,
     fs_base: u64,
     gs_base: u64,
+    selectors: Selectors,
+    /// The program's own descriptors.
+    table: Option<Arc<Table>>,
     debug: DebugRegisters,
     /// The CPU that loaded it last.
     live_on: *const PerCpu,
@@ -109,6 +122,8 @@ impl State {
             },
             fs_base: 0,
             gs_base: 0,
+            selectors: Selectors::default(),
+            table: None,
             debug: DebugRegisters::default(),
             live_on: core::ptr::null(),
             fpu: FpuState::new(),
@@ -164,7 +179,50 @@ impl UserContext {
     }
     /// `rcx` and `r11` are the program's, too: after a system call they would be lost.
     pub fn keep_all(&mut self) {
+        (self.state_mut().frame.cs, self.state_mut().frame.ss) = self.code_and_stack();
         self.state_mut().frame.vector = trap::FIRST_INTERRUPT;
+    }
+    /// The selectors in CS and SS.
+    #[inline(always)]
+    pub fn code_and_stack(&self) -> (u64, u64) {
+        let frame = &self.state().frame;
+        // `syscall` stores neither, and `sysret` sets both.
+        if frame.vector == trap::SYSCALL { USUAL } else { (frame.cs, frame.ss) }
+    }
+    /// Whether the program runs 64-bit code with the usual stack segment.
+    #[inline(always)]
+    pub fn is_usual(&self) -> bool {
+        self.code_and_stack() == USUAL
+    }
+    /// What does not name a code and a stack segment of the program's ends the next `run` with a general protection exception.
+    #[cold]
+    pub fn set_code_and_stack(&mut self, code: u16, stack: u16) {
+        self.settle();
+        self.keep_all();
+        let frame = &mut self.state_mut().frame;
+        (frame.cs, frame.ss) = (code as u64, stack as u64);
+    }
+    /// Go on in 64-bit code, with the stack segment that there is if that is still good.
+    #[cold]
+    pub fn enter_64_bits(&mut self) {
+        let stack = self.code_and_stack().1 as u16;
+        let good = segments::is_stack(self.state().table.as_ref(), stack);
+        self.set_code_and_stack(descriptors::USER_CODE, if good { stack } else { descriptors::USER_DATA });
+    }
+    /// What is in the data segment registers.
+    pub fn selectors(&mut self) -> Selectors {
+        self.settle();
+        self.state().selectors
+    }
+    /// What names nothing becomes null.
+    pub fn set_selectors(&mut self, selectors: Selectors) {
+        self.abandon();
+        self.state_mut().selectors = selectors;
+    }
+    /// The program's own descriptors from now on.
+    pub fn set_table(&mut self, table: Option<Arc<Table>>) {
+        self.abandon();
+        self.state_mut().table = table;
     }
     pub fn rsp(&self) -> u64 {
         self.state().frame.rsp
@@ -300,8 +358,13 @@ impl Drop for UserContext {
         if area.live_user.get() == self.state.as_ptr() {
             area.live_user.set(core::ptr::null_mut());
             area.armed.set(core::ptr::null_mut());
+            if area.has_table.get() {
+                leave_table();
+            }
         }
         // SAFETY: from `place`, and no CPU names it any more.
+        unsafe { core::ptr::drop_in_place(self.state.as_ptr()) };
+        // SAFETY: as above.
         unsafe { dealloc(self.state.as_ptr().cast(), Layout::new::<State>()) };
     }
 }
@@ -361,10 +424,21 @@ unsafe fn arm(state: *mut State) -> bool {
     // SAFETY: by the caller.
     unsafe {
         if (*state).frame.rip >= USER_TOP {
+            stop_at_rip(state, 0);
             return false;
         }
         if area.live_user.get() != state || (*state).live_on != &raw const *area {
             load(area, state);
+        }
+        let frame = &(*state).frame;
+        if (frame.cs, frame.ss) != USUAL && frame.vector != trap::SYSCALL && !is_sound(&*state) {
+            // Loaded, but not armed: what is in memory is as new.
+            if area.has_table.get() {
+                segments::load(area, None);
+                area.live_user.set(core::ptr::null_mut());
+            }
+            stop_at_rip(state, frame.cs & 0xFFF8);
+            return false;
         }
         // Where the processor stores from when the program is interrupted, and where the system call entry begins.
         (*area.tss.get()).rsp0 = state as u64 + trap::FRAME_BYTES as u64;
@@ -379,6 +453,10 @@ unsafe fn arm(state: *mut State) -> bool {
 fn other_trap(vector: u64, frame: &Frame) -> Trap {
     let error = frame.error;
     if vector == trap::PAGE_FAULT {
+        if error & (trap::FAULT_USER | trap::FAULT_PRESENT) == trap::FAULT_PRESENT {
+            // No processor says so of a program's own access.
+            far_call_in_emulation();
+        }
         percpu::this().faulted.set(frame.rip);
         Trap::PageFault {
             addr: regs::cr2(),
@@ -387,12 +465,34 @@ fn other_trap(vector: u64, frame: &Frame) -> Trap {
             present: error & trap::FAULT_PRESENT != 0,
         }
     } else if vector < trap::FIRST_INTERRUPT {
+        if (frame.cs, frame.ss) != USUAL {
+            // Its `rip` may be beyond the segment: to be looked at before it goes on.
+            leave();
+        }
         Trap::Exception { vector: vector as u8, code: error }
     } else {
         super::irq::dispatch(vector as u8);
         percpu::this().faulted.set(0);
         Trap::Interrupt
     }
+}
+
+/// QEMU's emulation does a program's far call, and its far return, with the rights of ring 0, and SMAP would stop it for ever. So it is
+/// off on this CPU until another program is loaded here.
+#[cold]
+fn far_call_in_emulation() {
+    percpu::this().smap_off.set(true);
+    // SAFETY: it forbids something, and nothing in the kernel counts on being stopped.
+    unsafe { regs::set_cr4(regs::cr4() & !SMAP) };
+}
+
+#[cold]
+fn smap_again(area: &PerCpu) {
+    if cpu::features().smap {
+        // SAFETY: the CPU has it, and had it on before.
+        unsafe { regs::set_cr4(regs::cr4() | SMAP) };
+    }
+    area.smap_off.set(false);
 }
 
 /// Whether the program that an interrupt has just stopped had not run one instruction since it was entered: then the interrupt
@@ -415,9 +515,20 @@ pub fn interrupted_on_entry() -> bool {
 #[cold]
 unsafe fn load(area: &PerCpu, state: *mut State) {
     leave();
-    // SAFETY: by the caller; bases are in the user half.
+    if area.smap_off.get() {
+        smap_again(area);
+    }
+    // SAFETY: by the caller; bases are in the user half. The state keeps its table, and whoever takes the state away from here, or
+    // gives it another, has it leave first.
     unsafe {
         (*state).fpu.restore();
+        if (*state).table.is_some() {
+            segments::load(area, (*state).table.as_ref());
+        }
+        // What is there already may be so by another table.
+        if (*state).selectors != Selectors::default() || segments::read() != Selectors::default() {
+            segments::write((*state).selectors, (*state).table.as_ref());
+        }
         regs::write_msr(regs::FS_BASE, (*state).fs_base);
         regs::write_msr(regs::KERNEL_GS_BASE, (*state).gs_base);
         (*state).live_on = area;
@@ -441,7 +552,43 @@ pub fn leave() {
         (*state).fpu.save();
         (*state).fs_base = regs::read_msr(regs::FS_BASE);
         (*state).gs_base = regs::read_msr(regs::KERNEL_GS_BASE);
+        (*state).selectors = segments::read();
     }
+    if percpu::this().has_table.get() {
+        leave_table();
+    }
+}
+
+/// The table of descriptors goes with the program, and comes back with it.
+#[cold]
+fn leave_table() {
+    let area = percpu::this();
+    // SAFETY: no table is always a good one.
+    unsafe { segments::load(area, None) };
+    area.live_user.set(core::ptr::null_mut());
+}
+
+/// As if its next instruction had been refused.
+///
+/// # Safety
+/// The state is alive, and its thread runs here.
+#[cold]
+unsafe fn stop_at_rip(state: *mut State, error: u64) {
+    // SAFETY: by the caller.
+    let frame = unsafe { &mut (*state).frame };
+    if frame.vector == trap::SYSCALL {
+        (frame.cs, frame.ss) = USUAL;
+    }
+    (frame.vector, frame.error) = (GENERAL_PROTECTION as u64, error);
+}
+
+/// Whether a program may go on with what it has in CS and SS.
+#[cold]
+fn is_sound(state: &State) -> bool {
+    let (frame, table) = (&state.frame, state.table.as_ref());
+    let (code, stack) = (u16::try_from(frame.cs), u16::try_from(frame.ss));
+    let (Ok(code), Ok(stack)) = (code, stack) else { return false };
+    segments::is_code(table, code, frame.rip) && segments::is_stack(table, stack)
 }
 
 /// Enter ring 3; returns at the next trap with the state completed. `sysret`, which destroys rcx and r11 as the call did, where the
@@ -558,6 +705,13 @@ unsafe extern "sysv64" fn syscall_entry() {
     )
 }
 
+/// Where `syscall` in 32-bit code arrives, on processors that know it there: there are no such calls (ENOSYS). The program's stack and
+/// GS are still there, and stay.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn refuse_32() {
+    naked_asm!("mov eax, -38", "sysret")
+}
+
 /// Let this CPU take system calls.
 pub(super) fn init() {
     // SAFETY: the handler and selectors are as the manual wants them (SDM vol. 3, 5.8.8): kernel code and the data
@@ -567,6 +721,7 @@ pub(super) fn init() {
         let star = (descriptors::USER_BASE as u64) << 48 | (descriptors::KERNEL_CODE as u64) << 32;
         regs::write_msr(regs::STAR, star);
         regs::write_msr(regs::LSTAR, syscall_entry as *const () as u64);
+        regs::write_msr(regs::CSTAR, refuse_32 as *const () as u64);
         regs::write_msr(regs::FMASK, SYSCALL_MASK);
     }
 }

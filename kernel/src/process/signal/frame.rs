@@ -14,12 +14,12 @@
 //! The general registers go to and fro as one block: `Registers` has them in the frame's order.
 //!
 //! On the way back nothing in it is believed: addresses are checked when they are used, of `rflags` only what a program
-//! may set itself is taken, segment selectors are not taken at all, and the FPU state is masked (`FpuState::set_bytes`).
+//! may set itself is taken, the FPU state is masked (`FpuState::set_bytes`), and selectors of code and stack are taken if they name such.
 
 use super::super::run::Caller;
 use super::{Action, AltStack, SIGINFO_LEN, SS_AUTODISARM, SigInfo, SigSet, set_mask};
 use crate::arch::fpu;
-use crate::arch::user;
+use crate::arch::user::{self, UserContext};
 use crate::errno::{Errno, Result};
 use linux_raw_sys::general as abi;
 
@@ -38,9 +38,11 @@ const FRAME: usize = 8 + UCONTEXT + SIGINFO_LEN;
 const UC_FP_XSTATE: u64 = 1;
 const UC_SIGCONTEXT_SS: u64 = 2;
 const UC_STRICT_RESTORE_SS: u64 = 4;
-/// Selectors of user code and stack, as Linux's programs know them.
-const USER_CS: u64 = 0x33;
-const USER_SS: u64 = 0x2b;
+/// The usual selectors of code and stack, as a frame has them.
+const USUAL: u64 = 0x33 | 0x2b << 48;
+/// Where they stand in the words around the general registers; between them is what meant FS and GS once.
+const SELECTORS: usize = 8;
+const UNUSED: u64 = 0xFFFF_FFFF << 16;
 /// In the 48 bytes that the hardware leaves to software (byte 464): says that an xsave image follows; and its end mark.
 const SOFTWARE_BYTES: usize = 464;
 const MAGIC1: u32 = 0x4650_5853;
@@ -79,12 +81,15 @@ pub(super) fn push(caller: &mut Caller, info: &SigInfo, action: &Action, mask: S
     let xsave = if fpu::xcr0() != 0 { UC_FP_XSTATE } else { 0 };
     let on_stack = if on_alt { abi::SS_ONSTACK } else { 0 };
     let u = &caller.user;
+    let usual = u.is_usual();
+    let (code, stack) = u.code_and_stack();
+    let strict = if code == USUAL & 0xFFFF { UC_STRICT_RESTORE_SS } else { 0 };
     #[rustfmt::skip]
     let words: [u64; 1 + BEFORE + AFTER] = [
         action.restorer,
-        xsave | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS, 0, alt.base, (alt.flags | on_stack) as u64, alt.size,
+        xsave | strict | UC_SIGCONTEXT_SS, 0, alt.base, (alt.flags | on_stack) as u64, alt.size,
         // Here the general registers.
-        sp, u.rip(), u.rflags(), USER_CS | USER_SS << 48, error, trap, mask.0, fault_at, fp_at, 0, 0, 0, 0, 0, 0, 0, 0,
+        sp, u.rip(), u.rflags(), code | stack << 48, error, trap, mask.0, fault_at, fp_at, 0, 0, 0, 0, 0, 0, 0, 0,
         mask.0,
     ];
     u.put_registers(frame_at, &words, 1 + BEFORE)?;
@@ -100,6 +105,9 @@ pub(super) fn push(caller: &mut Caller, info: &SigInfo, action: &Action, mask: S
     u.set_rflags(u.rflags() & !FLAGS_CLEARED);
     u.set_rsp(frame_at);
     u.set_rip(action.handler);
+    if !usual {
+        u.enter_64_bits();
+    }
     Ok(())
 }
 
@@ -151,6 +159,9 @@ fn restore(caller: &mut Caller) -> Result<()> {
         user.set_rip(rip);
         user.set_rflags(rflags);
         user.keep_all();
+        if words[SELECTORS] & !UNUSED != USUAL || !user.is_usual() {
+            restore_selectors(user, words[0], words[SELECTORS]);
+        }
         (AltStack { base, size, flags: flags as u32 & !abi::SS_ONSTACK }, fp_at, mask)
     });
     let (alt, fp_at, mask) = rest?;
@@ -163,6 +174,16 @@ fn restore(caller: &mut Caller) -> Result<()> {
         caller.alt_stack = alt;
     }
     restore_fpu(caller, fp_at)
+}
+
+/// Code and stack as the frame has them. Who knows nothing of stack segments gets a good one for 64-bit code.
+#[cold]
+fn restore_selectors(user: &mut UserContext, flags: u64, selectors: u64) {
+    let (code, stack) = (selectors as u16 | 3, (selectors >> 48) as u16 | 3);
+    user.set_code_and_stack(code, stack);
+    if flags & UC_STRICT_RESTORE_SS == 0 && code == USUAL as u16 {
+        user.enter_64_bits();
+    }
 }
 
 fn restore_fpu(caller: &mut Caller, at: u64) -> Result<()> {

@@ -1,11 +1,12 @@
 //! A stopped tracee's registers, as its tracer sees and changes them: `struct user_regs_struct`, and the FPU's state.
 //!
 //! Nothing that a tracer writes is believed more than what a program sets itself: flags are masked, addresses of segments are checked,
-//! selectors are constants, and the FPU's state is masked as that of a signal frame is.
+//! selectors that name nothing are found before they are loaded, and the FPU's state is masked as that of a signal frame is.
 #![forbid(unsafe_code)]
 
 use crate::arch::debug::{self, DebugRegisters};
 use crate::arch::fpu::{self, FpuState};
+use crate::arch::segments::Selectors;
 use crate::arch::user::{self, UserContext};
 use crate::errno::{Errno, Result};
 use core::ops::Range;
@@ -24,10 +25,6 @@ pub const GS_BASE: usize = 22;
 const DS: usize = 23;
 const GS: usize = 26;
 
-/// Selectors of user code and stack.
-const USER_CS: u64 = 0x33;
-const USER_SS: u64 = 0x2b;
-
 /// Debug registers that are no addresses.
 const STATUS: usize = 6;
 const CONTROL: usize = 7;
@@ -38,6 +35,11 @@ const SOFTWARE: Range<usize> = 464..512;
 const MXCSR: Range<usize> = 24..28;
 const HEADER: usize = 512;
 const X87_AND_SSE: u8 = 3;
+
+/// What may stand in a segment register: null, or with the program's own privilege.
+fn is_selector(value: u64) -> bool {
+    value == 0 || value <= u16::MAX as u64 && value & 3 == 3
+}
 
 /// A copy of a tracee's registers.
 pub struct Shown {
@@ -56,13 +58,16 @@ impl Shown {
     /// `call`: the number of the system call that it is in, or has just made.
     pub fn of(user: &mut UserContext, call: Option<u64>, rax: u64, status: u64) -> Shown {
         let (fs_base, gs_base) = (user.fs_base(), user.gs_base());
+        let (code, stack) = user.code_and_stack();
+        let Selectors { ds, es, fs, gs } = user.selectors();
+        let [ds, es, fs, gs] = [ds, es, fs, gs].map(u64::from);
         let fpu = user.fpu().clone();
         let (rip, flags, rsp) = (user.rip(), user.rflags(), user.rsp());
         let r = &**user;
         #[rustfmt::skip]
         let words = [
             r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, rax, r.rcx, r.rdx, r.rsi, r.rdi,
-            call.unwrap_or(u64::MAX), rip, USER_CS, flags, rsp, USER_SS, fs_base, gs_base, 0, 0, 0, 0,
+            call.unwrap_or(u64::MAX), rip, code, flags, rsp, stack, fs_base, gs_base, ds, es, fs, gs,
         ];
         let debug = user.debug();
         Shown { words, fpu, debug, status, debug_changed: false, changed: false, fpu_changed: false }
@@ -104,9 +109,8 @@ impl Shown {
     /// One word; EIO if it may not be so.
     pub fn set(&mut self, index: usize, value: u64) -> Result<()> {
         let fine = match index {
-            CS => value == USER_CS,
-            SS => value == USER_SS,
-            DS..=GS => value == 0,
+            CS | SS => is_selector(value) && value != 0,
+            DS..=GS => is_selector(value),
             FS_BASE | GS_BASE => user::in_user_half(value, 0),
             _ => index < WORDS,
         };
@@ -185,9 +189,14 @@ impl Shown {
         user.set_rip(w[RIP]);
         user.set_rflags(w[FLAGS]);
         user.set_rsp(w[RSP]);
+        let [ds, es, fs, gs] = [w[DS], w[DS + 1], w[DS + 2], w[GS]].map(|word| word as u16);
+        user.set_selectors(Selectors { ds, es, fs, gs });
         user.set_fs_base(w[FS_BASE]);
         user.set_gs_base(w[GS_BASE]);
         user.keep_all();
+        if user.code_and_stack() != (w[CS], w[SS]) {
+            user.set_code_and_stack(w[CS] as u16, w[SS] as u16);
+        }
         self.status
     }
 }
