@@ -32,6 +32,8 @@ const PID_MIN: Pid = 300;
 struct Table {
     nodes: BTreeMap<Pid, Node>,
     tasks: BTreeMap<Pid, Weak<Task>>,
+    /// Numbers of groups and of sessions, and how often processes name them.
+    named: BTreeMap<Pid, u32>,
     last: Pid,
 }
 
@@ -58,13 +60,35 @@ enum News {
     Continued,
 }
 
-static TABLE: Mutex<Table> = Mutex::new(Table { nodes: BTreeMap::new(), tasks: BTreeMap::new(), last: INIT });
+static TABLE: Mutex<Table> = Mutex::new(Table {
+    nodes: BTreeMap::new(),
+    tasks: BTreeMap::new(),
+    named: BTreeMap::new(),
+    last: INIT,
+});
 
 impl Table {
     fn in_use(&self, number: Pid) -> bool {
         self.nodes.contains_key(&number)
             || self.tasks.contains_key(&number)
-            || self.nodes.values().any(|n| n.group == number || n.session == number)
+            || self.named.contains_key(&number)
+    }
+
+    /// A process is in this group and this session from now on.
+    fn name(&mut self, group: Pid, session: Pid) {
+        for number in [group, session] {
+            *self.named.entry(number).or_default() += 1;
+        }
+    }
+
+    /// It was in these.
+    fn unname(&mut self, group: Pid, session: Pid) {
+        for number in [group, session] {
+            match self.named.get_mut(&number) {
+                Some(times) if *times > 1 => *times -= 1,
+                _ => drop(self.named.remove(&number)),
+            }
+        }
     }
 
     fn set_parent(&mut self, child: Pid, parent: Pid) {
@@ -87,6 +111,7 @@ impl Table {
 
     fn forget(&mut self, pid: Pid) -> Option<Arc<Process>> {
         let node = self.nodes.remove(&pid)?;
+        self.unname(node.group, node.session);
         if let Some(parent) = self.nodes.get_mut(&node.parent) {
             parent.children.retain(|c| *c != pid);
         }
@@ -152,6 +177,7 @@ pub(super) fn add(process: &Arc<Process>, maker: Option<&Process>, sibling: bool
         telling: 0,
         subreaper: false,
     };
+    table.name(group, session);
     table.nodes.insert(process.pid, node);
     if let Some(parent) = table.nodes.get_mut(&parent) {
         parent.children.push(process.pid);
@@ -240,8 +266,11 @@ pub fn new_session(process: &Process) -> Result<Pid> {
         return Err(Errno::EPERM);
     }
     let node = table.nodes.get_mut(&pid).ok_or(Errno::ESRCH)?;
+    let (group, session) = (node.group, node.session);
     node.group = pid;
     node.session = pid;
+    table.name(pid, pid);
+    table.unname(group, session);
     process.group.store(pid, Ordering::Relaxed);
     process.session.store(pid, Ordering::Relaxed);
     process.detached.store(false, Ordering::Relaxed);
@@ -271,8 +300,10 @@ pub fn set_group(caller: &Process, pid: Pid, group: Pid) -> Result<()> {
         return Err(Errno::EPERM);
     }
     if let Some(node) = table.nodes.get_mut(&pid) {
-        node.group = group;
+        let before = core::mem::replace(&mut node.group, group);
         node.process.group.store(group, Ordering::Relaxed);
+        table.name(group, session);
+        table.unname(before, session);
     }
     Ok(())
 }
@@ -357,7 +388,7 @@ pub(super) fn end(process: &Process, status: Status, keep: bool) -> Ended {
         let linked = node.session == session && child_group != group;
         table.set_parent(child, heir);
         if heir == INIT && ended {
-            table.nodes.remove(&child);
+            table.forget(child);
             continue;
         }
         if let Some(node) = table.nodes.get_mut(&heir) {
