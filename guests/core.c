@@ -33,6 +33,7 @@ static void *other(void *number) {
     /* One waits in the kernel, one never comes there. */
     if (number) for (;;) pause();
     for (;;) asm volatile("" ::: "memory");
+    return 0;
 }
 
 /* The memory that the file must have, and a wild read with two registers that can be told. */
@@ -87,7 +88,7 @@ static void look(const char *name) {
             at(fd, notes, p.p_filesz, p.p_offset);
             while (n < notes + p.p_filesz) {
                 Elf64_Nhdr *note = (void *)n;
-                char *what = n + sizeof *note + (note->n_namesz + 3 & ~3);
+                char *what = n + sizeof *note + ((note->n_namesz + 3) & ~3);
                 if (note->n_type == NT_PRSTATUS) {
                     struct elf_prstatus *s = (void *)what;
                     struct user_regs_struct *r = (void *)s->pr_reg;
@@ -107,7 +108,7 @@ static void look(const char *name) {
                 } else if (note->n_type == NT_FILE) {
                     kinds |= 4;
                 }
-                n = what + (note->n_descsz + 3 & ~3);
+                n = what + ((note->n_descsz + 3) & ~3);
             }
             free(notes);
         } else if (base >= p.p_vaddr && base + bytes <= p.p_vaddr + p.p_filesz) {
