@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use crate::arch::console::Out;
+use crate::kmsg;
 use core::fmt::Write;
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 struct Logger;
 
@@ -13,6 +14,12 @@ impl Log for Logger {
         true
     }
     fn log(&self, record: &Record<'_>) {
+        let gravity = match record.level() {
+            Level::Error => kmsg::ERROR,
+            Level::Warn => kmsg::WARNING,
+            _ => kmsg::REMARK,
+        };
+        kmsg::say(gravity, *record.args());
         let _ = writeln!(Out, "{}: {}", record.level().as_str(), record.args());
     }
     fn flush(&self) {}

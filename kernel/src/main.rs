@@ -27,6 +27,7 @@ mod clock;
 mod drivers;
 mod errno;
 mod fs;
+mod kmsg;
 mod logger;
 mod mem;
 mod net;
@@ -67,6 +68,11 @@ extern "C" fn kernel_main() -> ! {
 /// The first thread: what may sleep while it comes up.
 fn init() {
     let info = arch::boot::info();
+    let (system, release) = (process::host::SYSTEM, process::host::RELEASE);
+    kmsg::say(
+        kmsg::REMARK,
+        format_args!("{system} version {release} (hafez), {} KiB of RAM", info.ram_frames * 4),
+    );
     log::info!("{} KiB of RAM, up {} us after reset", info.ram_frames * 4, arch::time::now_ns() / 1000);
     sched::start_cpus();
     devices(info);

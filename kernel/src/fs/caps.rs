@@ -38,7 +38,9 @@ pub mod cap {
     pub const SYS_RESOURCE: u32 = 24;
     pub const SYS_TIME: u32 = 25;
     pub const MKNOD: u32 = 27;
+    pub const LEASE: u32 = 28;
     const MAC_OVERRIDE: u32 = 32;
+    pub const SYSLOG: u32 = 34;
     /// `CAP_CHECKPOINT_RESTORE`, the last one.
     pub const LAST: u32 = 40;
 

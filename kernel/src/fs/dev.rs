@@ -6,6 +6,7 @@
 //! | zero | 1:5 | zero bytes; a mapping of it is anonymous memory | vanish |
 //! | full | 1:7 | zero bytes | ENOSPC |
 //! | random, urandom | 1:8, 1:9 | the kernel's generator | stir it |
+//! | kmsg | 1:11 | what the kernel has said | say more ([`super::kmsg`]) |
 //! | tty | 5:0 | the terminal that controls the caller | the same |
 //! | console | 5:1 | the terminal that `hafez` runs on | the same |
 //! | ptmx, pts/N | 5:2, 136:N | a new pseudoterminal's master, its other side | ([`super::tty`]) |
@@ -106,6 +107,7 @@ pub fn open_number(rdev: u64, how: OpenMode) -> Result<Arc<dyn FileOps>> {
     const FULL: u64 = makedev(1, 7);
     const RANDOM: u64 = makedev(1, 8);
     const URANDOM: u64 = makedev(1, 9);
+    const KMSG: u64 = makedev(1, 11);
     const TTY: u64 = makedev(5, 0);
     const CONSOLE: u64 = makedev(5, 1);
     const PTMX: u64 = makedev(5, 2);
@@ -114,6 +116,7 @@ pub fn open_number(rdev: u64, how: OpenMode) -> Result<Arc<dyn FileOps>> {
         ZERO => Arc::new(Mem::Zero),
         FULL => Arc::new(Mem::Full),
         RANDOM | URANDOM => Arc::new(Mem::Random),
+        KMSG => return super::kmsg::open(how),
         TTY => return tty::open_own(how),
         CONSOLE => return tty::console(how),
         PTMX => return tty::new_pair(),
@@ -130,6 +133,7 @@ pub fn tree() -> Arc<dyn super::Inode> {
         ("full", 1, 7, 0o666),
         ("random", 1, 8, 0o666),
         ("urandom", 1, 9, 0o666),
+        ("kmsg", 1, 11, 0o644),
         ("tty", 5, 0, 0o666),
         ("console", 5, 1, 0o600),
         ("ptmx", 5, 2, 0o666),

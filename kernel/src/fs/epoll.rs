@@ -386,7 +386,7 @@ impl FileOps for Epoll {
     fn as_any(&self) -> &dyn Any {
         self
     }
-    fn seek_nowhere(&self) -> Result<u64> {
+    fn seek_nowhere(&self, _: i64, _: u32) -> Result<u64> {
         Ok(0)
     }
     fn poll(&self) -> Events {

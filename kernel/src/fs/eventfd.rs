@@ -110,7 +110,7 @@ impl FileOps for EventFd {
         let (count, id, semaphore) = (*self.count.lock(), self.id, self.semaphore as u32);
         format!("eventfd-count: {count:16x}\neventfd-id: {id}\neventfd-semaphore: {semaphore}\n")
     }
-    fn seek_nowhere(&self) -> Result<u64> {
+    fn seek_nowhere(&self, _: i64, _: u32) -> Result<u64> {
         Ok(0)
     }
     fn poll(&self) -> Events {

@@ -8,14 +8,16 @@
 //! Lock order: offset > write lock of the inode > whatever the file system has.
 
 use super::{
-    inode::{Inode, Kind, OpenMode, Stat, Writing},
+    inode::{Inode, Kind, OpenMode, Stat, Writers, Writing},
     inotify,
     iobuf::{Sink, Source},
+    lease,
     lock::SleepLock,
     locks,
     mount::Flags,
+    owner::Owner,
     path::Location,
-    poll::{Events, Owner, Watchers},
+    poll::{Events, Watchers},
 };
 use crate::errno::{Errno, Result};
 use alloc::string::String;
@@ -73,7 +75,7 @@ pub trait FileOps: Any + Send + Sync {
         false
     }
     /// `lseek` of what has no offset; a few answer as if they had one that never moves.
-    fn seek_nowhere(&self) -> Result<u64> {
+    fn seek_nowhere(&self, _offset: i64, _whence: u32) -> Result<u64> {
         Err(Errno::ESPIPE)
     }
     /// Bytes, roughly, that the kernel holds for it beside the description.
@@ -174,7 +176,7 @@ impl File {
         if mode.write && place.inode().kind() == Kind::File {
             place.mount.writes(true);
         }
-        Ok(Arc::new(File {
+        let file = Arc::new(File {
             seekable: ops.seekable(),
             ops,
             place,
@@ -187,7 +189,16 @@ impl File {
             offset_lock: SleepLock::new(),
             id: NEXT_ID.fetch_add(1, Relaxed),
             owner: Once::new(),
-        }))
+        });
+        if let Some(users) = file.readers() {
+            users.reads(true);
+        }
+        Ok(file)
+    }
+
+    /// Of a regular file that is open for reading alone: who uses it.
+    fn readers(&self) -> Option<&Writers> {
+        if self.mode.read && !self.mode.write { self.place.inode().writers() } else { None }
     }
 
     /// Whether opening it made the file (`F_CREATED_QUERY`).
@@ -248,7 +259,7 @@ impl File {
     }
     /// Who hears of changes by signal.
     pub fn owner(&self) -> &Arc<Owner> {
-        self.owner.call_once(Arc::default)
+        self.owner.call_once(|| Arc::new(Owner::new(&self.ops)))
     }
     /// Have the owner hear of urgent data, whether or not it wants to hear of every change.
     pub fn watch_urgent(&self) -> Result<()> {
@@ -256,8 +267,8 @@ impl File {
         self.ops.watch(&mut watchers);
         watchers.add_owner(self.owner()).map(|_| ())
     }
-    /// Set or clear O_ASYNC; `EINVAL` for a file that cannot tell of its changes so.
-    pub fn set_async(&self, on: bool) -> Result<()> {
+    /// Set or clear O_ASYNC, by this descriptor; `EINVAL` for a file that cannot tell of its changes so.
+    pub fn set_async(&self, on: bool, fd: u32) -> Result<()> {
         if on {
             let mut watchers = Watchers::new();
             self.ops.watch(&mut watchers);
@@ -266,7 +277,7 @@ impl File {
             }
         }
         if let Some(owner) = self.owner.get() {
-            owner.wants.store(on, Relaxed);
+            owner.set_wants(on, fd);
         }
         self.set_flag(abi::FASYNC, on);
         Ok(())
@@ -419,7 +430,7 @@ impl File {
             return Err(Errno::EBADF);
         }
         if !self.ops.seekable() {
-            return self.ops.seek_nowhere();
+            return self.ops.seek_nowhere(offset, whence);
         }
         if !self.ops.counts() {
             return Ok(0);
@@ -444,6 +455,10 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         locks::release_file(self);
+        lease::release(self);
+        if let Some(users) = self.readers() {
+            users.reads(false);
+        }
         if inotify::active() && !self.is_path_only() {
             inotify::closed(&self.place, self.mode.write);
         }

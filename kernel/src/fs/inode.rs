@@ -10,7 +10,7 @@ use super::{cred::Cred, file::FileOps, lock::SleepLock};
 use crate::errno::{Errno, Result};
 use alloc::{sync::Arc, vec::Vec};
 use core::any::Any;
-use core::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use hafez_mm::Object;
 
 /// Which file, on the whole machine.
@@ -341,9 +341,28 @@ pub trait Inode: Any + Send + Sync {
     }
 }
 
-/// How many have a file open for writing; or, below zero, how many run it as their program. It is never both: `ETXTBSY`.
+/// How many have a file open for writing; or, below zero, how many run it as their program: it is never both (`ETXTBSY`). And how many
+/// have it open for reading alone.
 #[derive(Default)]
-pub struct Writers(AtomicI32);
+pub struct Writers {
+    claims: AtomicI32,
+    readers: AtomicU32,
+    /// How long what is written is expected to stay (`F_SET_RW_HINT`). Nothing comes of it here.
+    pub hint: AtomicU32,
+}
+
+impl Writers {
+    pub fn writing(&self) -> u32 {
+        self.claims.load(SeqCst).max(0) as u32
+    }
+    pub fn reading(&self) -> u32 {
+        self.readers.load(SeqCst)
+    }
+    /// One more, or one fewer.
+    pub(super) fn reads(&self, more: bool) {
+        self.readers.fetch_add(if more { 1 } else { u32::MAX }, SeqCst);
+    }
+}
 
 /// One who writes a file, or (`RUNS`) keeps others from writing it.
 pub struct Claim<const RUNS: bool>(Arc<dyn Inode>);
@@ -358,9 +377,9 @@ impl<const RUNS: bool> Claim<RUNS> {
 
     /// `ETXTBSY` where the other kind has it; nothing to claim in what is no regular file.
     pub fn new(inode: &Arc<dyn Inode>) -> Result<Self> {
-        if let Some(Writers(count)) = inode.writers() {
+        if let Some(Writers { claims: count, .. }) = inode.writers() {
             let free = |n: i32| (n.signum() != -Self::STEP).then_some(n + Self::STEP);
-            count.fetch_update(Relaxed, Relaxed, free).map_err(|_| Errno::ETXTBSY)?;
+            count.fetch_update(SeqCst, Relaxed, free).map_err(|_| Errno::ETXTBSY)?;
         }
         Ok(Claim(inode.clone()))
     }
@@ -368,7 +387,7 @@ impl<const RUNS: bool> Claim<RUNS> {
 
 impl<const RUNS: bool> Drop for Claim<RUNS> {
     fn drop(&mut self) {
-        if let Some(Writers(count)) = self.0.writers() {
+        if let Some(Writers { claims: count, .. }) = self.0.writers() {
             count.fetch_sub(Self::STEP, Relaxed);
         }
     }

@@ -251,7 +251,7 @@ impl FileOps for Instance {
         let names: usize = state.queue.iter().map(|e| size_of::<Event>() + e.name.len()).sum();
         1024 + names + state.watches.len() * 512
     }
-    fn seek_nowhere(&self) -> Result<u64> {
+    fn seek_nowhere(&self, _: i64, _: u32) -> Result<u64> {
         Ok(0)
     }
     fn poll(&self) -> Events {

@@ -53,11 +53,18 @@ impl Record {
     }
 }
 
+/// A lock on all of a file: whose description, by which process, and of which kind.
+struct Whole {
+    file: u64,
+    pid: u32,
+    exclusive: bool,
+}
+
 #[derive(Default)]
 struct FileLocks {
     records: Vec<Record>,
-    /// Description, exclusive.
-    whole: Vec<(u64, bool)>,
+    /// Of `flock`.
+    whole: Vec<Whole>,
     changed: Arc<Signal>,
 }
 
@@ -202,22 +209,22 @@ pub fn unlock(id: InodeId, range: Record) -> Result<()> {
     Ok(())
 }
 
-/// `flock(2)`: shared, exclusive, or none.
-pub fn flock(file: &File, exclusive: Option<bool>, wait: bool) -> Result<()> {
+/// `flock(2)`, by a process: shared, exclusive, or none.
+pub fn flock(file: &File, pid: u32, exclusive: Option<bool>, wait: bool) -> Result<()> {
     let (id, me) = (file.inode().id(), file.id());
     let Some(exclusive) = exclusive else {
         release_whole(id, me);
         return Ok(());
     };
-    let free = |f: &FileLocks| !f.whole.iter().any(|(who, ex)| *who != me && (exclusive || *ex));
+    let free = |f: &FileLocks| !f.whole.iter().any(|lock| lock.file != me && (exclusive || lock.exclusive));
     loop {
         let changed = {
             let mut table = TABLE.lock();
             let locks = table.files.entry(id).or_default();
             // A change of kind gives the old lock up first, as Linux does; another may come between.
-            locks.whole.retain(|(who, _)| *who != me);
+            locks.whole.retain(|lock| lock.file != me);
             if free(locks) {
-                locks.whole.try_push((me, exclusive)).map_err(|_| Errno::ENOLCK)?;
+                locks.whole.try_push(Whole { file: me, pid, exclusive }).map_err(|_| Errno::ENOLCK)?;
                 drop(table);
                 wake(id);
                 return Ok(());
@@ -234,7 +241,7 @@ pub fn flock(file: &File, exclusive: Option<bool>, wait: bool) -> Result<()> {
 
 fn release_whole(id: InodeId, who: u64) {
     if let Some(locks) = TABLE.lock().files.get_mut(&id) {
-        locks.whole.retain(|(holder, _)| *holder != who);
+        locks.whole.retain(|lock| lock.file != who);
     }
     wake(id);
     TABLE.lock().tidy(id);
@@ -263,5 +270,42 @@ pub fn release_process(id: InodeId, table: u64) {
     if held {
         let owner = Owner::Process { table, pid: 0 };
         let _ = unlock(id, Record { start: 0, last: u64::MAX, exclusive: false, owner });
+    }
+}
+
+/// A line of `/proc/locks`.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    pub id: InodeId,
+    /// `POSIX`, `OFDLCK`, `FLOCK`.
+    pub kind: &'static str,
+    pub exclusive: bool,
+    pub pid: i32,
+    pub start: u64,
+    pub last: u64,
+    /// It waits for the one told last that does not.
+    pub waits: bool,
+}
+
+/// Each lock, and behind it who waits for it, as far as is known: of `flock` it is not.
+pub fn each(tell: &mut dyn FnMut(Line)) {
+    let table = TABLE.lock();
+    let line = |id: InodeId, record: &Record, waits: bool| {
+        let (kind, pid) = match record.owner {
+            Owner::Process { pid, .. } => ("POSIX", pid as i32),
+            Owner::Description(_) => ("OFDLCK", -1),
+        };
+        Line { id, kind, exclusive: record.exclusive, pid, start: record.start, last: record.last, waits }
+    };
+    for (id, file) in &table.files {
+        for lock in &file.whole {
+            let (pid, exclusive) = (lock.pid as i32, lock.exclusive);
+            tell(Line { id: *id, kind: "FLOCK", exclusive, pid, start: 0, last: u64::MAX, waits: false });
+        }
+        for record in &file.records {
+            tell(line(*id, record, false));
+            let behind = table.waiting.iter().filter(|(of, want)| of == id && record.conflicts(want));
+            behind.for_each(|(_, want)| tell(line(*id, want, true)));
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     dentry,
     file::{File, OpenDir, PathOnly, open_mode},
     inode::{Inode, Kind, NewKind, NewNode, RenameFlags, SetAttr, Stat, Writing},
-    inotify,
+    inotify, lease,
     lock::SleepLock,
     path::{Last, Location, Walker},
 };
@@ -107,7 +107,11 @@ impl Walker {
             inotify::fire(&place, inotify::OPEN);
             return File::new(Arc::new(OpenDir), place, flags);
         }
-        let _writing = if changes { Some(Writing::new(&inode)?) } else { None };
+        let _writing = if mode.write { Some(Writing::new(&inode)?) } else { None };
+        if inode.kind() == Kind::File {
+            lease::give_way(&inode, mode.write, mode.nonblock)?;
+        }
+        let _truncating = if changes && !mode.write { Some(Writing::new(&inode)?) } else { None };
         let ops = inode.clone().open(mode)?;
         let file = File::new(ops, place, flags)?;
         inotify::fire(file.place(), inotify::OPEN);
@@ -386,6 +390,7 @@ impl Walker {
         place.mount.check_writable()?;
         place.inode().permission(&self.cred, want::WRITE)?;
         let _writing = Writing::new(place.inode())?;
+        lease::give_way(place.inode(), true, false)?;
         truncate(place.inode(), size)?;
         inotify::fire(place, inotify::MODIFY);
         Ok(())

@@ -240,7 +240,7 @@ impl Pipe {
         loop {
             match self.read_quickly(to) {
                 Quick::Done => {
-                    self.changed.notify();
+                    self.changed.notify_as(Events::WRITABLE);
                     return Ok(());
                 }
                 Quick::Ended => return Ok(()),
@@ -254,7 +254,7 @@ impl Pipe {
                     let moved = self.drain(to);
                     drop(turn);
                     if moved || to.faulted() {
-                        self.changed.notify();
+                        self.changed.notify_as(Events::WRITABLE);
                         return Ok(());
                     }
                     // Another reader was faster.
@@ -303,7 +303,7 @@ impl Pipe {
             return Ok(());
         }
         if self.write_quickly(from, how.direct) {
-            self.changed.notify();
+            self.changed.notify_as(Events::READABLE);
             return Ok(());
         }
         // What must be free before anything is written.
@@ -314,7 +314,7 @@ impl Pipe {
             let result = self.fill(from, whole, how.direct);
             drop(turn);
             if from.done() > before {
-                self.changed.notify();
+                self.changed.notify_as(Events::READABLE);
             }
             if !result? || from.remaining() == 0 {
                 return Ok(());
@@ -436,7 +436,7 @@ impl Drop for PipeEnd {
             }
         };
         drop(unused);
-        self.pipe.changed.notify();
+        self.pipe.changed.notify_as(Events::all());
     }
 }
 

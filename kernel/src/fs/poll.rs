@@ -5,6 +5,7 @@
 //! queues at once with the same question as the condition. The answer is always computed, never remembered: no event
 //! can be lost. Who watches thousands of files hangs a [`Hook`] on each signal, and asks only those whose hook was pulled.
 
+use super::owner::Owner;
 use crate::{
     errno::{Errno, Result},
     mem::TryPush,
@@ -14,8 +15,8 @@ use alloc::{
     sync::{Arc, Weak},
     vec::Vec,
 };
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
-use hafez_mm::lock::{Mutex, Once};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
 
 bitflags::bitflags! {
@@ -62,21 +63,6 @@ pub trait Hook: Send + Sync {
     fn pull(self: Arc<Self>);
 }
 
-/// Who gets a signal when a file changes (`fcntl(2)`, F_SETOWN): a process, or a group if negative; 0 for nobody.
-#[derive(Default)]
-pub struct Owner {
-    pub target: AtomicI32,
-    /// O_ASYNC is on.
-    pub wants: AtomicBool,
-}
-
-static SEND: Once<fn(i32, u32)> = Once::new();
-
-/// Tell how to send a signal (SIGIO, SIGURG) to such a target: processes are a room above.
-pub fn set_sender(send: fn(i32, u32)) {
-    SEND.call_once(|| send);
-}
-
 impl Default for Signal {
     fn default() -> Self {
         Signal {
@@ -97,35 +83,42 @@ impl Signal {
     /// Something changed. Not with a lock held that `poll` takes.
     #[inline]
     pub fn notify(&self) {
+        self.change(None);
+    }
+    /// The same, where it is known what can be done that could not be done before.
+    #[inline]
+    pub fn notify_as(&self, into: Events) {
+        self.change(Some(into));
+    }
+    #[inline(always)]
+    fn change(&self, into: Option<Events>) {
         self.count.fetch_add(1, Relaxed);
         self.queue.wake_all();
         if self.has_hooks.load(Relaxed) || self.has_owners.load(Relaxed) {
-            self.tell_others();
+            self.tell_others(into);
         }
     }
     /// Those who do not wait in the queue.
     #[cold]
-    fn tell_others(&self) {
+    fn tell_others(&self, into: Option<Events>) {
         self.hooks.lock().iter().filter_map(Weak::upgrade).for_each(|hook| hook.pull());
-        self.signal_owners(abi::SIGIO);
+        self.each_owner(|owner| owner.changed(into));
     }
     /// Urgent data came: whoever owns the file hears of it, asked or not.
     pub fn urge(&self) {
-        self.signal_owners(abi::SIGURG);
+        self.each_owner(|owner| owner.urge());
         self.notify();
     }
 
     #[cold]
-    fn signal_owners(&self, signal: u32) {
-        let Some(send) = SEND.get() else { return };
+    fn each_owner(&self, tell: impl Fn(&Owner)) {
         let mut next = 0;
         loop {
             // One at a time: a copy of the list might need more room than there is.
             let Some(weak) = self.owners.lock().get(next).cloned() else { return };
             next += 1;
-            let hears = |o: &Arc<Owner>| signal == abi::SIGURG || o.wants.load(Relaxed);
-            if let Some(owner) = weak.upgrade().filter(hears) {
-                send(owner.target.load(Relaxed), signal);
+            if let Some(owner) = weak.upgrade() {
+                tell(&owner);
             }
         }
     }

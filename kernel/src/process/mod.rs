@@ -44,6 +44,7 @@ pub mod rseq;
 pub mod run;
 pub mod seccomp;
 pub mod settime;
+mod sigio;
 pub mod signal;
 pub mod signalfd;
 mod stack;

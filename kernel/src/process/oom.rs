@@ -9,6 +9,7 @@ use super::exit;
 use super::process::Process;
 use super::table;
 use super::wait::Status;
+use crate::kmsg;
 use crate::mem::memory;
 use crate::sched::{self, NoMemory, WaitQueue};
 use alloc::boxed::Box;
@@ -81,9 +82,10 @@ fn keep() {
         let mut told = None;
         // Processes may share their memory: it comes back when all of them have gone.
         for victim in table::each_process().filter(holds) {
-            if !victim.is_ending() {
+            // One that writes its core file ends without the rest of it.
+            if !victim.is_ending() || victim.is_dumping() {
                 exit::end_process(&victim, Status::Signalled { signo: abi::SIGKILL, core: false });
-                told.get_or_insert_with(|| control::explain(explanation(&victim, &why)));
+                told.get_or_insert_with(|| explain(explanation(&victim, &why)));
             } else {
                 told.get_or_insert(());
             }
@@ -92,6 +94,12 @@ fn keep() {
             memory().nobody_to_go(account);
         }
     }
+}
+
+/// Say it to the user, and in the log.
+fn explain(text: String) {
+    kmsg::say(kmsg::ERROR, format_args!("{text}"));
+    control::explain(text);
 }
 
 /// In words: who, what it held, what was left, what would have saved it.

@@ -79,7 +79,7 @@ impl FileOps for SignalFile {
         Ok(())
     }
 
-    fn seek_nowhere(&self) -> Result<u64> {
+    fn seek_nowhere(&self, _: i64, _: u32) -> Result<u64> {
         Ok(0)
     }
     fn poll(&self) -> Events {

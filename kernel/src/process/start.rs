@@ -13,11 +13,11 @@ use super::files::{FileTable, FsContext};
 use super::limits::{Limit, Limits, NR_OPEN};
 use super::process::Process;
 use super::run::Caller;
-use super::signal::{self, Actions, SigInfo, SigSet};
+use super::signal::{Actions, SigSet};
 use super::stack::Strings;
 use super::task::{Task, TaskParts, short_name};
 use super::wait::Status;
-use super::{exit, fork, host, oom, proc, table, user, vdso};
+use super::{exit, fork, host, oom, proc, sigio, table, user, vdso};
 use crate::arch;
 use crate::arch::user::UserContext;
 use crate::clock;
@@ -223,7 +223,8 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
     fs::tty::job::set_processes(&super::terminal::OfTerminals);
     net::set_caller(sender);
     net::set_sender(sender_of_files);
-    fs::poll::set_sender(signal_io);
+    fs::owner::set_sender(sigio::send);
+    fs::kmsg::set_caller(|| super::current_task().map_or_else(Arc::default, |task| task.cred()));
     fs::tmpfs::set_mapped(table::can_write);
     let root = fs::start(root, proc::root(), writable, start.overlay)
         .map_err(|e| failed(format!("files: {}", words(e))))?;
@@ -253,17 +254,6 @@ fn sender_of_files() -> net::Sender {
         false => task.process.limits.soft(abi::RLIMIT_NOFILE) as usize,
     };
     net::Sender { uid: cred.uid, most }
-}
-
-/// SIGIO or SIGURG, for a file that has changed: to a process, or to a group if negative.
-fn signal_io(target: i32, signal: u32) {
-    let info = SigInfo::kernel(signal);
-    // Who is gone hears nothing.
-    let _ = match target {
-        0 => Ok(()),
-        pid if pid > 0 => table::process(pid).map_or(Ok(()), |p| signal::to_process(&p, info)),
-        group => signal::to_group(-group, info),
-    };
 }
 
 #[inline(never)]

@@ -3,13 +3,16 @@
 use super::at;
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
+use crate::fs::lease::{self, Lease};
 use crate::fs::locks::{self, Owner, Record};
+use crate::fs::owner::{Target, Who};
 use crate::fs::pipe::PipeEnd;
 use crate::fs::pipe_share;
 use crate::fs::tty;
 use crate::fs::{File, Kind};
 use crate::net::Socket;
 use crate::process::run::Caller;
+use crate::process::signal::LAST;
 use crate::process::table;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
@@ -51,7 +54,7 @@ fn fcntl(caller: &mut Caller) -> Result<u64> {
         abi::F_GETFL if file.is_path_only() || file.place().mount.id() == 0 => Ok(file.flags() as u64),
         abi::F_GETFL => Ok((file.flags() | abi::O_LARGEFILE) as u64),
         _ if file.is_path_only() => Err(Errno::EBADF),
-        abi::F_SETFL => set_flags(&file, argument as u32),
+        abi::F_SETFL => set_flags(&file, fd, argument as u32),
         abi::F_GETLK | abi::F_OFD_GETLK => get_lock(caller, &file, argument, command == abi::F_OFD_GETLK),
         abi::F_SETLK | abi::F_SETLKW => {
             set_lock(caller, fd, &file, argument, command == abi::F_SETLKW, false)
@@ -59,8 +62,39 @@ fn fcntl(caller: &mut Caller) -> Result<u64> {
         abi::F_OFD_SETLK | abi::F_OFD_SETLKW => {
             set_lock(caller, fd, &file, argument, command == abi::F_OFD_SETLKW, true)
         }
-        abi::F_SETOWN => set_owner(&file, argument as i32),
-        abi::F_GETOWN => Ok(file.owner().target.load(Relaxed) as u64),
+        abi::F_SETOWN => set_owner(caller, &file, argument as i32),
+        abi::F_GETOWN => Ok(told_owner(&file) as u64),
+        abi::F_SETOWN_EX => {
+            let [kind, number] = halves(user::read_u64(argument)?);
+            let target = match kind {
+                abi::F_OWNER_TID => Target::Task,
+                abi::F_OWNER_PID => Target::Process,
+                abi::F_OWNER_PGRP => Target::Group,
+                _ => return Err(Errno::EINVAL),
+            };
+            name_owner(caller, &file, target, number as i32)
+        }
+        abi::F_GETOWN_EX => {
+            let who = living(&file);
+            let kind = match who.target {
+                Target::Task => abi::F_OWNER_TID,
+                Target::Process => abi::F_OWNER_PID,
+                Target::Group => abi::F_OWNER_PGRP,
+            };
+            user::write_u64(argument, u64::from(kind) | (who.number as u32 as u64) << 32)?;
+            Ok(0)
+        }
+        abi::F_GETOWNER_UIDS => {
+            let who = file.owner().who();
+            user::write_u64(argument, u64::from(who.uid) | u64::from(who.euid) << 32)?;
+            Ok(0)
+        }
+        abi::F_SETSIG if argument > u64::from(LAST) => Err(Errno::EINVAL),
+        abi::F_SETSIG => {
+            file.owner().set_signal(argument as u32);
+            Ok(0)
+        }
+        abi::F_GETSIG => Ok(file.owner().signal().into()),
         abi::F_GETPIPE_SZ => Ok(end_of_pipe(&file)?.pipe().capacity() as u64),
         abi::F_SETPIPE_SZ => {
             let who = pipe_share::Who::of(&caller.task.cred());
@@ -74,9 +108,26 @@ fn fcntl(caller: &mut Caller) -> Result<u64> {
             file.inode().add_seals(argument as u32)?;
             Ok(0)
         }
-        // Nobody has a lease; to give one up is too late, to take one is not possible.
-        abi::F_GETLEASE => Ok(abi::F_UNLCK as u64),
-        abi::F_SETLEASE if argument as u32 == abi::F_UNLCK => Err(Errno::EAGAIN),
+        abi::F_GETLEASE => Ok(lease::get(&file).map_or(abi::F_UNLCK, |lease| match lease {
+            Lease::Read => abi::F_RDLCK,
+            Lease::Write => abi::F_WRLCK,
+        }) as u64),
+        abi::F_SETLEASE => set_lease(caller, &file, fd, argument as u32),
+        abi::F_GET_RW_HINT => {
+            let hint = file.inode().writers().map_or(0, |users| users.hint.load(Relaxed));
+            user::write_u64(argument, hint.into())?;
+            Ok(0)
+        }
+        abi::F_SET_RW_HINT => {
+            caller.task.cred().check_owner(&file.stat()?)?;
+            let hint = user::read_u64(argument)?;
+            let users = file.inode().writers().ok_or(Errno::EINVAL)?;
+            if hint > abi::RWH_WRITE_LIFE_EXTREME.into() {
+                return Err(Errno::EINVAL);
+            }
+            users.hint.store(hint as u32, Relaxed);
+            Ok(0)
+        }
         // Watching directories by signal was given up for inotify.
         abi::F_NOTIFY if argument as u32 & !abi::DN_MULTISHOT == 0 => Ok(0),
         abi::F_NOTIFY if file.kind() != Kind::Dir => Err(Errno::ENOTDIR),
@@ -88,31 +139,73 @@ fn end_of_pipe(file: &File) -> Result<&PipeEnd> {
     file.ops_as::<PipeEnd>().ok_or(Errno::EBADF)
 }
 
+fn halves(word: u64) -> [u32; 2] {
+    [word as u32, (word >> 32) as u32]
+}
+
 /// Who gets SIGIO: a process, or a group if negative.
-fn set_owner(file: &File, target: i32) -> Result<u64> {
-    if target == i32::MIN {
-        return Err(Errno::EINVAL);
-    }
-    let exists = match target {
-        0 => true,
-        pid if pid > 0 => table::process(pid).is_some(),
-        group => table::group_members(-group).next().is_some(),
-    };
-    if !exists {
+fn set_owner(caller: &Caller, file: &File, number: i32) -> Result<u64> {
+    let target = if number < 0 { Target::Group } else { Target::Process };
+    name_owner(caller, file, target, number.checked_abs().ok_or(Errno::EINVAL)?)
+}
+
+fn name_owner(caller: &Caller, file: &File, target: Target, number: i32) -> Result<u64> {
+    if number != 0 && !is_known(number) {
         return Err(Errno::ESRCH);
     }
-    file.owner().target.store(target, Relaxed);
+    let cred = caller.task.cred();
+    file.owner().set_who(Who { target, number, uid: cred.uid, euid: cred.euid });
     if file.ops_as::<Socket>().is_some() {
         file.watch_urgent()?;
     }
     Ok(0)
 }
 
-fn set_flags(file: &File, flags: u32) -> Result<u64> {
+/// Whether a number is a task's, a process's or a group's.
+fn is_known(number: i32) -> bool {
+    table::task(number).is_some()
+        || table::process(number).is_some()
+        || table::group_members(number).next().is_some()
+}
+
+/// Who was named; nobody, if that one has gone.
+fn living(file: &File) -> Who {
+    let who = file.owner().who();
+    let lives = match who.target {
+        Target::Task => table::task(who.number).is_some(),
+        Target::Process => table::process(who.number).is_some(),
+        Target::Group => table::group_members(who.number).next().is_some(),
+    };
+    if lives { who } else { Who { number: 0, ..who } }
+}
+
+fn told_owner(file: &File) -> i64 {
+    let who = living(file);
+    if who.target == Target::Group { -i64::from(who.number) } else { who.number.into() }
+}
+
+fn set_lease(caller: &Caller, file: &File, fd: u32, kind: u32) -> Result<u64> {
+    let kind = match kind {
+        abi::F_UNLCK => return lease::give_up(file).map(|()| 0),
+        abi::F_RDLCK => Lease::Read,
+        abi::F_WRLCK => Lease::Write,
+        _ => return Err(Errno::EINVAL),
+    };
+    let cred = caller.task.cred();
+    let pid = caller.task.process.pid;
+    lease::take(file, &cred, fd, pid as u32, kind)?;
+    let owner = file.owner();
+    if owner.who().number == 0 {
+        owner.set_who(Who { target: Target::Process, number: pid, uid: cred.uid, euid: cred.euid });
+    }
+    Ok(0)
+}
+
+fn set_flags(file: &File, fd: u32, flags: u32) -> Result<u64> {
     let on = flags & abi::FASYNC != 0;
     if on != (file.flags() & abi::FASYNC != 0) {
         // What has nothing to tell stays silent, and the flag unset.
-        match file.set_async(on) {
+        match file.set_async(on, fd) {
             Err(Errno::EINVAL) => {}
             done => done?,
         }
@@ -230,7 +323,7 @@ fn flock(caller: &mut Caller) -> Result<u64> {
         abi::LOCK_UN => None,
         _ => return Err(Errno::EINVAL),
     };
-    locks::flock(&file, exclusive, operation & abi::LOCK_NB == 0)?;
+    locks::flock(&file, caller.task.process.pid as u32, exclusive, operation & abi::LOCK_NB == 0)?;
     Ok(0)
 }
 
@@ -244,13 +337,13 @@ fn ioctl(caller: &mut Caller) -> Result<u64> {
         request::FIONBIO => file.set_flag(abi::O_NONBLOCK, user::read_u32(argument)? != 0),
         request::FIOASYNC => {
             let on = user::read_u32(argument)? != 0;
-            file.set_async(on).map_err(|_| Errno::ENOTTY)?;
+            file.set_async(on, fd as u32).map_err(|_| Errno::ENOTTY)?;
         }
         request::FIOSETOWN | request::SIOCSPGRP if file.kind() == Kind::Socket => {
-            set_owner(&file, user::read_u32(argument)? as i32)?;
+            set_owner(caller, &file, user::read_u32(argument)? as i32)?;
         }
         request::FIOGETOWN | request::SIOCGPGRP if file.kind() == Kind::Socket => {
-            user::write_u32(argument, file.owner().target.load(Relaxed) as u32)?;
+            user::write_u32(argument, told_owner(&file) as u32)?;
         }
         request::FIONREAD if file.kind() == Kind::File => {
             let left = file.stat()?.size.saturating_sub(file.offset());

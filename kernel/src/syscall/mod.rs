@@ -54,6 +54,7 @@ mod socket;
 mod socket_message;
 mod splice;
 mod stat;
+mod syslog;
 mod system;
 mod sysv;
 mod time;
@@ -81,6 +82,7 @@ static TABLE: [Handler; NUMBERS] = {
         segments::CALLS,
         ioprio::CALLS,
         compare::CALLS,
+        syslog::CALLS,
         mqueue::CALLS,
         socket::CALLS,
         socket_message::CALLS,

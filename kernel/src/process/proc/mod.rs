@@ -10,6 +10,7 @@
 //! | `pagemap` | `pagemap`, `clear_refs`, `/proc/kpagecount`, `/proc/kpageflags` |
 //! | `zones` | `buddyinfo`, `pagetypeinfo`, `zoneinfo`, `slabinfo` |
 //! | `system` | `meminfo`, `vmstat`, `stat`, `cpuinfo`, `mounts`, … |
+//! | `tables` | `locks`, `sysvipc/{msg,sem}` |
 //! | `sys` | `/proc/sys` |
 //!
 //! Programs parse these texts by column and by spelling, so each is as Linux prints it, spaces included. A line whose
@@ -28,6 +29,7 @@ mod smaps;
 mod status;
 mod sys;
 mod system;
+mod tables;
 mod zones;
 
 pub use pid::process_of;

@@ -8,7 +8,7 @@ use super::super::sysv::{msg, sem, shm};
 use super::super::{aio, commit, exec, fork, host, limits, mqueue, table};
 use crate::errno::{Errno, Result};
 use crate::fs::synth::{Dir, Entry, SynthDir};
-use crate::fs::{inotify, pipe_share, tty};
+use crate::fs::{inotify, kmsg, lease, pipe_share, tty};
 use crate::mem::memory;
 use crate::random;
 use alloc::format;
@@ -34,7 +34,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/overflowuid", "65534"),
         ("kernel/overflowgid", "65534"),
         ("kernel/core_pipe_limit", "0"),
-        ("kernel/dmesg_restrict", "1"),
         ("kernel/kptr_restrict", "2"),
         ("kernel/perf_event_paranoid", "4"),
         ("kernel/printk", "4\t4\t1\t7"),
@@ -70,8 +69,6 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("fs/protected_regular", "0"),
         ("fs/overflowuid", "65534"),
         ("fs/overflowgid", "65534"),
-        ("fs/lease-break-time", "45"),
-        ("fs/leases-enable", "0"),
     ]
     .into_iter()
     .chain(crate::net::tables::SETTINGS.iter().copied())
@@ -87,8 +84,11 @@ pub fn directory() -> Arc<dyn SynthDir> {
     for (path, cell, range) in [
         ("kernel/pid_max", &table::PID_MAX, 301..=1 << 22),
         ("kernel/randomize_va_space", &exec::RANDOMIZE, 0..=2),
+        ("kernel/dmesg_restrict", &kmsg::RESTRICTED, 0..=1),
         ("kernel/core_uses_pid", &pattern::USES_PID, 0..=INT_MAX),
         ("fs/suid_dumpable", &pattern::SUID, 0..=2),
+        ("fs/lease-break-time", &lease::BREAK_TIME, 0..=INT_MAX),
+        ("fs/leases-enable", &lease::ENABLED, 0..=1),
         ("kernel/msgmax", &msg::LONGEST, 0..=INT_MAX),
         ("kernel/msgmnb", &msg::ROOM, 0..=INT_MAX),
         ("kernel/msgmni", &msg::MOST, 0..=32768),

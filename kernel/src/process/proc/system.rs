@@ -2,7 +2,7 @@
 
 use super::super::sysv::shm;
 use super::super::{host, table};
-use super::{Text, escaped, kib, zones};
+use super::{Text, escaped, kib, tables, zones};
 use crate::arch;
 use crate::clock::{self, SECOND};
 use crate::errno::{Errno, Result};
@@ -31,6 +31,7 @@ pub const FILES: &[(&str, Text)] = &[
     ("loadavg", loadavg),
     #[cfg(feature = "contention")]
     ("lock_stat", lock_stat),
+    ("locks", tables::locks),
     ("meminfo", meminfo),
     ("modules", String::new),
     ("partitions", || String::from("major minor  #blocks  name\n\n")),
@@ -46,7 +47,7 @@ pub const FILES: &[(&str, Text)] = &[
 pub const SECRET: &[(&str, Text)] = &[("pagetypeinfo", zones::pagetypeinfo), ("slabinfo", zones::slabinfo)];
 
 /// Files in `/proc/sysvipc`.
-pub const SYSV: &[(&str, Text)] = &[("shm", segments)];
+pub const SYSV: &[(&str, Text)] = &[("msg", tables::queues), ("sem", tables::sets), ("shm", segments)];
 
 /// A line a segment of shared memory (`shmget(2)`).
 fn segments() -> String {

@@ -10,6 +10,8 @@ use super::super::trace;
 use super::super::wait::Status;
 use super::{Action, SigInfo, SigSet, frame, set_mask, take, waiting};
 use crate::errno::Errno;
+use crate::fs::kmsg;
+use crate::kmsg::REMARK;
 use crate::sched;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
@@ -132,6 +134,16 @@ fn act(caller: &mut Caller, info: &SigInfo) {
 
 /// End the process by a signal, with a core file if there may be one.
 pub fn end_with_core(caller: &mut Caller, info: &SigInfo) {
+    if info.code > 0 && SigSet::SYNCHRONOUS.has(info.signo) {
+        let name = caller.task.name();
+        let name = core::str::from_utf8(&name).unwrap_or("?").trim_end_matches('\0');
+        let (tid, signo, code, at) = (caller.task.tid(), info.signo, info.code, info.fields[0]);
+        let (ip, sp) = (caller.user.rip(), caller.user.rsp());
+        kmsg::say(
+            REMARK,
+            format_args!("{name}[{tid}]: signal {signo} code {code} at {at:x} ip {ip:016x} sp {sp:016x}"),
+        );
+    }
     let core = dump::write(caller, info);
     exit::end_process(&caller.task.process, Status::Signalled { signo: info.signo, core });
 }

@@ -82,6 +82,14 @@ pub struct Stat {
     pub receiver: Pid,
 }
 
+impl Stat {
+    fn of(q: &Queue) -> Stat {
+        let count = q.messages.len() as u64;
+        let (sender, receiver) = (q.sender, q.receiver);
+        Stat { perm: q.perm.clone(), times: q.times, bytes: q.bytes, count, room: q.room, sender, receiver }
+    }
+}
+
 static QUEUES: Mutex<Registry<Queue>> = Mutex::new(Registry::new());
 
 /// `msgget`.
@@ -210,9 +218,12 @@ pub fn stat(id: i32, cred: &Cred) -> Result<Stat> {
     let mut queues = QUEUES.lock();
     let q = queues.get(id)?;
     q.perm.check(cred, super::READ)?;
-    let count = q.messages.len() as u64;
-    let (sender, receiver) = (q.sender, q.receiver);
-    Ok(Stat { perm: q.perm.clone(), times: q.times, bytes: q.bytes, count, room: q.room, sender, receiver })
+    Ok(Stat::of(q))
+}
+
+/// The first queue whose number is `from` or above.
+pub fn next(from: i32) -> Option<(i32, Stat)> {
+    QUEUES.lock().things.range(from..).next().map(|(id, queue)| (*id, Stat::of(queue)))
 }
 
 /// The highest number in use; how many queues there are, messages in them, bytes in those.

@@ -81,6 +81,13 @@ pub struct Stat {
     pub count: u64,
 }
 
+impl Stat {
+    fn of(set: &Set) -> Stat {
+        let count = set.semaphores.len() as u64;
+        Stat { perm: set.perm.clone(), operated: set.operated, changed: set.changed, count }
+    }
+}
+
 /// What can be asked of one semaphore.
 #[derive(Clone, Copy)]
 pub enum Ask {
@@ -278,10 +285,12 @@ pub fn set_values(id: i32, first: i32, values: &[i32], cred: &Cred, by: Pid) -> 
 
 /// `IPC_STAT`.
 pub fn stat(id: i32, cred: &Cred) -> Result<Stat> {
-    with(id, cred, super::READ, |set| {
-        let count = set.semaphores.len() as u64;
-        Ok(Stat { perm: set.perm.clone(), operated: set.operated, changed: set.changed, count })
-    })
+    with(id, cred, super::READ, |set| Ok(Stat::of(set)))
+}
+
+/// The first set whose number is `from` or above.
+pub fn next(from: i32) -> Option<(i32, Stat)> {
+    SETS.lock().things.range(from..).next().map(|(id, set)| (*id, Stat::of(set)))
 }
 
 /// The highest number in use; how many sets there are, and semaphores in them.
