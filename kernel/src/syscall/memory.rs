@@ -334,14 +334,20 @@ impl Request {
     }
 
     /// Pages of other mappings that this one takes the place of.
-    #[inline]
+    #[inline(always)]
     fn replaced(&self, caller: &Caller, count: u64) -> u64 {
-        if !self.has(abi::MAP_FIXED) || caller.task.process.limits.soft(abi::RLIMIT_AS) == INFINITY {
-            return 0;
-        }
+        let counts = self.has(abi::MAP_FIXED) && caller.task.process.limits.soft(abi::RLIMIT_AS) != INFINITY;
+        if counts { self.covered(caller, count) } else { 0 }
+    }
+
+    #[cold]
+    fn covered(&self, caller: &Caller, count: u64) -> u64 {
         let range = PageRange::new(VirtAddr(self.at).page(), VirtAddr(self.at).page().add(count));
         let mut covered = 0;
-        caller.space().for_each_region(&mut |region| covered += region.range.intersect(&range).len());
+        caller.space().regions_from(range.start, &mut |region| {
+            covered += region.range.intersect(&range).len();
+            region.range.end < range.end
+        });
         covered
     }
 

@@ -129,6 +129,11 @@ impl Word {
             _ => State::Inner,
         }
     }
+    /// Whether both are of one state and charged to one account.
+    #[inline]
+    pub fn is_paid_as(self, other: Word) -> bool {
+        (self.0 ^ other.0) & (STATE | u64::MAX << ACCOUNT_SHIFT) == 0
+    }
     /// The list it is on, or `None`.
     #[inline]
     pub fn list(self) -> Option<u8> {

@@ -3,7 +3,7 @@
 //! Only who is alone takes nodes away. What goes is told to a [`Visitor`], who sees to it that no CPU can still use it before anybody
 //! else does.
 
-use super::cursor::{Cursor, TOP, end_of, index, is_in_one_leaf};
+use super::cursor::{Cursor, Leaf, TOP, end_of, index, is_in_one_leaf};
 use super::entry::{self, Entry};
 use super::look::each_used;
 use crate::addr::{PageRange, Pfn, USER_END, Vpn};
@@ -42,6 +42,18 @@ impl Cursor<'_> {
         }
         self.leave();
         self.clear_below(self.root, TOP, range, visitor);
+    }
+
+    /// Make the entries of `range` absent if it lies in one leaf, which is the space's own; or do nothing. Whether it was done. The leaf
+    /// stays, also if it has become empty.
+    #[inline]
+    pub fn clear_in_own(&mut self, range: PageRange, visitor: &mut impl Visitor) -> bool {
+        if !is_in_one_leaf(range) {
+            return false;
+        }
+        let Some(Leaf { node, shared: false, .. }) = self.leaf_of(range.start) else { return false };
+        self.clear_leaf(node, range, visitor);
+        true
     }
 
     /// Make the entries of `range` absent in a leaf of the space's own. How many are left in it.

@@ -132,10 +132,10 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     /// The page's entry is gone, and this frame has an entry fewer.
     #[inline]
     pub fn drop_frame(&mut self, page: Vpn, frame: Pfn) {
-        self.page(page);
         if self.dropped.is_full() {
             self.flush();
         }
+        self.page(page);
         self.dropped.push(frame);
     }
 
@@ -210,7 +210,8 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     }
 
     fn is_empty(&self) -> bool {
-        !self.all && self.pages.is_empty() && self.dropped.is_empty() && self.nodes.is_empty()
+        // What is dropped has a page here, too.
+        !self.all && self.pages.is_empty() && self.nodes.is_empty()
     }
 }
 

@@ -13,6 +13,12 @@ impl Cursor<'_> {
     pub fn each(&mut self, range: PageRange, f: &mut impl FnMut(Vpn, &Slot<'_>)) {
         self.expect(range);
         self.open(range);
+        if range.len() == 1 {
+            if let Some(slot) = self.place(range.start).filter(|slot| !slot.is_absent()) {
+                f(range.start, &slot);
+            }
+            return;
+        }
         if is_in_one_leaf(range) {
             if let Some(leaf) = self.leaf_of(range.start) {
                 self.visit_leaf(leaf.node, range, f, leaf.shared);

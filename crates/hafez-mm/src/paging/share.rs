@@ -117,7 +117,7 @@ impl Cursor<'_> {
     }
 
     /// The first page of `range` that has an entry in a leaf that is shared.
-    #[inline]
+    #[inline(always)]
     pub fn next_shared(&mut self, range: PageRange) -> Option<Vpn> {
         // Most ranges lie in one leaf, which is the space's own.
         if is_in_one_leaf(range) && !self.leaf_of(range.start)?.shared {

@@ -1,6 +1,7 @@
 //! madvise, mincore, mlock: what a program says of its pages, and asks of them.
 
-use super::{Backing, Label, MmError, Region, RegionFlags, Space, Spaces, Stop};
+use super::regions::Place;
+use super::{Backing, Label, MmError, Region, RegionFlags, Regions, Space, Spaces, Stop};
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::lists::Arrival;
 use crate::frame::meta::Flags;
@@ -160,14 +161,12 @@ impl<P: Platform> Spaces<P> {
         let mut regions = space.regions_mut();
         let covered = regions.cover(range);
         let mut at = range.start;
-        while let Some(region) = regions.first_from(at).filter(|r| r.range.start.max(at) < range.end) {
-            let whole = region.range;
-            let part = whole.intersect(&range);
+        while let Some((place, part)) = part_from(&regions, at, range) {
             at = part.end;
-            let mut changed = region.clone();
+            let mut changed = regions.at(place).clone();
             change(&mut changed)?;
             let Region { flags, label, rare, .. } = changed;
-            self.alter(&mut regions, whole, part, |region| {
+            self.alter(&mut regions, place, part, |region| {
                 (region.flags, region.label, region.rare) = (flags, label, rare);
             })?;
         }
@@ -294,11 +293,9 @@ impl<P: Platform> Spaces<P> {
         let mut regions = space.regions_mut();
         let covered = regions.cover(range);
         let mut at = range.start;
-        while let Some(region) = regions.first_from(at).filter(|r| r.range.start.max(at) < range.end) {
-            let whole = region.range;
-            let part = whole.intersect(&range);
+        while let Some((place, part)) = part_from(&regions, at, range) {
             at = part.end;
-            self.alter(&mut regions, whole, part, |region| region.flags.set(RegionFlags::WIRED, on))?;
+            self.alter(&mut regions, place, part, |region| region.flags.set(RegionFlags::WIRED, on))?;
             self.cursor(space, part).each(part, &mut |_, slot| {
                 if let Entry::Present { frame, .. } = slot.get()
                     && frame != self.frames.zero
@@ -320,6 +317,13 @@ impl<P: Platform> Spaces<P> {
             false => lists.unwire(table, frame, lists.place(Arrival::Wanted)),
         }
     }
+}
+
+/// The first region that has pages in `range` from `at` on: its place, and its part of the range.
+fn part_from(regions: &Regions, at: Vpn, range: PageRange) -> Option<(Place, PageRange)> {
+    let place = regions.place_from(at)?;
+    let whole = regions.at(place).range;
+    (whole.start.max(at) < range.end).then(|| (place, whole.intersect(&range)))
 }
 
 fn flags_of(advice: Advice) -> Option<(RegionFlags, RegionFlags)> {

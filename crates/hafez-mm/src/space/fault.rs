@@ -106,7 +106,7 @@ impl<P: Platform> Spaces<P> {
             self.grow_stack(space, page)?;
             return self.look(space, page, access, brought);
         };
-        if !allows(region, access) && (access != Access::FORCED || region.is_shared()) {
+        if !allows(region, access) && refuses(region, access) {
             return Err(FaultError::Denied.into());
         }
         let part = leaf_part(region, page);
@@ -363,14 +363,26 @@ pub(super) fn without_write(rights: Rights) -> Rights {
     if rights.is_empty() { rights } else { (rights | Rights::READ) - Rights::WRITE }
 }
 
+#[inline]
 fn allows(region: &Region, access: Access) -> bool {
-    let wanted = match access {
-        Access { write: true, .. } => Rights::WRITE,
-        Access { exec: true, .. } => Rights::EXEC,
+    match access {
+        Access { write: true, .. } => region.rights.contains(Rights::WRITE),
+        Access { exec: true, .. } => may_be_executed(region),
         // The processor cannot forbid reading alone: what may be written or executed may be read.
-        _ => return !region.rights.is_empty(),
-    };
-    region.rights.contains(wanted)
+        _ => !region.rights.is_empty(),
+    }
+}
+
+#[inline(never)]
+fn may_be_executed(region: &Region) -> bool {
+    region.rights.contains(Rights::EXEC)
+}
+
+/// Whether what the region does not allow is refused to a debugger too.
+#[cold]
+#[inline(never)]
+fn refuses(region: &Region, access: Access) -> bool {
+    access != Access::FORCED || region.is_shared()
 }
 
 /// The part of the region that the same leaf of the page table covers.

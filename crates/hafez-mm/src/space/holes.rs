@@ -54,23 +54,24 @@ impl Regions {
 impl Chunks {
     /// The place of the region above the highest hole of so many pages, among those just below the first `count` regions of the chunk;
     /// or how large the largest of these holes is at most.
+    #[inline(always)]
     fn hole_among(&self, id: Id, count: usize, pages: u64) -> Result<Place, u64> {
         let chunk = &self[id];
         if chunk.gap() < pages {
             return Err(chunk.gap());
         }
-        let below = self.before(id).and_then(|below| self.regions(below).last());
-        let first = below.map_or(USER_START, |region| region.range.end);
-        let mut largest = 0;
-        for at in (0..count).rev() {
-            let end = if at == 0 { first } else { chunk.regions[at - 1].range.end };
-            let hole = hole(end, chunk.regions[at].range.start);
+        let (mut largest, mut above) = (0, None);
+        for (at, below) in chunk.regions[..count].iter().enumerate().rev() {
+            let hole = above.map_or(0, |above| hole(below.range.end, above));
             if hole >= pages {
-                return Ok((id, at));
+                return Ok((id, at + 1));
             }
             largest = hole.max(largest);
+            above = Some(below.range.start);
         }
-        Err(largest)
+        let below = self.before(id).and_then(|below| self.regions(below).last());
+        let hole = hole(below.map_or(USER_START, |region| region.range.end), chunk.start);
+        if hole >= pages { Ok((id, 0)) } else { Err(largest.max(hole)) }
     }
 
     /// The same among all of the chunk, which afterwards says what is true.

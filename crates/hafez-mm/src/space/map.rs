@@ -2,8 +2,10 @@
 //!
 //! None of them touches a page that is not there: to map costs a region, and frames come with faults.
 
+use super::regions::Place;
 use super::{Backing, Label, MmError, Rare, Region, RegionFlags, Regions, Space, Spaces, Stop};
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
+use crate::object::Object;
 use crate::paging::huge::around;
 use crate::paging::{Cursor, Entry, Gather, Slot, Visitor};
 use crate::{Platform, Rights};
@@ -119,7 +121,8 @@ impl<P: Platform> Spaces<P> {
 
     /// Take the range out of the regions, and its entries away.
     pub(super) fn cut(&self, space: &Space, regions: &mut Regions, range: PageRange) -> Result<(), Stop> {
-        let Some(first) = regions.first_from(range.start).map(|region| region.range) else { return Ok(()) };
+        let Some(place) = regions.place_from(range.start) else { return Ok(()) };
+        let first = regions.at(place).range;
         if first.start >= range.end {
             return Ok(());
         }
@@ -130,7 +133,7 @@ impl<P: Platform> Spaces<P> {
         }
         // First the entries, then what leads reclaim to them.
         self.clear_range(space, range)?;
-        regions.remove(range, |piece| self.forget_region(space, &piece));
+        regions.remove_from(Some(place), range, |piece| self.forget_region(space, &piece));
         Ok(())
     }
 
@@ -150,10 +153,16 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// The region is gone: tell its object, which may go with it (its mapped frames go as their entries do).
+    #[inline]
     pub(super) fn forget_region(&self, space: &Space, region: &Region) {
-        if let Backing::Object { object, first } = &region.backing
-            && object.drop_mapping(space.id, region.range.start, *first, region.range.len())
-        {
+        if let Backing::Object { object, first } = &region.backing {
+            self.leave_object(space, object, *first, region.range);
+        }
+    }
+
+    #[inline(never)]
+    fn leave_object(&self, space: &Space, object: &Object, first: u64, range: PageRange) {
+        if object.drop_mapping(space.id, range.start, first, range.len()) {
             self.free_object(object);
         }
     }
@@ -162,16 +171,18 @@ impl<P: Platform> Spaces<P> {
     #[inline]
     pub(crate) fn clear_range(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
         let mut cursor = self.cursor(space, range);
+        // It flushes when it goes, which is before the cursor does: reclaim takes a page from all whose tables lead to it, and
+        // flushes those. Of a space that has just left the leaf it would know nothing.
+        let mut gather = self.gather(space);
+        let mut clearing = Clearing { spaces: self, gather: &mut gather };
         if range.covers(&around(range.start)) {
             // Leaves that go as they are.
             cursor.alone();
+        } else if cursor.clear_in_own(range, &mut clearing) {
+            return Ok(());
         }
-        let mut gather = self.gather(space);
         self.own_edges(space, &mut cursor, range)?;
-        cursor.clear(range, &mut Clearing { spaces: self, gather: &mut gather });
-        // Before the cursor goes: reclaim takes a page from all whose tables lead to it, and flushes those. Of a space that has
-        // just left the leaf it would know nothing.
-        gather.flush();
+        cursor.clear(range, &mut clearing);
         Ok(())
     }
 
@@ -205,11 +216,13 @@ impl<P: Platform> Spaces<P> {
     pub fn protect(&self, space: &Space, range: PageRange, rights: Rights) -> Result<(), Stop> {
         let mut regions = space.regions_mut();
         let mut cursor = self.cursor(space, range);
+        // It flushes when it goes: before the cursor does, and the regions.
         let mut gather = self.gather(space);
         self.own_range(space, &mut cursor, range)?;
         let mut at = range.start;
         while at < range.end {
-            let Some(region) = regions.seek(at) else { return Err(MmError::NotMapped.into()) };
+            let Some(place) = regions.seek(at) else { return Err(MmError::NotMapped.into()) };
+            let region = regions.at(place);
             if region.flags.contains(RegionFlags::SEALED) {
                 return Err(MmError::Sealed.into());
             }
@@ -222,32 +235,31 @@ impl<P: Platform> Spaces<P> {
             if region.rights == rights {
                 continue;
             }
-            self.alter(&mut regions, whole, part, |region| region.rights = rights)?;
+            self.alter(&mut regions, place, part, |region| region.rights = rights)?;
             self.protect_entries(&mut cursor, part, rights, &mut gather);
         }
-        gather.flush();
         Ok(())
     }
 
-    /// Say something else of `part` of the region that is `whole`, splitting it and joining the pieces again.
+    /// Say something else of `part` of the region at this place, splitting it and joining the pieces again.
     #[inline]
     pub(super) fn alter(
         &self,
         regions: &mut Regions,
-        whole: PageRange,
+        place: Place,
         part: PageRange,
         change: impl FnOnce(&mut Region),
     ) -> Result<(), Stop> {
+        let whole = regions.at(place).range;
         if whole == part {
-            regions.modify(part.start, change);
+            regions.modify(place, change);
             return Ok(());
         }
         let pieces = (whole.start < part.start) as usize + (part.end < whole.end) as usize;
         self.room_for(regions, pieces)?;
-        if let Some(mut piece) = regions.split_off(part) {
-            change(&mut piece);
-            regions.insert(piece);
-        }
+        let mut piece = regions.split_off(place, part);
+        change(&mut piece);
+        regions.insert(piece);
         Ok(())
     }
 
@@ -301,8 +313,14 @@ fn readable(rights: Rights) -> Rights {
 }
 
 /// The hint, if so many pages are free there, below `top`.
+#[inline]
 fn at_hint(regions: &Regions, hint: Option<VirtAddr>, pages: u64, top: Vpn) -> Option<Vpn> {
-    let range = PageRange::sized(hint?.page(), pages)?;
+    hint.and_then(|hint| at_page(regions, hint.page(), pages, top))
+}
+
+#[inline(never)]
+fn at_page(regions: &Regions, hint: Vpn, pages: u64, top: Vpn) -> Option<Vpn> {
+    let range = PageRange::sized(hint, pages)?;
     let fits = range.in_user_half() && range.end <= top && regions.within(range).next().is_none();
     fits.then_some(range.start)
 }

@@ -266,6 +266,7 @@ impl Space {
     pub fn set_map_top(&self, top: VirtAddr) {
         self.map_top.store(top.page().0.clamp(USER_START.0, USER_END.0), Relaxed);
     }
+    #[inline]
     pub(crate) fn map_top(&self) -> Vpn {
         Vpn(self.map_top.load(Relaxed))
     }

@@ -1,7 +1,7 @@
 //! Regions: what a program is allowed where, in order of address.
 //!
-//! They stand in chunks of at most 64, and the chunks in a tree (`chunks.rs`). Finding one is a way down the tree and a binary
-//! search in the chunk; adding one moves at most 63. With 10 or with 60,000 regions a look-up touches a handful of cache lines.
+//! They stand in chunks of at most 32, and the chunks in a tree (`chunks.rs`). Finding one is a way down the tree and a binary
+//! search in the chunk; adding one moves at most 31. With 10 or with 60,000 regions a look-up touches a handful of cache lines.
 //!
 //! How many pages there are of each kind of region is kept as they come and go: who asks how much a program has been promised need
 //! not look at them all.
@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::iter::successors;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-const CHUNK: usize = 64;
+const CHUNK: usize = 32;
 
 /// Pages between the end of one region and the start of the next.
 pub(super) fn hole(end: Vpn, start: Vpn) -> u64 {
@@ -96,7 +96,7 @@ impl Regions {
     }
 
     #[inline]
-    fn at(&self, (chunk, at): Place) -> &Region {
+    pub(super) fn at(&self, (chunk, at): Place) -> &Region {
         &self.chunks[chunk].regions[at]
     }
 
@@ -110,10 +110,15 @@ impl Regions {
         {
             return Some(place);
         }
-        self.locate_anew(page)
+        self.locate_far(page)
     }
 
     #[inline(never)]
+    fn locate_far(&self, page: Vpn) -> Option<Place> {
+        self.locate_anew(page)
+    }
+
+    #[inline]
     fn locate_anew(&self, page: Vpn) -> Option<Place> {
         let chunk = self.chunks.find(page)?;
         let at = self.chunks[chunk].regions.partition_point(|r| r.range.start <= page) - 1;
@@ -130,7 +135,7 @@ impl Regions {
 
     /// The place of the region that `page` is in.
     #[inline]
-    fn place(&self, page: Vpn) -> Option<Place> {
+    pub(super) fn place(&self, page: Vpn) -> Option<Place> {
         self.hinted(page, self.hint).or_else(|| self.search(page))
     }
 
@@ -149,14 +154,10 @@ impl Regions {
         self.place(page).map(|place| self.at(place))
     }
 
-    /// As [`Regions::find`], and the next look-up is likely to be for the same.
+    /// As [`Regions::place`], and the next look-up is likely to be for the same.
     #[inline]
-    pub fn seek(&mut self, page: Vpn) -> Option<&Region> {
-        if self.hinted(page, self.hint).is_none() {
-            let place = self.search(page)?;
-            self.note(place);
-        }
-        Some(self.at(hinted_at(self.hint)))
+    pub(super) fn seek(&mut self, page: Vpn) -> Option<Place> {
+        self.hinted(page, self.hint).or_else(|| self.search(page).inspect(|&place| self.note(place)))
     }
 
     /// As [`Regions::find`], with a hint where it may be, which tells afterwards where it is.
@@ -177,9 +178,13 @@ impl Regions {
 
     #[inline(never)]
     fn find_elsewhere(&self, page: Vpn, hint: &AtomicU32) -> Option<&Region> {
-        let place = self.place(page)?;
+        let place = self.locate_anew(page)?;
+        let region = self.at(place);
+        if page >= region.range.end {
+            return None;
+        }
         hint.store(hint_to(place), Relaxed);
-        Some(self.at(place))
+        Some(region)
     }
 
     #[inline]
@@ -209,7 +214,7 @@ impl Regions {
 
     /// The place of the first region that ends after `page`: the one it is in, or the next above.
     #[inline]
-    fn place_from(&self, page: Vpn) -> Option<Place> {
+    pub(super) fn place_from(&self, page: Vpn) -> Option<Place> {
         self.hinted(page, self.hint).or_else(|| match self.locate(page) {
             Some(place) if page < self.at(place).range.end => Some(place),
             place => self.place_above(place),
@@ -288,11 +293,9 @@ impl Regions {
         self.note_gap_above(place, end);
     }
 
-    /// Say something else of the region that `page` is in than where it is. It becomes one with a neighbour that it then
-    /// continues.
+    /// Say something else of the region at this place than where it is. It becomes one with a neighbour that it then continues.
     #[inline]
-    pub fn modify(&mut self, page: Vpn, f: impl FnOnce(&mut Region)) {
-        let Some(place @ (chunk, at)) = self.place(page) else { return };
+    pub(super) fn modify(&mut self, place @ (chunk, at): Place, f: impl FnOnce(&mut Region)) {
         let region = &mut self.chunks[chunk].regions[at];
         self.pages[kind(region)] -= region.range.len();
         f(region);
@@ -301,19 +304,38 @@ impl Regions {
         let joins = self.place_after(place).is_some_and(|next| this.continues(self.at(next)))
             || self.place_before(place).is_some_and(|before| self.at(before).continues(this));
         if joins {
-            let region = self.take(place);
-            self.insert(region);
+            self.join_anew(place);
         }
+    }
+
+    #[inline(never)]
+    fn join_anew(&mut self, place: Place) {
+        let region = self.take(place);
+        self.insert(region);
     }
 
     /// Add a region where there is none, as part of a neighbour that it continues if it can be.
     pub fn insert(&mut self, region: Region) {
         let before = self.locate(region.range.start);
+        // Most stand between two of a chunk that are unlike them.
+        if let Some((chunk, at)) = before
+            && let Some([below, above]) = self.chunks.regions(chunk).get(at..at + 2)
+            && !below.continues(&region)
+            && !region.continues(above)
+        {
+            let gap = hole(below.range.end, region.range.start);
+            return self.put((chunk, at + 1), gap, region);
+        }
+        self.insert_at_edge(before, region);
+    }
+
+    #[inline(never)]
+    fn insert_at_edge(&mut self, before: Option<Place>, region: Region) {
         let next = self.place_above(before);
         let joined = before.filter(|&before| self.at(before).continues(&region));
         let joining = next.filter(|&next| region.continues(self.at(next)));
         if joined.is_none() && joining.is_none() {
-            return self.put(before, region);
+            return self.put_behind(before, region);
         }
         self.join(joined, region, joining);
     }
@@ -341,13 +363,12 @@ impl Regions {
         let last = self.chunks.last().map(|last| (last, self.chunks[last].regions.len() - 1));
         match last.filter(|&last| self.at(last).continues(&region)) {
             Some(last) => self.change_at(last, |last| last.range.end = region.range.end),
-            None => self.put(last, region),
+            None => self.put_behind(last, region),
         }
     }
 
-    /// Take `part` from the region that it is a part of, but not all of.
-    pub fn split_off(&mut self, part: PageRange) -> Option<Region> {
-        let place = self.place(part.start)?;
+    /// Take `part` from the region at this place, which it is a part of, but not all.
+    pub(super) fn split_off(&mut self, place: Place, part: PageRange) -> Region {
         let piece = self.at(place).part(part);
         let whole = self.at(place).range;
         if whole.start < part.start {
@@ -355,34 +376,37 @@ impl Regions {
                 (part.end < whole.end).then(|| self.at(place).part(PageRange::new(part.end, whole.end)));
             self.change_at(place, |region| region.range.end = part.start);
             if let Some(above) = above {
-                self.put(Some(place), above);
+                self.put_behind(Some(place), above);
             }
         } else {
             let above = self.at(place).part(PageRange::new(part.end, whole.end));
             self.change_at(place, |region| *region = above);
         }
-        Some(piece)
+        piece
     }
 
     /// Add a region as it is, behind the one at `before`.
-    #[inline(always)]
-    fn put(&mut self, before: Option<Place>, region: Region) {
+    #[inline]
+    fn put_behind(&mut self, before: Option<Place>, region: Region) {
+        let end = before.map_or(USER_START, |before| self.at(before).range.end);
+        let gap = hole(end, region.range.start);
+        match before.or_else(|| self.place_above(None)) {
+            Some((chunk, at)) => self.put((chunk, at + before.is_some() as usize), gap, region),
+            None => self.put_first(region, gap),
+        }
+    }
+
+    /// Add a region at this place, with a hole of `gap` pages below it.
+    #[inline]
+    fn put(&mut self, (chunk, at): Place, gap: u64, region: Region) {
         self.count += 1;
         self.pages[kind(&region)] += region.range.len();
-        let start = region.range.start;
-        let gap = hole(before.map_or(USER_START, |before| self.at(before).range.end), start);
-        let Some((chunk, at)) = before.map_or_else(|| self.place_above(None), |(id, at)| Some((id, at + 1)))
-        else {
-            return self.put_first(region, gap);
-        };
-        let full = {
-            let chunk = &mut self.chunks[chunk];
-            if at == 0 {
-                chunk.start = start;
-            }
-            chunk.regions.insert(at, region);
-            chunk.regions.len() > CHUNK
-        };
+        let row = &mut self.chunks[chunk];
+        if at == 0 {
+            row.start = region.range.start;
+        }
+        row.regions.insert(at, region);
+        let full = row.regions.len() > CHUNK;
         self.chunks.note_gap(chunk, gap);
         match full {
             true => self.split(chunk),
@@ -392,6 +416,8 @@ impl Regions {
 
     #[cold]
     fn put_first(&mut self, region: Region, gap: u64) {
+        self.count += 1;
+        self.pages[kind(&region)] += region.range.len();
         let mut regions = Vec::with_capacity(16);
         regions.push(region);
         self.chunks.add(None, regions, gap);
@@ -411,23 +437,32 @@ impl Regions {
     }
 
     /// What lay before the region after this place now ends at `end`: the hole between may have grown.
-    #[inline]
     fn note_gap_above(&mut self, place: Place, end: Vpn) {
         if let Some(above @ (chunk, _)) = self.place_after(place) {
             self.chunks.note_gap(chunk, hole(end, self.at(above).range.start));
         }
     }
 
+    /// Another region is the chunk's first now, if there is one.
+    #[inline(never)]
+    fn first_is_gone(&mut self, chunk: Id) {
+        match self.chunks.regions(chunk).first().map(|first| first.range.start) {
+            Some(first) => self.chunks[chunk].start = first,
+            None => self.chunks.remove(chunk),
+        }
+    }
+
     /// Take out the region at this place.
     #[inline]
     fn take(&mut self, place @ (chunk, at): Place) -> Region {
-        let below = self.end_below(place);
-        self.note_gap_above(place, below);
-        let regions = &mut self.chunks[chunk].regions;
-        let region = regions.remove(at);
-        match regions.first().map(|first| first.range.start) {
-            Some(first) => self.chunks[chunk].start = first,
-            None => self.chunks.remove(chunk),
+        if let Some([below, _, above]) = self.chunks.regions(chunk).get(at.wrapping_sub(1)..at + 2) {
+            self.chunks.note_gap(chunk, hole(below.range.end, above.range.start));
+        } else {
+            self.note_gap_above(place, self.end_below(place));
+        }
+        let region = self.chunks[chunk].regions.remove(at);
+        if at == 0 {
+            self.first_is_gone(chunk);
         }
         self.count -= 1;
         self.pages[kind(&region)] -= region.range.len();
@@ -435,20 +470,32 @@ impl Regions {
     }
 
     /// Take out what lies in `range`, splitting regions at its ends. `taken` gets each piece.
-    pub fn remove(&mut self, range: PageRange, mut taken: impl FnMut(Region)) {
-        while let Some(place) = self.place_from(range.start) {
+    pub fn remove(&mut self, range: PageRange, taken: impl FnMut(Region)) {
+        self.remove_from(self.place_from(range.start), range, taken);
+    }
+
+    /// The same, where the place of the first region that ends in `range` or above it is known.
+    #[inline]
+    pub(super) fn remove_from(
+        &mut self,
+        mut first: Option<Place>,
+        range: PageRange,
+        mut taken: impl FnMut(Region),
+    ) {
+        while let Some(place) = first {
             let whole = self.at(place).range;
             if whole.start >= range.end {
                 return;
             }
             if range.covers(&whole) {
                 taken(self.take(place));
-            } else if let Some(piece) = self.split_off(whole.intersect(&range)) {
-                taken(piece);
+            } else {
+                taken(self.split_off(place, whole.intersect(&range)));
             }
             if range.end <= whole.end {
                 return;
             }
+            first = self.place_from(range.start);
         }
     }
 

@@ -9,7 +9,7 @@
 
 use super::{Space, Spaces};
 use crate::Platform;
-use crate::account::{AccountId, Charge};
+use crate::account::Charge;
 use crate::addr::{Pfn, Vpn};
 use crate::frame::meta::{Flags, FrameMeta, State, Word};
 use crate::object::{Object, Place};
@@ -145,11 +145,9 @@ impl<P: Platform> Spaces<P> {
 
     /// Free pages' frames that nothing holds.
     fn free_pages(&self, frames: &[Pfn]) {
-        if frames.is_empty() {
-            return;
-        }
+        let Some(&first) = frames.first() else { return };
         // Most that go together were paid for by one process.
-        let (mut payer, mut pages) = ((AccountId::KERNEL, Charge::File), 0);
+        let (mut paid, mut pages) = (self.frames.meta(first).word(), 0);
         for &frame in frames {
             let meta = self.frames.meta(frame);
             let word = meta.word();
@@ -158,24 +156,23 @@ impl<P: Platform> Spaces<P> {
                 self.swap.uncache(&self.frames, meta.slot());
                 meta.set_slot(0);
             }
-            let what = if word.state() == State::File { Charge::File } else { Charge::Resident };
-            if payer != (word.account(), what) {
-                self.uncharge(payer, pages);
-                (payer, pages) = ((word.account(), what), 0);
+            if !word.is_paid_as(paid) {
+                self.uncharge(paid, pages);
+                (paid, pages) = (word, 0);
             }
             pages += 1;
         }
-        self.uncharge(payer, pages);
+        self.uncharge(paid, pages);
         self.frames.lists.end_all(self.frames.table(), frames);
         self.frames.give_idle(self.cpu(), frames);
     }
 
+    /// So many pages go that were paid for as this one.
     #[inline(always)]
-    fn uncharge(&self, (payer, what): (AccountId, Charge), pages: u32) {
-        match (pages, what) {
-            (0, _) => {}
-            (_, Charge::Resident) => self.frames.accounts.uncharge_pages(self.cpu(), payer, pages),
-            _ => self.frames.accounts.uncharge(payer, what, pages),
+    fn uncharge(&self, page: Word, pages: u32) {
+        match page.state() {
+            State::File => self.frames.accounts.uncharge(page.account(), Charge::File, pages),
+            _ => self.frames.accounts.uncharge_pages(self.cpu(), page.account(), pages),
         }
     }
 

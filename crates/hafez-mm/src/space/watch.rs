@@ -103,7 +103,8 @@ impl<P: Platform> Spaces<P> {
         while let Some(PageRange { start, end }) = { regions.from(at).find(mine).map(|region| region.range) }
         {
             at = end;
-            regions.modify(start, |region| {
+            let Some(place) = regions.place(start) else { return };
+            regions.modify(place, |region| {
                 region.set_rare(|rare| rare.watcher = None);
                 region.flags -= RegionFlags::WATCHED;
             });
