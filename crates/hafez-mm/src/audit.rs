@@ -106,6 +106,9 @@ impl<P: Platform> Memory<P> {
             frames.whole()
         );
 
+        let coming = spaces.coming.load(Acquire);
+        check!(coming == 0, "{coming} frames are counted as on their way in, at a quiet point");
+
         let mut in_map = vec![false; count];
         let mut number = 0;
         while let Some((next, object)) = spaces.objects.next(number) {
@@ -250,7 +253,7 @@ impl<P: Platform> Memory<P> {
             let Some(family) = spaces.families.get(meta.owner()) else { return false };
             let mut found = false;
             family.each_page(Vpn(meta.index()), |at| found |= at == page);
-            return found && family.members.lock().contains(&space);
+            return found && family.members.lock().iter().any(|&(member, _)| member == space);
         }
         // Cut off by a truncation and still pinned: it is in no page map, and no entry names it.
         let Some(object) = spaces.objects.get(meta.owner()) else { return false };

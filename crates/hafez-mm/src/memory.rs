@@ -27,7 +27,7 @@ use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
 use crate::{Platform, keys};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::*};
 
 /// What the core starts with.
 pub struct Config<'a> {
@@ -77,6 +77,7 @@ impl<P: Platform> Memory<P> {
                 families: Registry::new(),
                 spaces: Registry::new(),
                 counters: Counters::default(),
+                coming: AtomicU32::new(0),
                 balance: Balance::default(),
                 ghosts: Ghosts::new(usable),
                 kernel: KernelHalf::of(&config.phys, config.kernel_root),

@@ -118,6 +118,7 @@ impl<P: Platform> Memory<P> {
             self.spaces.note_peak();
             // In this order: what a batch that has ended by then left to the disk is seen in flight, or its answer was.
             let (ended, _) = self.reclaim.progress();
+            let coming = self.spaces.coming.load(Acquire);
             let answers = self.spaces.swap.answers();
             let in_flight = self.spaces.swap.in_flight();
             let hard = fruitless >= patience / 2;
@@ -130,7 +131,7 @@ impl<P: Platform> Memory<P> {
                     }
                     if in_flight > 0 {
                         self.spaces.wait_answer(answers);
-                    } else if progress.is_none() && !self.await_batch(ended) {
+                    } else if progress.is_none() && !self.await_others(ended, coming) {
                         break;
                     }
                 }
@@ -140,16 +141,19 @@ impl<P: Platform> Memory<P> {
         Ok(frames.free() >= goal)
     }
 
-    /// There is nothing on the lists, perhaps because others have it in hand: wait for one of them, of those that have not ended
-    /// since `ended` and our own. False where there was none.
-    fn await_batch(&self, ended: u32) -> bool {
+    /// There is nothing on the lists, perhaps because others have it in hand: wait for one of them. A batch counts, of those that
+    /// have not ended since `ended` and our own; and what is on its way in, as `before` frames were then. False where there was
+    /// nothing of either.
+    fn await_others(&self, ended: u32, before: u32) -> bool {
         let own = ended.wrapping_add(1);
-        let news = || {
+        let coming = || self.spaces.coming.load(Acquire);
+        let batches = || {
             let (now, under_way) = self.reclaim.progress();
-            (now != own, under_way == 0)
+            (now != own, under_way > 0)
         };
-        self.spaces.platform.wait(keys::FREED, &|| news().0 || news().1);
-        news().0
+        let moved = || batches().0 || coming() != before;
+        self.spaces.platform.wait(keys::FREED, &|| moved() || !batches().1 && before == 0);
+        moved()
     }
 
     /// Whether all that could still be evicted is the last of the files: a 32nd of RAM, mostly the programs' own text; or so
@@ -157,22 +161,31 @@ impl<P: Platform> Memory<P> {
     /// this counts as out of memory.
     fn is_starved(&self) -> bool {
         let frames = &self.spaces.frames;
+        // What is looked at one after the other may move from where it is still to be seen to where it was seen already, and be
+        // missed: then this look tells nothing.
+        let moves = || (self.reclaim.moves(), self.spaces.swap.answers());
+        let before = moves();
         let [_, files] = frames.lists.lengths().map(|kind| kind.iter().sum::<u32>());
-        // What is in hand is on no list, and may all be files'.
-        let (_, batches) = self.reclaim.progress();
-        let files_only = files + batches * (BATCH as u32) < frames.usable / 32
+        // What is in hand may all be files'.
+        let files_only = files + self.in_hand() < frames.usable / 32
             && frames.whole() == 0
             && !self.spaces.swap.has_room();
         let busy = self.spaces.swap.in_flight() > 0;
-        !busy && (files_only || self.within_reach() < self.least() / 2)
+        !busy && (files_only || self.within_reach() < self.least() / 2) && moves() == before
     }
 
     /// Frames that are free, or can be made so; and those that are in hand.
     fn within_reach(&self) -> u32 {
         let frames = &self.spaces.frames;
-        let (_, batches) = self.reclaim.progress();
+        let in_hand = self.in_hand();
         let listed: u32 = frames.lists.lengths().iter().flatten().sum();
-        frames.free() + listed + batches * BATCH as u32 + frames.whole() * BLOCK
+        frames.free() + listed + in_hand + frames.whole() * BLOCK
+    }
+
+    /// Frames that are on no list at this moment, and will be on one or free: what batches have, at most, and what is on its way in.
+    fn in_hand(&self) -> u32 {
+        let (_, batches) = self.reclaim.progress();
+        batches * BATCH as u32 + self.spaces.coming.load(Acquire)
     }
 
     /// What must stay within reach, so that programs can run at all: a 6th of RAM, at most 4 MiB.

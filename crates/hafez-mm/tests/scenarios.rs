@@ -54,10 +54,13 @@ struct Bench {
 
 impl Bench {
     fn new(frames: u32, swap: u32) -> Bench {
+        Bench::with(PolicyKind::Generations, frames, swap)
+    }
+
+    fn with(policy: PolicyKind, frames: u32, swap: u32) -> Bench {
         let disk = (swap > 0).then(|| Disk::new(swap, 0, Faults::default(), 1));
         let town = Arc::new(Mutex::new(Town::default()));
         let hooks = Box::new(Plain { disk: disk.clone(), town: town.clone() });
-        let policy = PolicyKind::Generations;
         Bench { machine: Machine::new(Build { frames, cpus: 1, policy, disk, seed: 7, hooks }), town }
     }
 
@@ -181,6 +184,28 @@ fn four_times_the_memory() {
     let stats = bench.memory().stats();
     assert!(stats.swapped_in > 800 && stats.swapped_out > 800 && stats.oom_kills == 0, "{stats:?}");
     bench.memory().audit().unwrap();
+}
+
+/// A page that a call holds on to for long is the oldest of all by then, and cannot go: others do.
+#[test]
+fn a_pinned_page_stands_in_nobodys_way() {
+    for policy in [PolicyKind::Generations, PolicyKind::Clock] {
+        let bench = Bench::with(policy, 128, 1024);
+        let object = bench.memory().new_object_shared(4096, AccountId::KERNEL).unwrap();
+        let pin = bench.memory().object_page(&object, 0, true).unwrap();
+        pin.write(0, b"held");
+        let space = bench.space();
+        bench.map(&space, BASE, 512, Backing::Anonymous, false);
+        for round in 0..3 {
+            (0..512).for_each(|n| _ = bench.touch(&space, page(n), Some(round)).expect("room"));
+        }
+        let mut bytes = [0; 4];
+        pin.read(0, &mut bytes);
+        assert_eq!((&bytes, bench.memory().stats().oom_kills), (b"held", 0));
+        drop(pin);
+        bench.memory().object_retire(&object);
+        bench.memory().audit().unwrap();
+    }
 }
 
 /// What is locked stays while everything else is swapped; with the mapping goes the lock.

@@ -60,12 +60,8 @@ enum News {
     Continued,
 }
 
-static TABLE: Mutex<Table> = Mutex::new(Table {
-    nodes: BTreeMap::new(),
-    tasks: BTreeMap::new(),
-    named: BTreeMap::new(),
-    last: INIT,
-});
+static TABLE: Mutex<Table> =
+    Mutex::new(Table { nodes: BTreeMap::new(), tasks: BTreeMap::new(), named: BTreeMap::new(), last: INIT });
 
 impl Table {
     fn in_use(&self, number: Pid) -> bool {

@@ -266,8 +266,15 @@ impl Lists {
     }
 
     /// Isolate up to `out`'s room of frames from the old end of a list: each is off the list and carries
-    /// [`Flags::ISOLATED`]. Pinned frames, and such as are on their way in or out, go to the young end instead.
-    pub fn isolate(&self, table: &[FrameMeta], kind: Kind, generation: u8, out: &mut dyn FnMut(Pfn) -> bool) {
+    /// [`Flags::ISOLATED`]. Pinned frames, and such as are on their way in or out, join the generation `young` instead: they are
+    /// in use, and where they stayed the policy would look for its next victim for ever.
+    pub fn isolate(
+        &self,
+        table: &[FrameMeta],
+        kind: Kind,
+        (generation, young): (u8, u8),
+        out: &mut dyn FnMut(Pfn) -> bool,
+    ) {
         let shelves = self.shelves();
         // One CPU's after the other's, so that all age alike.
         let turn = self.turn.fetch_add(1, Relaxed) % shelves.len();
@@ -279,7 +286,7 @@ impl Lists {
                 let meta = &table[frame as usize];
                 unlink(table, list, meta);
                 if !meta.claim(Flags::ISOLATED, Flags::IN_HAND | Flags::WIRED) {
-                    push(table, &mut lists, frame, meta.home(), kind, generation);
+                    push(table, &mut lists, frame, meta.home(), kind, young);
                 } else if !out(Pfn(frame)) {
                     return;
                 }
@@ -415,7 +422,7 @@ mod tests {
 
     fn isolated(lists: &Lists, table: &[FrameMeta]) -> Vec<u32> {
         let mut found = Vec::new();
-        lists.isolate(table, Kind::Swapped, 0, &mut |frame| {
+        lists.isolate(table, Kind::Swapped, (0, 0), &mut |frame| {
             found.push(frame.0);
             true
         });
@@ -432,6 +439,21 @@ mod tests {
         assert_eq!(isolated(&lists, &table), [1, 2, 4, 5, 6, 7]);
         lists.end_all(&table, &[Pfn(3)]);
         assert_eq!(lists.lengths()[0][0], 0);
+    }
+
+    /// What is in use does not stay where victims are looked for.
+    #[test]
+    fn a_frame_in_use_joins_the_young() {
+        let lists = Lists::new();
+        let table = frames(&lists);
+        assert!(table[4].pin());
+        let mut found = 0;
+        lists.isolate(&table, Kind::Swapped, (0, 2), &mut |_| {
+            found += 1;
+            true
+        });
+        assert_eq!((found, lists.lengths()[0]), (6, [0, 0, 1, 0]));
+        table[4].unpin();
     }
 
     /// Isolated is isolated once; what comes back is on its CPU's list with the same step.

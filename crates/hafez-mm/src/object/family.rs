@@ -9,6 +9,7 @@
 //! The candidates are hints: the cursor sees whether an entry there really names the frame.
 
 use crate::SpaceId;
+use crate::account::AccountId;
 use crate::addr::{PageRange, Vpn};
 use crate::lock::Mutex;
 use alloc::vec::Vec;
@@ -17,7 +18,8 @@ use arrayvec::ArrayVec;
 /// The spaces that share an ancestor since its exec.
 pub struct Family {
     pub id: u32,
-    pub members: Mutex<Vec<SpaceId>>,
+    /// And who pays for each: a page is most likely to be found with the one that it is charged to.
+    pub members: Mutex<Vec<(SpaceId, AccountId)>>,
     aliases: Mutex<Vec<(PageRange, Vpn)>>,
 }
 

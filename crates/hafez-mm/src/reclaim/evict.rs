@@ -27,6 +27,7 @@ use crate::space::{Space, Spaces};
 use crate::swap::{CLUSTER, IoError, Moving, Tier};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
+use core::cell::Cell;
 use core::sync::atomic::Ordering::*;
 
 /// Frames isolated at a time: one flush and one write for as many.
@@ -62,7 +63,8 @@ impl Reclaim {
     ) -> Progress {
         let frames = &spaces.frames;
         let mut batch: ArrayVec<Pfn, BATCH> = ArrayVec::new();
-        frames.lists.isolate(frames.table(), kind, generation, &mut |frame| {
+        let young = self.young.load(Relaxed);
+        frames.lists.isolate(frames.table(), kind, (generation, young), &mut |frame| {
             batch.push(frame);
             !batch.is_full()
         });
@@ -116,7 +118,9 @@ impl Reclaim {
         let meta = spaces.frames.meta(frame);
         let mut seen = Seen { used: meta.word().has(Flags::REFERENCED) };
         meta.clear(Flags::REFERENCED);
-        self.each_entry(spaces, frame, &mut |space, page, slot| {
+        let maps = meta.word().maps();
+        let visit = Visit { more: &|found| found < maps, sharers: false };
+        self.each_entry(spaces, frame, visit, &mut |space, page, slot| {
             if slot.is_some_and(|slot| slot.take_accessed()) {
                 seen.used = true;
                 sweep.page(&space.target(), page);
@@ -150,7 +154,8 @@ impl Reclaim {
             return None;
         }
         let mut written = false;
-        self.each_entry(spaces, frame, &mut |space, page, slot| {
+        let visit = Visit { more: &|_| meta.word().maps() > 0, sharers: true };
+        self.each_entry(spaces, frame, visit, &mut |space, page, slot| {
             let Some(slot) = slot else {
                 return mutant!(SharersNotFlushed, (), sweep.taken(&space.target(), page));
             };
@@ -395,12 +400,14 @@ impl Reclaim {
         }
     }
 
-    /// Each entry that names the frame. Where one is in a shared leaf: then also, without an entry, each place where one may
-    /// have been. Whoever shares the leaf may hold a translation, also who came to share it, or ceased to, while we went round.
+    /// Each entry that names the frame, for as long as there are `more` beside so many. Where one is in a shared leaf and `f` wants
+    /// it ([`Visit::sharers`]): then also, without an entry, each place where one may have been. Whoever shares the leaf may hold a
+    /// translation, also who came to share it, or ceased to, while we went round.
     fn each_entry<P: Platform>(
         &self,
         spaces: &Spaces<P>,
         frame: Pfn,
+        visit: Visit<'_>,
         f: &mut dyn FnMut(&Space, Vpn, Option<&crate::paging::Slot<'_>>),
     ) {
         let meta = spaces.frames.meta(frame);
@@ -409,46 +416,59 @@ impl Reclaim {
             return;
         }
         let index = meta.index();
-        let mut shared = false;
+        let (shared, mut found) = (Cell::new(false), 0);
+        // Whether to go on.
         let mut at = |space: crate::SpaceId, page: Vpn, flush: bool| {
             let (Some(space), Some(range)) = (spaces.spaces.get(space.0), crate::space::map::user_page(page))
             else {
-                return false;
+                return true;
             };
             if flush {
                 f(&space, page, None);
-                return false;
+                return true;
             }
             let mut cursor = spaces.cursor(&space, range);
-            let Some(slot) = cursor.find(page) else { return false };
-            let named = slot.frame() == Some(frame);
-            if named {
+            if let Some(slot) = cursor.find(page)
+                && slot.frame() == Some(frame)
+            {
                 f(&space, page, Some(&slot));
+                shared.set(shared.get() || slot.is_shared());
+                found += 1;
             }
-            named && slot.is_shared()
+            (visit.more)(found)
         };
         // Both rounds under one lock: nobody is forgotten in between.
         if word.state() == State::Anon {
             let Some(family) = spaces.families.get(meta.owner()) else { return };
             let members = family.members.lock();
-            for flush in [false, true] {
-                for &space in members.iter() {
-                    family.each_page(Vpn(index), |page| shared |= at(space, page, flush));
-                }
-                if !shared {
-                    return;
+            // Most pages are only with the one who pays for them, and he with many relatives.
+            let payer = |&&(_, account): &&(_, crate::AccountId)| account == word.account();
+            let others = members.iter().filter(|member| !payer(member));
+            members.iter().filter(payer).chain(others).all(|&(space, _)| {
+                let mut go_on = true;
+                family.each_page(Vpn(index), |page| go_on = go_on && at(space, page, false));
+                go_on
+            });
+            if shared.get() && visit.sharers {
+                for &(space, _) in members.iter() {
+                    family.each_page(Vpn(index), |page| _ = at(space, page, true));
                 }
             }
         } else if let Some(object) = spaces.objects.get(meta.owner()) {
             let mappings = object.mappings.lock();
-            for flush in [false, true] {
-                for mapping in mappings.keys() {
-                    shared |= at(mapping.space, Vpn(index.wrapping_add(mapping.delta)), flush);
-                }
-                if !shared {
-                    return;
-                }
+            let place = |delta: u64| Vpn(index.wrapping_add(delta));
+            mappings.keys().all(|mapping| at(mapping.space, place(mapping.delta), false));
+            if shared.get() && visit.sharers {
+                mappings.keys().for_each(|mapping| _ = at(mapping.space, place(mapping.delta), true));
             }
         }
     }
+}
+
+/// How far to go round the entries that name a frame.
+struct Visit<'a> {
+    /// Whether there may be more, so many having been found.
+    more: &'a dyn Fn(u32) -> bool,
+    /// Whether those who share an entry are of interest.
+    sharers: bool,
 }

@@ -51,6 +51,11 @@ impl Reclaim {
         (ended, self.begun.load(SeqCst).wrapping_sub(ended))
     }
 
+    /// Changes whenever a batch begins or ends.
+    pub fn moves(&self) -> (u32, u32) {
+        (self.begun.load(SeqCst), self.ended.load(SeqCst))
+    }
+
     pub fn policy_name(&self) -> &'static str {
         self.policy.lock().name()
     }

@@ -6,14 +6,14 @@
 //! A shared object's page is a new page of zeroes, or comes from swap.
 
 use super::{FaultError, Spaces, Stop};
-use crate::Platform;
 use crate::account::{AccountId, Charge};
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::frame::lists::{Arrival, Kind};
-use crate::frame::meta::{Flags, State, Word};
+use crate::frame::meta::{Flags, FrameMeta, State, Word};
 use crate::frame::{NoFrames, Priority};
 use crate::object::pages::NODE;
 use crate::object::{Object, Pager, Place, Source};
+use crate::{Platform, keys};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::ops::Range;
@@ -159,6 +159,7 @@ impl<P: Platform> Spaces<P> {
         let word = Word::new(State::File, payer, 0).with(Flags::CACHED | Flags::READING | ahead);
         self.frames.meta(frame).begin(word, object.id, at);
         self.frames.accounts.charge(payer, Charge::File, 1);
+        self.coming.fetch_add(1, AcqRel);
         pages.set(at, Place::Frame(frame));
     }
 
@@ -177,11 +178,19 @@ impl<P: Platform> Spaces<P> {
         let meta = self.frames.meta(frame);
         let arrival = if meta.word().has(Flags::AHEAD) { Arrival::Ahead } else { Arrival::Wanted };
         self.frames.lists.insert_arrival(self.frames.table(), self.cpu(), frame, arrival);
-        let word = meta.release(Flags::READING);
+        let word = self.has_come(meta, Flags::READING);
         self.platform.wake(frame.0 as usize);
         if word.is_unheld() {
             self.free_page(frame);
         }
+    }
+
+    /// The frame is no longer on its way in; its word without these marks. Who looks for frames may have waited for it.
+    pub(super) fn has_come(&self, meta: &FrameMeta, marks: Flags) -> Word {
+        let word = meta.release(marks);
+        self.coming.fetch_sub(1, AcqRel);
+        self.platform.wake(keys::FREED);
+        word
     }
 
     /// The frames' bytes will not come: take them out of the page map again.
@@ -194,7 +203,7 @@ impl<P: Platform> Spaces<P> {
                     pages.set(at, Place::Nowhere);
                 }
             }
-            let word = self.frames.meta(frame).release(Flags::READING | Flags::CACHED);
+            let word = self.has_come(self.frames.meta(frame), Flags::READING | Flags::CACHED);
             self.platform.wake(frame.0 as usize);
             if word.is_unheld() {
                 self.free_page(frame);

@@ -145,7 +145,7 @@ impl<P: Platform> Spaces<P> {
         // Nobody has to hold it: what its record says is a hint.
         let Some(family) = family.filter(|_| page < USER_END) else { return 0 };
         let mut freed = 0;
-        for &space in family.members.lock().iter() {
+        for &(space, _) in family.members.lock().iter() {
             let Some(space) = self.spaces.get(space.0) else { continue };
             let mut cursor = self.cursor(&space, around(page));
             let mut here = false;

@@ -326,6 +326,8 @@ pub struct Spaces<P: Platform> {
     pub families: Registry<Family>,
     pub spaces: Registry<Space>,
     pub counters: Counters,
+    /// Frames on their way in, from a file or from swap: charged, and on no list yet.
+    pub coming: AtomicU32,
     pub balance: Balance,
     pub ghosts: Ghosts,
     /// What every space has in its upper half.
@@ -409,7 +411,7 @@ impl<P: Platform> Spaces<P> {
         };
         match if room { self.spaces.add_of(tables, make) } else { Err(tables) } {
             Ok(space) => {
-                members.push(space.id);
+                members.push((space.id, account));
                 Ok(space)
             }
             Err(tables) => {
@@ -432,7 +434,7 @@ impl<P: Platform> Spaces<P> {
             return;
         }
         let mut members = space.family.members.lock();
-        members.retain(|&id| id != space.id);
+        members.retain(|&(id, _)| id != space.id);
         let last = members.is_empty();
         drop(members);
         if last {

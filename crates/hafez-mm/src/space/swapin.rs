@@ -238,6 +238,7 @@ impl<P: Platform> Spaces<P> {
         meta.set_slot(slot);
         let entered = self.swap.cache(&self.frames, slot, frame, block);
         if entered {
+            self.coming.fetch_add(1, AcqRel);
             self.frames.accounts.charge(word.account(), Charge::Resident, 1);
         } else {
             meta.set_slot(0);
@@ -340,7 +341,7 @@ impl<P: Platform> Spaces<P> {
         let meta = self.frames.meta(page.frame);
         let arrival = if meta.word().has(Flags::AHEAD) { Arrival::Ahead } else { Arrival::Refault };
         self.frames.lists.insert_arrival(self.frames.table(), self.cpu(), page.frame, arrival);
-        let word = meta.release(Flags::READING);
+        let word = self.has_come(meta, Flags::READING);
         mutant!(WakeForgotten, (), self.platform.wake(page.frame.0 as usize));
         // All who named the slot may have gone while it was read.
         if word.state() == State::Anon && word.maps() == 0 {
@@ -366,7 +367,7 @@ impl<P: Platform> Spaces<P> {
             }
             self.swap.uncache(&self.frames, page.slot);
             meta.set_slot(0);
-            let word = meta.release(Flags::CACHED | Flags::READING);
+            let word = self.has_come(meta, Flags::CACHED | Flags::READING);
             self.platform.wake(page.frame.0 as usize);
             if word.is_unheld() {
                 self.free_page(page.frame);
