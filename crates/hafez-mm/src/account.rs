@@ -159,7 +159,14 @@ impl Accounts {
     pub fn leave(&self, id: AccountId) {
         self.get(id).left.store(true, Release);
     }
-    /// Whether that was not said.
+    /// A task runs on it.
+    pub fn join(&self, id: AccountId) {
+        let left = &self.get(id).left;
+        if left.load(Acquire) {
+            left.store(false, Release);
+        }
+    }
+    /// Whether its process may be told to go.
     pub fn can_go(&self, id: AccountId) -> bool {
         !self.get(id).left.load(Acquire)
     }

@@ -392,6 +392,10 @@ impl<P: Platform> Memory<P> {
             self.nobody_to_go(space.account());
         }
     }
+    /// A task begins to run on the account's space.
+    pub fn join_account(&self, id: AccountId) {
+        self.spaces.frames.accounts.join(id);
+    }
     /// Who was told to go runs no more, or does not run yet: another has to.
     pub fn nobody_to_go(&self, id: AccountId) {
         self.spaces.frames.accounts.leave(id);

@@ -439,6 +439,7 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     if process.no_new_code.load(Ordering::Relaxed) & linux_raw_sys::prctl::PR_MDWE_NO_INHERIT != 0 {
         process.no_new_code.store(0, Ordering::Relaxed);
     }
+    memory().join_account(loaded.image.account());
     let old = core::mem::replace(&mut caller.image, loaded.image.clone());
     drop(task.replace_image(Some(loaded.image)));
     exit::release_parent(process);

@@ -79,7 +79,8 @@ pub(super) fn task_ends(caller: Caller) {
     }
     sched::current().set_space(None);
     drop(task.replace_image(None));
-    leave_image(image);
+    let looked_at = Arc::downgrade(&image);
+    drop(image);
     drop(task.replace_files(Arc::new(FileTable::new())));
     if let Some(idle) = start::idle_fs() {
         drop(task.replace_fs(idle));
@@ -98,17 +99,18 @@ pub(super) fn task_ends(caller: Caller) {
     // One that executes a program waits for the others to go.
     process.parked.wake_all();
     if last {
+        if let Some(image) = looked_at.upgrade() {
+            leave_image(image);
+        }
         process_ends(&process, &task);
     }
     task.set_thread(None);
     start::process_has_ended();
 }
 
-/// The task's hold of its memory. Others may hold it still, who only look at it.
+/// Somebody still holds the memory of a process that has gone: another that shares it, or one who only looks at it.
+#[cold]
 fn leave_image(image: Arc<Image>) {
-    let looked_at = Arc::downgrade(&image);
-    drop(image);
-    let Some(image) = looked_at.upgrade() else { return };
     let own = |task: Arc<Task>| task.image().is_some_and(|i| Arc::ptr_eq(&i, &image));
     if !table::each_process().any(|process| process.any_task().is_some_and(own)) {
         memory().leave_space(image.space());

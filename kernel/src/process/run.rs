@@ -68,6 +68,7 @@ impl Caller {
         let guarded = !matches!(*task.guard.lock(), Guard::Nothing) || task.is_traced();
         let calls = if guarded { &[] } else { calls::by_number() };
         let actions = task.process.actions();
+        memory().join_account(image.account());
         Caller {
             task,
             image,

@@ -146,6 +146,11 @@ pub fn holds(process: &Arc<Process>) -> bool {
     TABLE.lock().nodes.get(&process.pid).is_some_and(|n| Arc::ptr_eq(&n.process, process))
 }
 
+/// Whether this very task lives.
+pub fn holds_task(task: &Arc<Task>) -> bool {
+    self::task(task.tid()).is_some_and(|holder| Arc::ptr_eq(&holder, task))
+}
+
 /// The first program's number is taken.
 pub(super) fn claim_first() {
     TABLE.lock().last = FIRST;

@@ -28,15 +28,15 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// ESRCH if it is gone.
+    /// ESRCH if it is gone, though somebody may hold it a moment longer.
     pub fn process(&self) -> Result<Arc<Process>> {
-        self.process.upgrade().ok_or(Errno::ESRCH)
+        self.process.upgrade().filter(table::holds).ok_or(Errno::ESRCH)
     }
 
     /// The thread; of a process the first one that lives. `None` for a zombie.
     pub fn task(&self) -> Result<Option<Arc<Task>>> {
         match &self.task {
-            Some(task) => Ok(Some(task.upgrade().ok_or(Errno::ESRCH)?)),
+            Some(task) => Ok(Some(task.upgrade().filter(table::holds_task).ok_or(Errno::ESRCH)?)),
             None => Ok(self.process()?.any_task()),
         }
     }
