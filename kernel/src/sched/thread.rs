@@ -50,6 +50,8 @@ pub struct Thread {
     body: Mutex<Option<Body>>,
     state: AtomicU8,
     pub(super) interruptible: AtomicBool,
+    /// On how many wait queues it stands.
+    pub(super) queued: AtomicUsize,
     interrupted: AtomicBool,
     pub(super) cpu_ns: AtomicU64,
     pub(super) split: Split,
@@ -134,6 +136,7 @@ impl Thread {
             body: Mutex::new(body),
             state: AtomicU8::new(state as u8),
             interruptible: AtomicBool::new(false),
+            queued: AtomicUsize::new(0),
             interrupted: AtomicBool::new(false),
             cpu_ns: AtomicU64::new(0),
             split: Split::new(),

@@ -12,7 +12,7 @@
 use super::timer::{self, Deadline};
 use super::{NoMemory, current, run, thread::State, thread::Thread};
 use crate::{arch, mem};
-use alloc::{sync::Arc, vec::Vec};
+use alloc::{collections::VecDeque, sync::Arc};
 use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use hafez_mm::lock::Mutex;
 
@@ -36,7 +36,7 @@ struct Waiter {
 /// In the order of arrival: `first`, then `more`.
 struct Waiters {
     first: Option<Waiter>,
-    more: Vec<Waiter>,
+    more: VecDeque<Waiter>,
 }
 
 /// Threads that wait for something; whoever makes it true wakes them. Wakers may be interrupt handlers.
@@ -55,19 +55,26 @@ impl Waiters {
     /// Where there is room.
     #[inline]
     fn add(&mut self, waiter: Waiter) {
+        waiter.thread.queued.fetch_add(1, SeqCst);
         if self.first.is_none() && self.more.is_empty() {
             self.first = Some(waiter);
         } else {
-            self.more.push(waiter);
+            self.more.push_back(waiter);
         }
     }
     /// Take out the first that `f` wants.
     fn take(&mut self, mut f: impl FnMut(&Waiter) -> bool) -> Option<Waiter> {
-        if self.first.as_ref().is_some_and(&mut f) {
-            return self.first.take();
-        }
+        let taken = match self.first.as_ref().is_some_and(&mut f) {
+            true => self.first.take(),
+            false => self.take_of_more(f),
+        }?;
+        taken.thread.queued.fetch_sub(1, SeqCst);
+        Some(taken)
+    }
+    #[inline]
+    fn take_of_more(&mut self, f: impl FnMut(&Waiter) -> bool) -> Option<Waiter> {
         let at = self.more.iter().position(f)?;
-        Some(self.more.remove(at))
+        self.more.remove(at)
     }
 }
 
@@ -75,7 +82,7 @@ impl WaitQueue {
     pub const fn new() -> Self {
         WaitQueue {
             count: AtomicUsize::new(0),
-            waiters: Mutex::new(Waiters { first: None, more: Vec::new() }),
+            waiters: Mutex::new(Waiters { first: None, more: VecDeque::new() }),
         }
     }
     /// Sleep until `ready()`; it is asked again after each wake-up and must not block.
@@ -198,7 +205,7 @@ impl WaitQueue {
     /// Room for `needed` besides the first. The memory is asked for without the lock: that may wake the thread that reclaims.
     #[cold]
     fn make_room(&self, needed: usize) -> Result<(), NoMemory> {
-        let mut larger = Vec::new();
+        let mut larger = VecDeque::new();
         larger.try_reserve(needed.next_power_of_two().max(4)).map_err(|_| NoMemory)?;
         let mut waiters = self.waiters.lock();
         if waiters.more.len() < larger.capacity() {
@@ -212,7 +219,7 @@ impl WaitQueue {
     /// Who woke us has taken us out; only where we gave up by ourselves are we still here, and the answer is `true`.
     #[inline]
     fn remove(&self, thread: &Thread) -> bool {
-        if self.count.load(SeqCst) == 0 {
+        if thread.queued.load(SeqCst) == 0 {
             return false;
         }
         let gone = self.waiters.lock().take(|waiter| core::ptr::eq(&*waiter.thread, thread));
