@@ -36,6 +36,7 @@ pub mod cap {
     pub const SYS_ADMIN: u32 = 21;
     pub const SYS_NICE: u32 = 23;
     pub const SYS_RESOURCE: u32 = 24;
+    pub const WAKE_ALARM: u32 = 35;
     pub const SYS_TIME: u32 = 25;
     pub const MKNOD: u32 = 27;
     pub const LEASE: u32 = 28;

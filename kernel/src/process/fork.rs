@@ -139,6 +139,9 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
     let child = Task::new(tid, child_process.clone(), parts);
     *child.guard.lock() = task.guard.lock().clone();
     child.io_priority.store(task.io_priority.load(Ordering::Relaxed), Ordering::Relaxed);
+    child.timer_slack.store(task.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
+    child.machine_check.store(task.machine_check.load(Ordering::Relaxed), Ordering::Relaxed);
+    child.io_flusher.store(task.io_flusher.load(Ordering::Relaxed), Ordering::Relaxed);
     child.nodes.store(task.nodes.load(Ordering::Relaxed), Ordering::Relaxed);
     let nice = task.nice.load(Ordering::Relaxed);
     if task.reset_on_fork.load(Ordering::Relaxed) {

@@ -28,7 +28,7 @@ use crate::fs::File;
 use crate::sched::{self, Thread, WaitQueue};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use hafez_mm::lock::Mutex;
 use linux_raw_sys::general as abi;
 
@@ -60,6 +60,9 @@ const REAL_TIME: i32 = 100;
 
 /// Timers may be 50 microseconds late unless told otherwise.
 pub const DEFAULT_SLACK: u64 = 50_000;
+
+/// `PR_MCE_KILL_DEFAULT`.
+const MACHINE_CHECK_DEFAULT: u8 = 2;
 
 /// One thread of a program.
 pub struct Task {
@@ -95,6 +98,9 @@ pub struct Task {
     pub death_signal: AtomicU32,
     /// Nanoseconds by which its timers may be late (`PR_SET_TIMERSLACK`).
     pub timer_slack: AtomicU64,
+    /// What it said is to become of it when a page of its goes bad (`PR_MCE_KILL`), and that others wait for what it writes.
+    pub machine_check: AtomicU8,
+    pub io_flusher: AtomicBool,
     /// What it said about memory nodes (`set_mempolicy`).
     pub nodes: AtomicU64,
     /// Nice value, -20 to 19.
@@ -160,6 +166,8 @@ impl Task {
             rseq: Rseq::default(),
             death_signal: AtomicU32::new(0),
             timer_slack: AtomicU64::new(DEFAULT_SLACK),
+            machine_check: AtomicU8::new(MACHINE_CHECK_DEFAULT),
+            io_flusher: AtomicBool::new(false),
             nodes: AtomicU64::new(0),
             nice: AtomicI32::new(0),
             policy: AtomicU32::new(0),

@@ -43,6 +43,7 @@ mod pipe;
 mod poll;
 mod prctl;
 mod process;
+mod processor;
 mod ptrace;
 mod random;
 mod residence;
@@ -74,6 +75,7 @@ static TABLE: [Handler; NUMBERS] = {
     let mut table = [unsupported as Handler; NUMBERS];
     let families: &[&Calls] = &[
         process::CALLS,
+        processor::CALLS,
         signal::CALLS,
         pidfd::CALLS,
         prctl::CALLS,

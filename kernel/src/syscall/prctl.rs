@@ -1,10 +1,9 @@
 //! What a process sets for itself: `prctl`, `personality`.
 //!
-//! Some of `prctl` asks for what this kernel never does to anybody (a time-stamp counter withheld): asking then
-//! tells so, and switching it off succeeds, as it is off.
+//! Some of `prctl` asks for what this kernel never does to anybody: asking then tells so, and switching it off succeeds, as it is off.
 #![forbid(unsafe_code)]
 
-use super::{Calls, advise, capability, seccomp, user};
+use super::{Calls, advise, capability, processor, seccomp, user};
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
@@ -16,6 +15,9 @@ use linux_raw_sys::general as abi;
 use linux_raw_sys::prctl;
 
 pub const CALLS: &Calls = &[(abi::__NR_prctl, prctl), (abi::__NR_personality, personality)];
+
+/// Newer than the list of numbers.
+const GET_AUXV: u32 = 0x4155_5856;
 
 fn no_more(args: &[u64]) -> Result<()> {
     if args.iter().all(|v| *v == 0) { Ok(()) } else { Err(Errno::EINVAL) }
@@ -85,10 +87,16 @@ fn prctl(caller: &mut Caller) -> Result<u64> {
             no_more(&[a, b, c, d])?;
             return Ok(process.no_new_code.load(Ordering::Relaxed) as u64);
         }
+        GET_AUXV => {
+            no_more(&[c, d])?;
+            return processor::auxiliary(caller, a, b);
+        }
         prctl::PR_GET_SECCOMP => return Ok(task.guard.lock().told().0.into()),
         prctl::PR_SET_SECCOMP => return seccomp::set_mode(caller, a, b),
         what => {
-            let known = capability::request(caller, what, [a, b, c, d]);
+            let args = [a, b, c, d];
+            let known = capability::request(caller, what, args);
+            let known = known.or_else(|| processor::request(caller, what, args));
             return known.unwrap_or_else(|| never(what, [a, b, c, d]));
         }
     }
@@ -96,16 +104,11 @@ fn prctl(caller: &mut Caller) -> Result<u64> {
 }
 
 /// Requests whose answer is the same for everybody.
-fn never(what: u32, [a, b, c, d]: [u64; 4]) -> Result<u64> {
+fn never(what: u32, [a, ..]: [u64; 4]) -> Result<u64> {
     let zero = |ok: bool| if ok { Ok(0) } else { Err(Errno::EINVAL) };
     match what {
         prctl::PR_GET_TIMING => Ok(prctl::PR_TIMING_STATISTICAL as u64),
         prctl::PR_SET_TIMING => zero(a == prctl::PR_TIMING_STATISTICAL as u64),
-        prctl::PR_GET_TSC => user::write_u32(a, prctl::PR_TSC_ENABLE).map(|()| 0).map_err(Into::into),
-        prctl::PR_MCE_KILL_GET => {
-            no_more(&[a, b, c, d])?;
-            Ok(prctl::PR_MCE_KILL_DEFAULT as u64)
-        }
         // There are no performance events to switch.
         prctl::PR_TASK_PERF_EVENTS_DISABLE | prctl::PR_TASK_PERF_EVENTS_ENABLE => Ok(0),
         _ => Err(Errno::EINVAL),

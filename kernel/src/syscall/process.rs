@@ -11,7 +11,7 @@ use crate::process::run::Caller;
 use crate::process::signal::LAST;
 use crate::process::wait::{self, Selector, Status, Waited, Whom};
 use crate::process::{Pid, exec, exit, fork, table};
-use crate::{arch, sched};
+use crate::sched;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as abi;
 
@@ -39,7 +39,6 @@ pub const CALLS: &Calls = &[
     (abi::__NR_set_robust_list, set_robust_list),
     (abi::__NR_get_robust_list, get_robust_list),
     (abi::__NR_rseq, rseq),
-    (abi::__NR_arch_prctl, arch_prctl),
     (abi::__NR_sched_yield, sched_yield),
     (abi::__NR_getrusage, getrusage),
     (abi::__NR_times, times),
@@ -419,29 +418,6 @@ fn get_robust_list(caller: &mut Caller) -> Result<u64> {
     }
     user::write_u64(len_at, ROBUST_HEAD)?;
     user::write_u64(head_at, task.robust_list.load(Ordering::Relaxed))?;
-    Ok(0)
-}
-
-const ARCH_SET_GS: u64 = 0x1001;
-const ARCH_SET_FS: u64 = 0x1002;
-const ARCH_GET_FS: u64 = 0x1003;
-const ARCH_GET_GS: u64 = 0x1004;
-const ARCH_GET_CPUID: u64 = 0x1011;
-
-fn arch_prctl(caller: &mut Caller) -> Result<u64> {
-    let [what, value, ..] = caller.args();
-    if matches!(what, ARCH_SET_FS | ARCH_SET_GS) && !arch::user::in_user_half(value, 0) {
-        return Err(Errno::EPERM);
-    }
-    match what {
-        ARCH_SET_FS => caller.user.set_fs_base(value),
-        ARCH_SET_GS => caller.user.set_gs_base(value),
-        ARCH_GET_FS => user::write_u64(value, caller.user.fs_base())?,
-        ARCH_GET_GS => user::write_u64(value, caller.user.gs_base())?,
-        // `cpuid` cannot be taken away from a program.
-        ARCH_GET_CPUID => return Ok(1),
-        _ => return Err(Errno::EINVAL),
-    }
     Ok(0)
 }
 

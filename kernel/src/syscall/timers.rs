@@ -7,6 +7,7 @@ use crate::arch::user;
 use crate::clock::SECOND;
 use crate::errno::{Errno, Result};
 use crate::fs::anon;
+use crate::fs::caps::cap;
 use crate::fs::file::File;
 use crate::process::run::Caller;
 use crate::process::signal::LAST;
@@ -204,8 +205,13 @@ fn timerfd_create(caller: &mut Caller) -> Result<u64> {
     let realtime = match clock as u32 {
         abi::CLOCK_REALTIME => true,
         abi::CLOCK_MONOTONIC | abi::CLOCK_BOOTTIME => false,
-        // These wake a suspended machine: not without the privilege, and not here.
-        abi::CLOCK_REALTIME_ALARM | abi::CLOCK_BOOTTIME_ALARM => return Err(Errno::EPERM),
+        // These wake a suspended machine: for who may. This one is never suspended.
+        abi::CLOCK_REALTIME_ALARM | abi::CLOCK_BOOTTIME_ALARM => {
+            if !caller.task.cred().may(cap::WAKE_ALARM) {
+                return Err(Errno::EPERM);
+            }
+            clock as u32 == abi::CLOCK_REALTIME_ALARM
+        }
         _ => return Err(Errno::EINVAL),
     };
     let status = flags & abi::TFD_NONBLOCK | abi::O_RDWR;

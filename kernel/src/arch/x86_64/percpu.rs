@@ -65,6 +65,8 @@ pub struct PerCpu {
     pub has_table: Cell<bool>,
     /// SMAP is off for the program that is loaded (see `user::far_call_in_emulation`).
     pub smap_off: Cell<bool>,
+    /// Its program may not read the time-stamp counter.
+    pub no_clock: Cell<bool>,
     pub ist: [IstStack; 4],
 }
 
@@ -94,6 +96,7 @@ impl PerCpu {
             watching: Cell::new(false),
             has_table: Cell::new(false),
             smap_off: Cell::new(false),
+            no_clock: Cell::new(false),
             ist: [const { IstStack(UnsafeCell::new([0; IST_BYTES])) }; 4],
         }
     }

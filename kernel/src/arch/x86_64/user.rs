@@ -45,6 +45,8 @@ const USER_FLAGS: u64 = 0x0024_4DD5;
 const RESUME_FLAG: u64 = 1 << 16;
 /// In CR4: the kernel may not touch a program's memory but where it says so.
 const SMAP: u64 = 1 << 21;
+/// In CR4: programs may not read the time-stamp counter.
+const NO_CLOCK: u64 = 1 << 2;
 /// CS and SS of 64-bit programs.
 const USUAL: (u64, u64) = (descriptors::USER_CODE as u64, descriptors::USER_DATA as u64);
 /// Interrupts on, and the bit that is always set.
@@ -90,6 +92,8 @@ pub struct State {
     /// The program's own descriptors.
     table: Option<Arc<Table>>,
     debug: DebugRegisters,
+    /// `rdtsc` ends it.
+    no_clock: bool,
     /// The CPU that loaded it last.
     live_on: *const PerCpu,
     fpu: FpuState,
@@ -125,6 +129,7 @@ impl State {
             selectors: Selectors::default(),
             table: None,
             debug: DebugRegisters::default(),
+            no_clock: false,
             live_on: core::ptr::null(),
             fpu: FpuState::new(),
         }
@@ -153,7 +158,8 @@ impl UserContext {
     /// All as in a fresh program (execve).
     pub fn reset(&mut self, rip: u64, rsp: u64) {
         self.abandon();
-        *self.state_mut() = State::fresh(rip, rsp);
+        let no_clock = self.state().no_clock;
+        *self.state_mut() = State { no_clock, ..State::fresh(rip, rsp) };
     }
     #[inline(always)]
     fn state(&self) -> &State {
@@ -299,6 +305,15 @@ impl UserContext {
     pub fn set_debug(&mut self, debug: DebugRegisters) {
         self.abandon();
         self.state_mut().debug = debug;
+    }
+    /// Whether it may read the time-stamp counter.
+    pub fn may_read_clock(&self) -> bool {
+        !self.state().no_clock
+    }
+    /// What does not is ended by a general protection exception.
+    pub fn let_read_clock(&mut self, may: bool) {
+        self.abandon();
+        self.state_mut().no_clock = !may;
     }
     /// The instruction at `rip` runs though it is watched.
     pub fn pass_breakpoint(&mut self) {
@@ -532,6 +547,11 @@ unsafe fn load(area: &PerCpu, state: *mut State) {
         regs::write_msr(regs::FS_BASE, (*state).fs_base);
         regs::write_msr(regs::KERNEL_GS_BASE, (*state).gs_base);
         (*state).live_on = area;
+        if area.no_clock.get() != (*state).no_clock {
+            let cr4 = regs::cr4() & !NO_CLOCK;
+            regs::set_cr4(if (*state).no_clock { cr4 | NO_CLOCK } else { cr4 });
+            area.no_clock.set((*state).no_clock);
+        }
         if area.watching.get() || (*state).debug.is_on() {
             (*state).debug.load();
             area.watching.set((*state).debug.is_on());
