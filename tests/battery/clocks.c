@@ -83,6 +83,16 @@ int main(void) {
     T(left.it_value.tv_usec > 10000);
     compute(700);
     T(fired[SIGVTALRM]);
+    /* Without a first time nothing is set: of real time the interval goes too, of CPU time it stays. */
+    for (int which = ITIMER_REAL; which <= ITIMER_PROF; which++) {
+        it = (struct itimerval){{10, 0}, {0, 0}};
+        N("setitimer", which, setitimer(which, &it, 0));
+        N("getitimer", which, getitimer(which, &left));
+        N("interval", which, left.it_interval.tv_sec);
+        N("value", which, left.it_value.tv_sec + left.it_value.tv_usec);
+        it.it_interval.tv_sec = 0;
+        N("stopped", which, setitimer(which, &it, 0));
+    }
     /* Setting: what is refused before the clock is touched. */
     struct timespec t = {100, 1000000000}, now;
     T(clock_settime(CLOCK_REALTIME, &t));

@@ -87,6 +87,8 @@ fn setitimer(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let old = left_of_interval(caller, which);
+    // Of what is stopped, only the timers of CPU time keep the interval.
+    let interval = if value == 0 && which == abi::ITIMER_REAL { 0 } else { interval };
     set_interval(caller, which, value, interval)?;
     if to != 0 {
         put_interval(to, old)?;
