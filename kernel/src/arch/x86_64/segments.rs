@@ -11,7 +11,7 @@
 //! ```
 //!
 //! So the table that a CPU has loaded is that of the context which is armed there, and is kept by it. Whoever disarms the context takes
-//! the table out. What a program has in CS, SS, DS, ES, FS, GS is checked against the table before it is loaded ([`Table::descriptor`]):
+//! the table out. What a program has in CS, SS, DS, ES, FS, GS is checked against the table before it is loaded ([`descriptor`]):
 //! a selector that names nothing any more would fault in ring 0.
 //!
 //! Descriptors are code and data of ring 3, of 32 bits; never gates, never 64-bit code.
