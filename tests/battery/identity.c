@@ -84,7 +84,7 @@ static void capabilities(const char *self) {
     W(CHILD(T(alter(0, BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH), 0)); T(open("mine", O_RDONLY)); T(open("other", O_RDONLY)); T(access("mine", R_OK)); T(open("roots", O_RDWR))));
     W(CHILD(T(alter(0, BIT(CAP_DAC_OVERRIDE), 0)); P(open("mine", O_RDONLY)); T(open("mine", O_RDWR)); T(access("mine", W_OK))));
     W(CHILD(T(alter(0, BIT(CAP_FOWNER) | BIT(CAP_FSETID), 0)); T(chmod("mine", 0640)); T(utimensat(AT_FDCWD, "mine", (struct timespec[2]){{1, 1}, {1, 1}}, 0)); T(chmod("roots", 02755)); P(open("mine", O_RDONLY|O_NOATIME))));
-    W(CHILD(T(alter(0, BIT(CAP_KILL), 0)); pid_t other = fork(); if (!other) { setuid(7); alarm(1); pause(); _exit(0); } usleep(100000); T(kill(other, SIGTERM)); T(kill(getpid(), 0)); wait4(-1, 0, WNOHANG, 0)));
+    W(CHILD(T(alter(0, BIT(CAP_KILL), 0)); int said[2]; pipe(said); pid_t other = fork(); if (!other) { setuid(7); alarm(1); write(said[1], "7", 1); pause(); _exit(0); } char c; read(said[0], &c, 1); T(kill(other, SIGTERM)); T(kill(getpid(), 0)); wait4(-1, 0, WNOHANG, 0)));
     W(CHILD(T(alter(0, BIT(CAP_SETUID), 0)); T(setuid(5)); T(setresuid(0, 0, 0)); T(setresuid(5, -1, -1)); T(setgid(5)); T(setfsuid(5)); T(setfsuid(-1))));
     W(CHILD(T(alter(0, BIT(CAP_SETGID), 0)); T(setgid(5)); T(setgroups(0, 0)); T(setuid(5))));
     W(CHILD(T(alter(0, BIT(CAP_SYS_CHROOT), 0)); T(chroot("."))));

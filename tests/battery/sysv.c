@@ -23,6 +23,20 @@ static int set(int id, int num, int value) {
     return semctl(id, num, SETVAL, (union arg){.val = value});
 }
 
+/* Until the process sleeps in the call that it was made for. */
+static void asleep(pid_t p) {
+    char name[32], line[256];
+    snprintf(name, sizeof name, "/proc/%d/stat", p);
+    for (char state = 0; state != 'S'; usleep(1000)) {
+        int fd = open(name, O_RDONLY);
+        long n = read(fd, line, sizeof line - 1);
+        close(fd);
+        line[n > 0 ? n : 0] = 0;
+        char *at = strrchr(line, ')');
+        state = at && at[1] ? at[2] : 0;
+    }
+}
+
 int main(void) {
     int id, st;
     struct shmid_ds ds;
@@ -227,7 +241,7 @@ int main(void) {
     T(sent);
     p = fork();
     if (!p) _exit(msgsnd(id, &t, 100, 0) ? errno : 0);
-    usleep(10000);
+    asleep(p);
     T(msgctl(id, IPC_RMID, 0));
     waitpid(p, &st, 0);
     N("waiting at the removal", EIDRM, WEXITSTATUS(st));

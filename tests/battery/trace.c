@@ -535,13 +535,13 @@ static void strangers(void) {
         siginfo_t si;
         if (waitid(P_PID, c, &si, WEXITED | WNOWAIT | __WALL) || si.si_status != 5) _exit(2);
         write(done[1], "x", 1);
-        char b; read(done[0], &b, 0);
-        usleep(20000);
+        char b; read(fds[0], &b, 1);
         if (waitpid(c, &status, __WALL) != c) _exit(3);
         _exit(WEXITSTATUS(status)));
     char b;
     read(done[0], &b, 1);
     T(waitpid(c, &status, WNOHANG));
+    write(fds[1], "x", 1);
     STATUS(t);
     STATUS(c);
 
