@@ -90,11 +90,20 @@ const MUCH: u32 = 512;
 const CHUNK: usize = 64;
 const CHUNKS: usize = 256;
 
+/// Where the next number is looked for, if not even that of the account closed last is free: in turn among those below `end`. When
+/// none of these is free there are half as many more, so that however many are in use few are looked at for each that is found.
+struct Search {
+    next: usize,
+    end: usize,
+}
+
 /// All accounts; 64 at a time come from the heap.
 pub struct Accounts {
     chunks: Box<[Once<Box<[Account; CHUNK]>>]>,
     /// One search for a free number at a time.
-    opening: Mutex<()>,
+    opening: Mutex<Search>,
+    /// The account that was closed last, until another is opened; else 0.
+    closed: AtomicU32,
     /// Numbers from here on have never been used.
     unused: AtomicU32,
     lines: [Line; MAX_CPUS],
@@ -106,7 +115,8 @@ impl Accounts {
     pub fn new() -> Self {
         let accounts = Accounts {
             chunks: (0..CHUNKS).map(|_| Once::new()).collect(),
-            opening: Mutex::new(()),
+            opening: Mutex::new(Search { next: 1, end: 8 }),
+            closed: AtomicU32::new(0),
             unused: AtomicU32::new(1),
             lines: [const { Line::new() }; MAX_CPUS],
             end: AtomicU32::new(0),
@@ -131,28 +141,51 @@ impl Accounts {
 
     /// A number that nothing is charged to.
     pub fn open(&self) -> Option<AccountId> {
-        let _one = self.opening.lock();
-        for n in 1..CHUNK * CHUNKS {
-            let account = &self.chunk(n / CHUNK)[n % CHUNK];
-            let id = AccountId(n as u16);
-            if !account.open.load(Acquire) && self.pays_nothing(id) {
-                for count in [&account.peak, &account.major, &account.things] {
-                    count.store(0, Relaxed);
-                }
-                // What a CPU still keeps of its last life is taken off.
-                account.minor.store(0u32.wrapping_sub(self.kept(id).1), Relaxed);
-                account.left.store(false, Relaxed);
-                account.open.store(true, Release);
-                self.unused.fetch_max(n as u32 + 1, AcqRel);
-                return Some(id);
-            }
+        let mut search = self.opening.lock();
+        let closed = AccountId(self.closed.swap(0, AcqRel) as u16);
+        let id = match closed != AccountId::KERNEL && self.is_free(closed) {
+            true => closed,
+            false => self.search(&mut search)?,
+        };
+        let account = self.get(id);
+        for count in [&account.peak, &account.major, &account.things] {
+            count.store(0, Relaxed);
         }
-        None
+        // What a CPU still keeps of its last life is taken off.
+        account.minor.store(0u32.wrapping_sub(self.kept(id).1), Relaxed);
+        account.left.store(false, Relaxed);
+        account.open.store(true, Release);
+        self.unused.fetch_max(id.0 as u32 + 1, AcqRel);
+        Some(id)
+    }
+
+    fn search(&self, search: &mut Search) -> Option<AccountId> {
+        if let Some(id) = (1..search.end).find_map(|_| self.try_next(search)) {
+            return Some(id);
+        }
+        let (end, more) = (search.end, (search.end / 2).min(CHUNK * CHUNKS - search.end));
+        if more > 0 {
+            *search = Search { next: end, end: end + more };
+        }
+        (0..more).find_map(|_| self.try_next(search))
+    }
+
+    /// The number whose turn it is, if it is free.
+    #[inline]
+    fn try_next(&self, search: &mut Search) -> Option<AccountId> {
+        let id = AccountId(search.next as u16);
+        search.next = if search.next + 1 < search.end { search.next + 1 } else { 1 };
+        self.is_free(id).then_some(id)
+    }
+
+    fn is_free(&self, id: AccountId) -> bool {
+        !self.get(id).open.load(Acquire) && self.pays_nothing(id)
     }
 
     /// The process is gone; what is still charged to it stays so.
     pub fn close(&self, id: AccountId) {
         self.get(id).open.store(false, Release);
+        self.closed.store(id.0 as u32, Release);
     }
 
     /// Its process has gone, or is not there yet: it is not to go when memory has run out.
@@ -386,5 +419,32 @@ impl Account {
         if now > self.peak.load(Relaxed) && now as i32 > 0 {
             self.peak.store(now, Relaxed);
         }
+    }
+}
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+
+    /// A number is given out again when its account is closed and nothing is charged to it, however many there are; and not before.
+    #[test]
+    fn a_number_is_one_account_s_at_a_time() {
+        let accounts = Accounts::new();
+        let mut open: BTreeSet<u16> = core::iter::from_fn(|| accounts.open()).map(|id| id.0).collect();
+        assert_eq!(open.len(), CHUNK * CHUNKS - 1);
+        assert!(!open.contains(&AccountId::KERNEL.0));
+        let closed: BTreeSet<u16> = open.iter().copied().filter(|n| n % 7 == 3).collect();
+        for &n in &closed {
+            accounts.charge(AccountId(n), Charge::File, (n % 2) as u32);
+            accounts.close(AccountId(n));
+            open.remove(&n);
+        }
+        let again: BTreeSet<u16> = core::iter::from_fn(|| accounts.open()).map(|id| id.0).collect();
+        assert_eq!(again, closed.iter().copied().filter(|n| n % 2 == 0).collect());
+        let owing = *closed.iter().find(|n| *n % 2 == 1).unwrap();
+        accounts.uncharge(AccountId(owing), Charge::File, 1);
+        assert_eq!(accounts.open(), Some(AccountId(owing)));
+        assert_eq!(accounts.open(), None);
     }
 }
