@@ -11,7 +11,8 @@
 //! | `fault.rs` | the fault: from a region and an entry to a page that can be used |
 //! | `swapin.rs`, `fill.rs` | the two slow ways: a page from swap, a page from a file |
 //! | `map.rs`, `remap.rs`, `advise.rs`, `fork.rs` | the calls |
-//! | `region.rs`, `regions.rs`, `chunks.rs`, `holes.rs` | a region, all of them, how they are found, the room between them |
+//! | `region.rs`, `regions.rs`, `chunks.rs` | a region, all of them, how they are found |
+//! | `rearrange.rs`, `holes.rs` | how they come, go and become one; the room between them |
 //! | `huge.rs` | when 2 MiB are one page, and when they are 512 again |
 //! | `share.rs` | a space's own copy of page-table leaves that a fork has left shared |
 //! | `watch.rs` | pages that a program brings in itself |
@@ -30,6 +31,7 @@ mod holes;
 pub mod huge;
 pub mod map;
 pub mod pages;
+mod rearrange;
 pub mod region;
 pub mod regions;
 pub mod release;

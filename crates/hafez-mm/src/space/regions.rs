@@ -9,12 +9,12 @@
 use super::chunks::{Chunks, Id, NONE};
 use super::region::{Region, RegionFlags};
 use crate::Rights;
-use crate::addr::{PageRange, USER_START, Vpn};
-use alloc::vec::Vec;
+use crate::addr::{PageRange, Vpn};
 use core::iter::successors;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-const CHUNK: usize = 32;
+/// Regions in a chunk at most.
+pub(super) const CHUNK: usize = 32;
 
 /// Pages between the end of one region and the start of the next.
 pub(super) fn hole(end: Vpn, start: Vpn) -> u64 {
@@ -24,9 +24,9 @@ pub(super) fn hole(end: Vpn, start: Vpn) -> u64 {
 /// A space's regions.
 pub struct Regions {
     pub(super) chunks: Chunks,
-    count: usize,
+    pub(super) count: usize,
     /// Pages of each kind of region.
-    pages: [u64; KINDS],
+    pub(super) pages: [u64; KINDS],
     /// Where something was changed last: chunk and place. Most who come next look for that. Faults, which look but change nothing,
     /// have a hint of their own for each CPU ([`Regions::find_again`]).
     hint: u32,
@@ -41,7 +41,7 @@ const KINDS: usize = 2 * (KIND.bits() as usize + 1);
 
 /// The number of a region's kind.
 #[inline]
-fn kind(region: &Region) -> usize {
+pub(super) fn kind(region: &Region) -> usize {
     let writable = region.rights.contains(Rights::WRITE) as usize;
     (region.flags & KIND).bits() as usize * 2 + writable
 }
@@ -196,7 +196,7 @@ impl Regions {
     }
 
     #[inline]
-    fn place_after(&self, (chunk, at): Place) -> Option<Place> {
+    pub(super) fn place_after(&self, (chunk, at): Place) -> Option<Place> {
         match at + 1 < self.chunks[chunk].regions.len() {
             true => Some((chunk, at + 1)),
             false => self.chunks.next(chunk).map(|next| (next, 0)),
@@ -205,7 +205,7 @@ impl Regions {
 
     /// The place after this one; of the first region, if there is none before.
     #[inline]
-    fn place_above(&self, place: Option<Place>) -> Option<Place> {
+    pub(super) fn place_above(&self, place: Option<Place>) -> Option<Place> {
         match place {
             Some(place) => self.place_after(place),
             None => self.chunks.first().map(|first| (first, 0)),
@@ -271,236 +271,5 @@ impl Regions {
             at = region.range.end;
         }
         at >= range.end
-    }
-
-    /// Change the range of the region that `page` is in, within the holes around it.
-    pub fn change(&mut self, page: Vpn, f: impl FnOnce(&mut Region)) {
-        if let Some(place) = self.place(page) {
-            self.change_at(place, f);
-        }
-    }
-
-    fn change_at(&mut self, place @ (chunk, at): Place, f: impl FnOnce(&mut Region)) {
-        let region = &mut self.chunks[chunk].regions[at];
-        self.pages[kind(region)] -= region.range.len();
-        f(region);
-        self.pages[kind(region)] += region.range.len();
-        let PageRange { start, end } = region.range;
-        if at == 0 {
-            self.chunks[chunk].start = start;
-        }
-        self.chunks.note_gap(chunk, hole(self.end_below(place), start));
-        self.note_gap_above(place, end);
-    }
-
-    /// Say something else of the region at this place than where it is. It becomes one with a neighbour that it then continues.
-    #[inline]
-    pub(super) fn modify(&mut self, place @ (chunk, at): Place, f: impl FnOnce(&mut Region)) {
-        let region = &mut self.chunks[chunk].regions[at];
-        self.pages[kind(region)] -= region.range.len();
-        f(region);
-        self.pages[kind(region)] += region.range.len();
-        let this = self.at(place);
-        let joins = self.place_after(place).is_some_and(|next| this.continues(self.at(next)))
-            || self.place_before(place).is_some_and(|before| self.at(before).continues(this));
-        if joins {
-            self.join_anew(place);
-        }
-    }
-
-    #[inline(never)]
-    fn join_anew(&mut self, place: Place) {
-        let region = self.take(place);
-        self.insert(region);
-    }
-
-    /// Add a region where there is none, as part of a neighbour that it continues if it can be.
-    pub fn insert(&mut self, region: Region) {
-        let before = self.locate(region.range.start);
-        // Most stand between two of a chunk that are unlike them.
-        if let Some((chunk, at)) = before
-            && let Some([below, above]) = self.chunks.regions(chunk).get(at..at + 2)
-            && !below.continues(&region)
-            && !region.continues(above)
-        {
-            let gap = hole(below.range.end, region.range.start);
-            return self.put((chunk, at + 1), gap, region);
-        }
-        self.insert_at_edge(before, region);
-    }
-
-    #[inline(never)]
-    fn insert_at_edge(&mut self, before: Option<Place>, region: Region) {
-        let next = self.place_above(before);
-        let joined = before.filter(|&before| self.at(before).continues(&region));
-        let joining = next.filter(|&next| region.continues(self.at(next)));
-        if joined.is_none() && joining.is_none() {
-            return self.put_behind(before, region);
-        }
-        self.join(joined, region, joining);
-    }
-
-    /// Make a region part of its neighbours: of those that are named.
-    #[inline(never)]
-    fn join(&mut self, before: Option<Place>, region: Region, next: Option<Place>) {
-        let PageRange { start, end } = region.range;
-        match (before, next) {
-            (Some(before), None) => self.change_at(before, |before| before.range.end = end),
-            (Some(before), Some(next)) => {
-                let end = self.take(next).range.end;
-                self.change_at(before, |before| before.range.end = end);
-            }
-            (None, Some(next)) => self.change_at(next, |next| {
-                (next.range.start, next.backing) = (start, region.backing);
-            }),
-            (None, None) => {}
-        }
-    }
-
-    /// Add a region above all others, as part of the last one if it continues that.
-    #[inline]
-    pub fn push(&mut self, region: Region) {
-        let last = self.chunks.last().map(|last| (last, self.chunks[last].regions.len() - 1));
-        match last.filter(|&last| self.at(last).continues(&region)) {
-            Some(last) => self.change_at(last, |last| last.range.end = region.range.end),
-            None => self.put_behind(last, region),
-        }
-    }
-
-    /// Take `part` from the region at this place, which it is a part of, but not all.
-    pub(super) fn split_off(&mut self, place: Place, part: PageRange) -> Region {
-        let piece = self.at(place).part(part);
-        let whole = self.at(place).range;
-        if whole.start < part.start {
-            let above =
-                (part.end < whole.end).then(|| self.at(place).part(PageRange::new(part.end, whole.end)));
-            self.change_at(place, |region| region.range.end = part.start);
-            if let Some(above) = above {
-                self.put_behind(Some(place), above);
-            }
-        } else {
-            let above = self.at(place).part(PageRange::new(part.end, whole.end));
-            self.change_at(place, |region| *region = above);
-        }
-        piece
-    }
-
-    /// Add a region as it is, behind the one at `before`.
-    #[inline]
-    fn put_behind(&mut self, before: Option<Place>, region: Region) {
-        let end = before.map_or(USER_START, |before| self.at(before).range.end);
-        let gap = hole(end, region.range.start);
-        match before.or_else(|| self.place_above(None)) {
-            Some((chunk, at)) => self.put((chunk, at + before.is_some() as usize), gap, region),
-            None => self.put_first(region, gap),
-        }
-    }
-
-    /// Add a region at this place, with a hole of `gap` pages below it.
-    #[inline]
-    fn put(&mut self, (chunk, at): Place, gap: u64, region: Region) {
-        self.count += 1;
-        self.pages[kind(&region)] += region.range.len();
-        let row = &mut self.chunks[chunk];
-        if at == 0 {
-            row.start = region.range.start;
-        }
-        row.regions.insert(at, region);
-        let full = row.regions.len() > CHUNK;
-        self.chunks.note_gap(chunk, gap);
-        match full {
-            true => self.split(chunk),
-            false => self.note((chunk, at)),
-        }
-    }
-
-    #[cold]
-    fn put_first(&mut self, region: Region, gap: u64) {
-        self.count += 1;
-        self.pages[kind(&region)] += region.range.len();
-        let mut regions = Vec::with_capacity(16);
-        regions.push(region);
-        self.chunks.add(None, regions, gap);
-    }
-
-    /// Make two of a chunk.
-    #[cold]
-    fn split(&mut self, chunk: Id) {
-        let upper = self.chunks[chunk].regions.split_off(CHUNK / 2);
-        self.chunks.add(Some(chunk), upper, self.chunks[chunk].gap());
-    }
-
-    /// Where the region before this place ends; without one, where programs' memory begins.
-    #[inline]
-    pub(super) fn end_below(&self, place: Place) -> Vpn {
-        self.place_before(place).map_or(USER_START, |before| self.at(before).range.end)
-    }
-
-    /// What lay before the region after this place now ends at `end`: the hole between may have grown.
-    fn note_gap_above(&mut self, place: Place, end: Vpn) {
-        if let Some(above @ (chunk, _)) = self.place_after(place) {
-            self.chunks.note_gap(chunk, hole(end, self.at(above).range.start));
-        }
-    }
-
-    /// Another region is the chunk's first now, if there is one.
-    #[inline(never)]
-    fn first_is_gone(&mut self, chunk: Id) {
-        match self.chunks.regions(chunk).first().map(|first| first.range.start) {
-            Some(first) => self.chunks[chunk].start = first,
-            None => self.chunks.remove(chunk),
-        }
-    }
-
-    /// Take out the region at this place.
-    #[inline]
-    fn take(&mut self, place @ (chunk, at): Place) -> Region {
-        if let Some([below, _, above]) = self.chunks.regions(chunk).get(at.wrapping_sub(1)..at + 2) {
-            self.chunks.note_gap(chunk, hole(below.range.end, above.range.start));
-        } else {
-            self.note_gap_above(place, self.end_below(place));
-        }
-        let region = self.chunks[chunk].regions.remove(at);
-        if at == 0 {
-            self.first_is_gone(chunk);
-        }
-        self.count -= 1;
-        self.pages[kind(&region)] -= region.range.len();
-        region
-    }
-
-    /// Take out what lies in `range`, splitting regions at its ends. `taken` gets each piece.
-    pub fn remove(&mut self, range: PageRange, taken: impl FnMut(Region)) {
-        self.remove_from(self.place_from(range.start), range, taken);
-    }
-
-    /// The same, where the place of the first region that ends in `range` or above it is known.
-    #[inline]
-    pub(super) fn remove_from(
-        &mut self,
-        mut first: Option<Place>,
-        range: PageRange,
-        mut taken: impl FnMut(Region),
-    ) {
-        while let Some(place) = first {
-            let whole = self.at(place).range;
-            if whole.start >= range.end {
-                return;
-            }
-            if range.covers(&whole) {
-                taken(self.take(place));
-            } else {
-                taken(self.split_off(place, whole.intersect(&range)));
-            }
-            if range.end <= whole.end {
-                return;
-            }
-            first = self.place_from(range.start);
-        }
-    }
-
-    /// Take out all.
-    pub fn drain(&mut self) -> impl Iterator<Item = Region> {
-        core::mem::take(self).chunks.into_regions()
     }
 }
