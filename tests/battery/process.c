@@ -125,6 +125,32 @@ static void dump_filter(void) {
     filter_is("0x33");
 }
 
+/* Links to the files that are mapped, by where they are. */
+static void map_files(void) {
+    int fd = open("mapped", O_RDWR | O_CREAT, 0600);
+    ftruncate(fd, 3 * 4096);
+    char *m = mmap(0, 2 * 4096, PROT_READ, MAP_SHARED, fd, 4096), name[100], to[300];
+    sprintf(name, "/proc/self/map_files/%lx-%lx", (long)m, (long)m + 2 * 4096);
+    memset(to, 0, sizeof to);
+    T(readlink(name, to, sizeof to - 1) > 0 || errno == EPERM);
+    T(getuid() || strstr(to, "/mapped") != 0);
+    struct stat st;
+    T(lstat(name, &st));
+    T(st.st_mode & S_IFMT);
+    sprintf(name, "/proc/self/map_files/%lx-%lx", (long)m, (long)m + 4096);
+    T(readlink(name, to, sizeof to));
+    sprintf(name, "/proc/self/map_files/0%lx-%lx", (long)m, (long)m + 2 * 4096);
+    T(readlink(name, to, sizeof to));
+    sprintf(name, "/proc/self/map_files/%lX-%lx", (long)m, (long)m + 2 * 4096);
+    T(readlink(name, to, sizeof to) == -1 || !strpbrk(name, "ABCDEF"));
+    T(readlink("/proc/self/map_files/x-y", to, sizeof to));
+    T(readlink("/proc/self/map_files/10000", to, sizeof to));
+    munmap(m, 2 * 4096);
+    sprintf(name, "/proc/self/map_files/%lx-%lx", (long)m, (long)m + 2 * 4096);
+    T(readlink(name, to, sizeof to));
+    close(fd), unlink("mapped");
+}
+
 int main(int argc, char **argv) {
     int st;
     if (argc > 1) {
@@ -395,6 +421,7 @@ int main(int argc, char **argv) {
     T(prctl(PR_SET_DUMPABLE, 2));
     T(prctl(PR_SET_DUMPABLE, 5));
     dump_filter();
+    map_files();
     if (getuid() == 0) {
         W(CHILD(setresuid(7, 7, 7); _exit(prctl(PR_GET_DUMPABLE))));
         W(CHILD(setresuid(7, 7, 7); prctl(PR_SET_DUMPABLE, 1); _exit(prctl(PR_GET_DUMPABLE))));

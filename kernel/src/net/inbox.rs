@@ -157,6 +157,15 @@ impl Packet {
         Ok(packet)
     }
 
+    /// What was sent.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+    /// Leave no more than so many bytes of it.
+    pub fn cut(&mut self, len: usize) {
+        self.bytes.truncate(len);
+    }
+
     /// Bytes not read yet.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.from

@@ -26,6 +26,7 @@ pub mod abi;
 pub mod address;
 pub mod beside;
 pub mod file;
+pub mod filter;
 pub mod inbox;
 pub mod inet;
 pub mod interfaces;

@@ -1,5 +1,7 @@
 //! What all sockets have in common, and the options of SOL_SOCKET: `socket(7)`.
 
+use super::filter::{Filter, View};
+use super::inbox::Packet;
 use super::{Protocol, Ucred, Wait, abi, registry};
 use crate::{
     clock,
@@ -9,6 +11,7 @@ use crate::{
 };
 use alloc::{sync::Arc, vec::Vec};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use hafez_mm::lock::Mutex;
 
 /// Linux's defaults and limits for buffers, in bytes (`net.core.wmem_default` and its kin).
 pub const BUFFER: u32 = 212_992;
@@ -50,6 +53,10 @@ pub struct Common {
     drops: AtomicU32,
     /// Permission bits: what `bind` makes has them.
     mode: AtomicU32,
+    /// What decides which packets are taken; and that it stays as it is (SO_LOCK_FILTER).
+    filter: Mutex<Option<Arc<Filter>>>,
+    has_filter: AtomicBool,
+    filter_stays: AtomicBool,
 }
 
 /// The permission bits of a new socket.
@@ -111,6 +118,9 @@ impl Common {
             send_time: AtomicU64::new(u64::MAX),
             drops: AtomicU32::new(0),
             mode: AtomicU32::new(MODE),
+            filter: Mutex::default(),
+            has_filter: AtomicBool::new(false),
+            filter_stays: AtomicBool::new(false),
         }
     }
 
@@ -128,6 +138,41 @@ impl Common {
         self.linger.store(from.linger.load(Relaxed), Relaxed);
         self.receive_timeout.store(from.receive_timeout.load(Relaxed), Relaxed);
         self.send_timeout.store(from.send_timeout.load(Relaxed), Relaxed);
+    }
+
+    /// SO_ATTACH_FILTER; `None`: SO_DETACH_FILTER. EPERM where it is to stay, ENOENT where there is none to take away.
+    pub fn set_filter(&self, filter: Option<Arc<Filter>>) -> Result<()> {
+        self.may_change_filter()?;
+        let (none, mut place) = (filter.is_none(), self.filter.lock());
+        if none && place.is_none() {
+            return Err(Errno::ENOENT);
+        }
+        self.has_filter.store(!none, Relaxed);
+        let old = core::mem::replace(&mut *place, filter);
+        drop(place);
+        drop(old);
+        Ok(())
+    }
+
+    pub fn may_change_filter(&self) -> Result<()> {
+        if self.filter_stays.load(Relaxed) { Err(Errno::EPERM) } else { Ok(()) }
+    }
+    pub fn filter(&self) -> Option<Arc<Filter>> {
+        self.filter.lock().clone()
+    }
+
+    /// Ask the filter about a packet, and cut it; false: it is to be forgotten. `around`: the header that is not kept with it, its protocol, its
+    /// interface.
+    #[inline]
+    pub fn lets_in(&self, packet: &mut Packet, around: impl FnOnce(&Packet) -> (Vec<u8>, u16, u32)) -> bool {
+        !self.has_filter.load(Relaxed) || self.ask_filter(packet, around(packet))
+    }
+    #[cold]
+    fn ask_filter(&self, packet: &mut Packet, (head, protocol, interface): (Vec<u8>, u16, u32)) -> bool {
+        let Some(filter) = self.filter() else { return true };
+        let taken = filter.run(&View { head: &head, bytes: packet.bytes(), protocol, interface });
+        packet.cut(taken.saturating_sub(head.len()));
+        taken != 0
     }
 
     pub fn owner(&self) -> u32 {
@@ -331,6 +376,7 @@ pub fn get(socket: &dyn Protocol, level: u32, name: u32) -> Result<Vec<u8>> {
         abi::SO_INCOMING_CPU => int(0),
         abi::SO_COOKIE => c.number.to_ne_bytes().to_vec(),
         abi::SO_BINDTODEVICE => Vec::new(),
+        abi::SO_LOCK_FILTER => int(c.filter_stays.load(Relaxed) as i64),
         abi::SO_LINGER => {
             let (on, seconds) = (c.linger.load(Relaxed) as u32, c.linger_seconds.load(Relaxed));
             [on.to_ne_bytes(), seconds.to_ne_bytes()].concat()
@@ -401,6 +447,9 @@ pub fn set(socket: &dyn Protocol, level: u32, name: u32, value: &[u8], root: boo
         }
         abi::SO_RCVTIMEO_OLD | abi::SO_RCVTIMEO_NEW => c.receive_timeout.store(timeout_of(value)?, Relaxed),
         abi::SO_SNDTIMEO_OLD | abi::SO_SNDTIMEO_NEW => c.send_timeout.store(timeout_of(value)?, Relaxed),
+        abi::SO_DETACH_FILTER => c.set_filter(None)?,
+        abi::SO_LOCK_FILTER if number == 0 && c.filter_stays.load(Relaxed) => return Err(Errno::EPERM),
+        abi::SO_LOCK_FILTER => c.filter_stays.store(number != 0, Relaxed),
         abi::SO_DEBUG if number != 0 && !root => return Err(Errno::EACCES),
         abi::SO_TIMESTAMP_OLD | abi::SO_TIMESTAMP_NEW | abi::SO_TIMESTAMPNS_OLD | abi::SO_TIMESTAMPNS_NEW => {
             c.stamp.store(if number != 0 { name } else { 0 }, Relaxed)

@@ -52,6 +52,7 @@ mod seccomp;
 mod segments;
 mod signal;
 mod socket;
+mod socket_filter;
 mod socket_message;
 mod splice;
 mod stat;

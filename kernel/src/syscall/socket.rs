@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::at;
+use super::socket_filter as filter;
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
 use crate::fs::File;
@@ -190,6 +191,9 @@ fn getsockopt(caller: &mut Caller) -> Result<u64> {
     let [fd, level, name, at, len_at, ..] = caller.args();
     let file = file(caller, fd)?;
     let room = usize::try_from(user::read_u32(len_at)? as i32).map_err(|_| Errno::EINVAL)?;
+    if (level as u32, name as u32) == (net_abi::SOL_SOCKET, net_abi::SO_GET_FILTER) {
+        return filter::get(&file, at, room, len_at);
+    }
     let value = options::get(&*of(&file)?.0, level as u32, name as u32)?;
     let len = value.len().min(room);
     user::copy_to(at, &value[..len])?;
@@ -203,6 +207,9 @@ fn setsockopt(caller: &mut Caller) -> Result<u64> {
     let len = usize::try_from(len as i32).map_err(|_| Errno::EINVAL)?.min(OPTION_MAX);
     let mut value = crate::mem::zeroed(len)?;
     user::copy_from(&mut value, at)?;
+    if (level as u32, name as u32) == (net_abi::SOL_SOCKET, net_abi::SO_ATTACH_FILTER) {
+        return filter::attach(&file, &value);
+    }
     let root = caller.task.cred().may(cap::NET_ADMIN);
     options::set(&*of(&file)?.0, level as u32, name as u32, &value, root)?;
     Ok(0)

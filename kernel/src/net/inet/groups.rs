@@ -61,6 +61,9 @@ enum Change {
 }
 
 fn change_of(level: u32, name: u32) -> Option<Change> {
+    if !matches!(level, abi::IPPROTO_IP | abi::IPPROTO_IPV6) {
+        return None;
+    }
     Some(match (level, name) {
         (abi::IPPROTO_IP, raw::IP_ADD_MEMBERSHIP) => Change::Join,
         (abi::IPPROTO_IP, raw::IP_DROP_MEMBERSHIP) => Change::Leave,

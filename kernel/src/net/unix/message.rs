@@ -8,7 +8,7 @@ use crate::{
     net::{Address, Incoming, Outgoing, Target, Ucred, Wait, boxed, caller, inbox::Packet, options},
     sched,
 };
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 
 /// Datagrams that wait at one receiver before senders do (`net.unix.max_dgram_qlen`).
 const MAX_WAITING: usize = 10;
@@ -104,6 +104,10 @@ impl Unix {
                 Errno::EPIPE
             });
         }
+        // What its filter does not let in is gone; the sender does not hear of it.
+        if !other.common.lets_in(&mut packet, |_| (Vec::new(), 0, 0)) {
+            return Ok(());
+        }
         if other.inbox.push(packet).is_err() {
             from.take_back();
             return Err(Errno::ECONNREFUSED);
@@ -145,8 +149,9 @@ impl Unix {
         out.to = None;
         self.await_room(wait)?;
         let cred = self.sender(&out);
-        let packet = self.packet(from, out, cred, wait)?;
+        let mut packet = self.packet(from, out, cred, wait)?;
         let pushed = match self.peer() {
+            Some(peer) if !peer.common.lets_in(&mut packet, |_| (Vec::new(), 0, 0)) => true,
             Some(peer) => peer.inbox.push(packet).map(|()| peer.common.signal.notify()).is_ok(),
             None => false,
         };

@@ -5,7 +5,7 @@
 //! | `pid` | the directories of processes and threads, and which entries they have |
 //! | `links` | `exe`, `cwd`, `root`, `fd/`, `fdinfo/` |
 //! | `status` | `status`, `stat`, `statm`, `limits`, `cmdline`, … |
-//! | `mem` | `mem` |
+//! | `mem`, `map_files` | `mem`, `map_files/` |
 //! | `maps`, `smaps` | `maps`, `smaps`, `smaps_rollup`, `numa_maps` |
 //! | `pagemap` | `pagemap`, `clear_refs`, `/proc/kpagecount`, `/proc/kpageflags` |
 //! | `zones` | `buddyinfo`, `pagetypeinfo`, `zoneinfo`, `slabinfo` |
@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod links;
+mod map_files;
 mod maps;
 mod mem;
 mod pagemap;

@@ -7,6 +7,7 @@ use super::super::Image;
 use super::super::process::Process;
 use super::super::table;
 use super::super::task::Task;
+use super::map_files::MapFiles;
 use super::{links, maps, mem, number, pagemap, status, system};
 use crate::errno::{Errno, Result};
 use crate::fs::inode::{Inode, Kind};
@@ -83,6 +84,7 @@ const FILES: &[(&str, u32, Make)] = &[
     ("loginuid", 0o444, |_| Ok(b"4294967295".to_vec())),
     ("mountinfo", 0o444, |_| system::mountinfo()),
     ("mounts", 0o444, |_| system::mounts()),
+    ("mountstats", 0o400, |_| system::mountstats()),
     ("oom_score", 0o444, status::oom_score),
     ("gid_map", 0o644, |_| Ok(ALL_IDS.to_vec())),
     ("uid_map", 0o644, |_| Ok(ALL_IDS.to_vec())),
@@ -101,7 +103,7 @@ const FILES: &[(&str, u32, Make)] = &[
 /// There is one user namespace: every number means itself.
 const ALL_IDS: &[u8] = b"         0          0 4294967295\n";
 
-const DIRECTORIES: [&str; 5] = ["fd", "fdinfo", "net", "ns", "task"];
+const DIRECTORIES: [&str; 6] = ["fd", "fdinfo", "map_files", "net", "ns", "task"];
 const LINKS: [&str; 3] = ["cwd", "exe", "root"];
 
 struct Directory(Subject);
@@ -121,6 +123,9 @@ impl SynthDir for Directory {
         let subject = self.0.clone();
         let entry = match name {
             b"task" if !subject.is_thread() => Entry::dir(Arc::new(Threads(subject.clone()))),
+            b"map_files" if !subject.is_thread() => {
+                Entry::dir(Arc::new(MapFiles(subject.clone()))).mode(0o500)
+            }
             b"fd" => {
                 Entry::dir(Arc::new(links::Descriptors { subject: subject.clone(), info: false })).mode(0o500)
             }
@@ -156,7 +161,7 @@ impl SynthDir for Directory {
 
     fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
         for name in DIRECTORIES {
-            if name != "task" || !self.0.is_thread() {
+            if !matches!(name, "task" | "map_files") || !self.0.is_thread() {
                 tell(name.as_bytes(), Kind::Dir);
             }
         }
@@ -196,24 +201,27 @@ impl SynthDir for Net {
 /// opened.
 struct Namespaces;
 
-const NAMESPACES: [(&str, u32); 7] = [
-    ("cgroup", 4026531835),
-    ("ipc", 4026531839),
-    ("mnt", 4026531841),
-    ("net", 4026531840),
-    ("pid", 4026531836),
-    ("user", 4026531837),
-    ("uts", 4026531838),
+const NAMESPACES: [(&str, &str, u32); 10] = [
+    ("cgroup", "cgroup", 4026531835),
+    ("ipc", "ipc", 4026531839),
+    ("mnt", "mnt", 4026531841),
+    ("net", "net", 4026531840),
+    ("pid", "pid", 4026531836),
+    ("pid_for_children", "pid", 4026531836),
+    ("time", "time", 4026531834),
+    ("time_for_children", "time", 4026531834),
+    ("user", "user", 4026531837),
+    ("uts", "uts", 4026531838),
 ];
 
 impl SynthDir for Namespaces {
     fn lookup(&self, name: &[u8]) -> Option<Entry> {
-        let (kind, number) = *NAMESPACES.iter().find(|(kind, _)| kind.as_bytes() == name)?;
+        let (_, kind, number) = *NAMESPACES.iter().find(|(known, ..)| known.as_bytes() == name)?;
         Some(Entry::link(move || Ok(format!("{kind}:[{number}]").into_bytes())))
     }
     fn list(&self, tell: &mut dyn FnMut(&[u8], Kind)) {
-        for (kind, _) in NAMESPACES {
-            tell(kind.as_bytes(), Kind::Link);
+        for (name, ..) in NAMESPACES {
+            tell(name.as_bytes(), Kind::Link);
         }
     }
 }

@@ -10,6 +10,7 @@
 
 mod icmp;
 
+use super::super::filter;
 use super::super::{
     Address, Common, Incoming, Outgoing, Protocol, Shut, Target, Ucred, Wait, abi, boxed,
     inbox::{Account, Inbox, Packet},
@@ -179,6 +180,10 @@ impl Raw {
             false => None,
         };
         let Some(mut new) = made else { return self.common.drop_one() };
+        let protocol = if packet.to.is_ipv4() { filter::IPV4 } else { filter::IPV6 };
+        if !self.common.lets_in(&mut new, |_| (Vec::new(), protocol, packet.interface)) {
+            return self.common.drop_one();
+        }
         new.source = boxed(shown(SocketAddr::new(packet.from, 0), self.common.domain));
         let to = SocketAddr::new(packet.to, 0);
         let (hops, class, interface) = (packet.hops, packet.class, packet.interface);

@@ -1,6 +1,6 @@
 //! Where a datagram goes: to one socket of this machine, to all that hear a group or a network, or out.
 
-use super::super::super::{Ucred, abi, boxed, inbox::Packet};
+use super::super::super::{Ucred, abi, boxed, filter, inbox::Packet};
 use super::super::{
     LOOPBACK, OUTSIDE, groups,
     header::{self, Asked, Head},
@@ -44,6 +44,15 @@ impl Udp {
         if data.faulted() {
             data.uncount(packet.len());
             return Err(Errno::EFAULT);
+        }
+        let around = |packet: &Packet| {
+            let ports = [from.port(), head.to.port(), packet.len() as u16 + 8, 0];
+            let protocol = if head.to.is_ipv4() { filter::IPV4 } else { filter::IPV6 };
+            (ports.iter().flat_map(|port| port.to_be_bytes()).collect(), protocol, head.interface)
+        };
+        if !self.common.lets_in(&mut packet, around) {
+            self.common.drop_one();
+            return Ok(());
         }
         packet.source = boxed(shown(from, self.common.domain));
         packet.head = Some(Box::new(head));
