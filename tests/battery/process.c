@@ -142,7 +142,7 @@ static void map_files(void) {
     sprintf(name, "/proc/self/map_files/0%lx-%lx", (long)m, (long)m + 2 * 4096);
     T(readlink(name, to, sizeof to));
     sprintf(name, "/proc/self/map_files/%lX-%lx", (long)m, (long)m + 2 * 4096);
-    T(readlink(name, to, sizeof to) == -1 || !strpbrk(name, "ABCDEF"));
+    T(readlink(name, to, sizeof to) > 0 || errno == EPERM);
     T(readlink("/proc/self/map_files/x-y", to, sizeof to));
     T(readlink("/proc/self/map_files/10000", to, sizeof to));
     munmap(m, 2 * 4096);

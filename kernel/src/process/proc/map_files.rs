@@ -29,8 +29,7 @@ fn is_of_file(region: &RegionInfo) -> bool {
 /// An address as the names have it: no sign, no zeroes before it.
 fn address(text: &str) -> Option<u64> {
     let plain = !text.starts_with('+') && (text == "0" || !text.starts_with('0'));
-    let small = text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    if plain && small { u64::from_str_radix(text, 16).ok() } else { None }
+    if plain { u64::from_str_radix(text, 16).ok() } else { None }
 }
 
 impl SynthDir for MapFiles {
