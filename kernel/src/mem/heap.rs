@@ -186,17 +186,27 @@ impl Heap {
         &frames[mapped..]
     }
 
+    #[inline]
     fn allocate(&self, layout: Layout, use_reserve: bool) -> *mut u8 {
-        loop {
-            // SAFETY: the layout has a size (`GlobalAlloc`'s contract, and `headroom`). Talc takes no memory by itself
-            // (`Manual`): that happens below, without its lock.
+        // SAFETY: the layout has a size (`GlobalAlloc`'s contract, and `headroom`). Talc takes no memory by itself (`Manual`): that
+        // happens in `grow_for`, without its lock.
+        match unsafe { self.talc.lock().try_allocate(layout) } {
+            Some(at) => at.as_ptr(),
+            None => self.grow_for(layout, use_reserve),
+        }
+    }
+
+    /// Grow until there is such a block.
+    #[cold]
+    #[inline(never)]
+    fn grow_for(&self, layout: Layout, use_reserve: bool) -> *mut u8 {
+        while self.grow(layout.size() + layout.align(), use_reserve) {
+            // SAFETY: as in `allocate`, which calls this.
             if let Some(at) = unsafe { self.talc.lock().try_allocate(layout) } {
                 return at.as_ptr();
             }
-            if !self.grow(layout.size() + layout.align(), use_reserve) {
-                return null_mut();
-            }
         }
+        null_mut()
     }
 
     /// Fill the reserve; whether it is full.

@@ -106,6 +106,14 @@ pub struct Selectors {
     pub gs: u16,
 }
 
+impl Selectors {
+    /// Whether all are null, as nearly every 64-bit program has them.
+    #[inline(always)]
+    pub fn are_null(self) -> bool {
+        self.ds | self.es | self.fs | self.gs == 0
+    }
+}
+
 /// The descriptor that a program's selector names; 0 for none.
 fn descriptor(table: Option<&Arc<Table>>, selector: u16) -> u64 {
     const LOCAL: u16 = 4;

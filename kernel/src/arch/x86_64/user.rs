@@ -541,7 +541,7 @@ unsafe fn load(area: &PerCpu, state: *mut State) {
             segments::load(area, (*state).table.as_ref());
         }
         // What is there already may be so by another table.
-        if (*state).selectors != Selectors::default() || segments::read() != Selectors::default() {
+        if !(*state).selectors.are_null() || !segments::read().are_null() {
             segments::write((*state).selectors, (*state).table.as_ref());
         }
         regs::write_msr(regs::FS_BASE, (*state).fs_base);
