@@ -152,9 +152,7 @@ fn process_ends(process: &Arc<Process>, last: &Task) {
         let _ = signal::to_group(group, SigInfo::kernel(abi::SIGCONT));
     }
     if observed && trace::process_ends(process, end_info(process, abi::SIGCHLD, status), status) {
-        if let Some(parent) = table::told(process) {
-            wait::notify(&parent);
-        }
+        // The parent's turn comes with `tell_parent`.
         return;
     }
     if observed && !is_wanted(process) {
@@ -184,15 +182,11 @@ fn end_info(process: &Process, signo: u32, status: Status) -> SigInfo {
 
 /// The signal comes before what `wait` has to say, and neither comes without the other.
 fn tell(parent: &Arc<Process>, process: &Arc<Process>, status: Status) {
-    signal_end(parent, process, status);
-    wait::notify(table::told(process).as_ref().unwrap_or(parent));
-}
-
-fn signal_end(parent: &Arc<Process>, process: &Process, status: Status) {
     let exit_signal = process.exit_signal();
     if exit_signal != 0 {
         let _ = signal::to_process(parent, end_info(process, exit_signal, status));
     }
+    wait::notify(table::told(process).as_ref().unwrap_or(parent));
 }
 
 /// A process ended while another than its parent traced it. That one has heard of it; now the parent does.
@@ -203,8 +197,7 @@ pub(super) fn tell_parent(process: &Arc<Process>) {
         table::remove(process.pid);
     }
     if let Some(parent) = parent {
-        signal_end(&parent, process, status);
-        wait::notify(&parent);
+        tell(&parent, process, status);
     }
 }
 
