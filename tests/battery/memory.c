@@ -263,6 +263,11 @@ int main(void) {
         T(d[4*PG]);
         P(mremap(d, 2*PG, 2*PG, MREMAP_MAYMOVE|MREMAP_FIXED|MREMAP_DONTUNMAP, d + PG));
         P(mremap(d, 2*PG, PG, MREMAP_MAYMOVE|MREMAP_FIXED|MREMAP_DONTUNMAP, d + 4*PG));
+        /* without MREMAP_FIXED where to is a hint: taken where it is free */
+        munmap(d + 6*PG, 2*PG);
+        T(mremap(d, PG, PG, MREMAP_MAYMOVE|MREMAP_DONTUNMAP, d + 6*PG) == d + 6*PG);
+        T((c = mremap(d, PG, PG, MREMAP_MAYMOVE|MREMAP_DONTUNMAP, d + 6*PG)) != MAP_FAILED && c != d + 6*PG);
+        munmap(c, PG);
         munmap(d, 8*PG);
     }
     a = mmap(0, 2*PG, rw, an, -1, 0);

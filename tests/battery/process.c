@@ -92,6 +92,39 @@ static void *holds(void *mutex) {
 static void *tid_(void *unused) {
     return (void *)(long)(syscall(SYS_gettid) != getpid());
 }
+/* A thread that is there until told to go: by a pipe it says who it is, by another it is told. */
+static int says[2], told[2];
+static void *stays(void *unused) {
+    int me = syscall(SYS_gettid);
+    write(says[1], &me, sizeof me);
+    read(told[0], &me, 1);
+    return 0;
+}
+/* Where a process is named, the number of one of its threads does too, most often. */
+static void by_thread(void) {
+    pthread_t t;
+    int tid = 0;
+    struct rlimit limit;
+    siginfo_t si = {.si_signo = SIGURG, .si_code = SI_QUEUE};
+    pipe(says);
+    pipe(told);
+    pthread_create(&t, 0, stays, 0);
+    read(says[0], &tid, sizeof tid);
+    T(kill(tid, 0));
+    T(kill(tid, SIGURG));
+    T(kill(-tid, 0));
+    T(syscall(SYS_rt_sigqueueinfo, tid, SIGURG, &si));
+    T(getpgid(tid) == getpgrp());
+    T(getsid(tid) == getsid(0));
+    T(setpgid(tid, 0));
+    T(setpgid(tid, getpgrp()));
+    T(prlimit(tid, RLIMIT_NOFILE, 0, &limit));
+    T(getpriority(PRIO_PGRP, tid));
+    T(sched_getscheduler(tid));
+    write(told[1], "", 1);
+    pthread_join(t, 0);
+    for (int i = 0; i < 2; i++) { close(says[i]); close(told[i]); }
+}
 static void on(int signal) {}
 
 static long clone3(struct clone_args *args) {
@@ -348,6 +381,7 @@ int main(int argc, char **argv) {
     pthread_create(t, 0, tid_, 0);
     T(pthread_join(t[0], &value));
     T(value);
+    by_thread();
     pthread_create(t, 0, forks, 0);
     pthread_join(t[0], &value);
     W((long)value);

@@ -339,6 +339,11 @@ int main(void) {
     kill(me, SIGUSR1);
     T(sigtimedwait(&s, &si, &ts));
     T(si.si_code);
+    kill(me, SIGUSR1);
+    T(sigtimedwait(&s, &si, &(struct timespec){INT64_MAX, 0}));
+    kill(me, SIGUSR1);
+    T(sigtimedwait(&s, &si, &(struct timespec){-1, 0}));
+    T(sigtimedwait(&s, &si, &ts));
     v.sival_int = 5;
     sigqueue(me, SIGRTMIN, v);
     raise(SIGUSR1);

@@ -206,6 +206,11 @@ pub fn process(pid: Pid) -> Option<Arc<Process>> {
     TABLE.lock().nodes.get(&pid).map(|n| n.process.clone())
 }
 
+/// The process with this number, or that whose thread has it: most calls that name a process take either.
+pub fn process_of(number: Pid) -> Option<Arc<Process>> {
+    process(number).or_else(|| task(number).map(|task| task.process.clone()))
+}
+
 /// The living task with this number.
 pub fn task(tid: Pid) -> Option<Arc<Task>> {
     TABLE.lock().tasks.get(&tid)?.upgrade()

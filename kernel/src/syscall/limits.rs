@@ -53,7 +53,7 @@ fn prlimit64(caller: &mut Caller) -> Result<u64> {
     };
     let process = match pid as i32 {
         0 => caller.task.process.clone(),
-        pid => table::process(pid).ok_or(Errno::ESRCH)?,
+        pid => table::process_of(pid).ok_or(Errno::ESRCH)?,
     };
     may_change(caller, &process)?;
     let old = match new {

@@ -522,9 +522,10 @@ fn mremap(caller: &mut Caller) -> Result<u64> {
             RemapHow::Fixed(VirtAddr(to))
         }
     } else if flags & DONT_UNMAP != 0 {
-        // Where to is only a hint then, and not taken here; but Linux looks whether it would be a place.
+        // Where to is only a hint then; but it has to be one that could be taken.
         match check_target(at, old, to, new) {
-            Err(Errno::EPERM) | Ok(()) => RemapHow::DontUnmap,
+            Err(Errno::EPERM) => RemapHow::DontUnmap(None),
+            Ok(()) => RemapHow::DontUnmap(Some(VirtAddr(to))),
             Err(error) => return Err(error),
         }
     } else if flags & MAY_MOVE != 0 {

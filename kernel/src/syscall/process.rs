@@ -71,12 +71,14 @@ fn whom(caller: &Caller, pid: u64) -> Result<Pid> {
 
 fn getpgid(caller: &mut Caller) -> Result<u64> {
     let pid = whom(caller, caller.args()[0])?;
-    Ok(table::group_and_session(pid)?.0 as u64)
+    let process = table::process_of(pid).ok_or(Errno::ESRCH)?;
+    Ok(table::group_and_session(process.pid)?.0 as u64)
 }
 
 fn getsid(caller: &mut Caller) -> Result<u64> {
     let pid = whom(caller, caller.args()[0])?;
-    Ok(table::group_and_session(pid)?.1 as u64)
+    let process = table::process_of(pid).ok_or(Errno::ESRCH)?;
+    Ok(table::group_and_session(process.pid)?.1 as u64)
 }
 
 fn setpgid(caller: &mut Caller) -> Result<u64> {
@@ -85,6 +87,10 @@ fn setpgid(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EINVAL);
     }
     let pid = whom(caller, pid)?;
+    // A thread's number, but not its process's.
+    if table::process_of(pid).is_some_and(|process| process.pid != pid) {
+        return Err(Errno::EINVAL);
+    }
     let group = if group as Pid == 0 { pid } else { group as Pid };
     table::set_group(&caller.task.process, pid, group)?;
     Ok(0)

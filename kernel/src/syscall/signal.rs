@@ -82,7 +82,7 @@ fn kill(caller: &mut Caller) -> Result<u64> {
         return to_init(caller);
     }
     if pid > 0 {
-        let target = table::process(pid).ok_or(Errno::ESRCH)?;
+        let target = table::process_of(pid).ok_or(Errno::ESRCH)?;
         return send(caller, &target, info).map(|()| 0);
     }
     let me = &caller.task.process;
@@ -161,7 +161,7 @@ fn rt_sigqueueinfo(caller: &mut Caller) -> Result<u64> {
     if pid as Pid == table::INIT {
         return to_init(caller);
     }
-    let target = table::process(pid as Pid).ok_or(Errno::ESRCH)?;
+    let target = table::process_of(pid as Pid).ok_or(Errno::ESRCH)?;
     send(caller, &target, info).map(|()| 0)
 }
 
@@ -316,7 +316,7 @@ fn rt_sigtimedwait(caller: &mut Caller) -> Result<u64> {
         let mut spec = [0u64; 2];
         user::read_words(&mut spec, timeout)?;
         let [seconds, ns] = spec;
-        if seconds as i64 > i64::MAX / 2 || (seconds as i64) < 0 || ns >= 1_000_000_000 {
+        if (seconds as i64) < 0 || ns >= 1_000_000_000 {
             return Err(Errno::EINVAL);
         }
         Some(clock::monotonic().saturating_add(seconds.saturating_mul(1_000_000_000)).saturating_add(ns))

@@ -213,11 +213,12 @@ pub fn remap_up_to(world: &Rc<World>, number: u64, at: u64, to: VirtAddr, most: 
     let how = match world.random.below(6) {
         0 => RemapHow::InPlace,
         1 | 2 => RemapHow::MayMove,
-        3 => RemapHow::DontUnmap,
+        3 => RemapHow::DontUnmap(world.random.one_in(2).then_some(to)),
         4 => RemapHow::FixedDontUnmap(to),
         _ => RemapHow::Fixed(to),
     };
-    let new = if matches!(how, RemapHow::DontUnmap | RemapHow::FixedDontUnmap(_)) { old.max(1) } else { new };
+    let new =
+        if matches!(how, RemapHow::DontUnmap(_) | RemapHow::FixedDontUnmap(_)) { old.max(1) } else { new };
     let bytes = PAGE_SIZE as u64;
     let result = world.memory().remap(&space, Vpn(at).addr(), old * bytes, new * bytes, how);
     world.say(|| format!("{number}: remap {at:#x} {old} -> {new} {how:x?} -> {result:x?}"));
@@ -233,7 +234,7 @@ pub fn remap_up_to(world: &Rc<World>, number: u64, at: u64, to: VirtAddr, most: 
         }
     };
     let Some(first) = process.cells.get(&at).cloned() else { panic!("remapped what is not there") };
-    let keeps = matches!(how, RemapHow::DontUnmap | RemapHow::FixedDontUnmap(_));
+    let keeps = matches!(how, RemapHow::DontUnmap(_) | RemapHow::FixedDontUnmap(_));
     let grown = |n: u64, from: &Cell| {
         let backing = first.backing.map(|(object, index)| (object, index + n));
         Cell { backing, private: None, vague: false, ..from.clone() }

@@ -314,7 +314,7 @@ fn readable(rights: Rights) -> Rights {
 
 /// The hint, if so many pages are free there, below `top`.
 #[inline]
-fn at_hint(regions: &Regions, hint: Option<VirtAddr>, pages: u64, top: Vpn) -> Option<Vpn> {
+pub(super) fn at_hint(regions: &Regions, hint: Option<VirtAddr>, pages: u64, top: Vpn) -> Option<Vpn> {
     hint.and_then(|hint| at_page(regions, hint.page(), pages, top))
 }
 

@@ -3,6 +3,7 @@
 //! Moving pages moves entries, not bytes. An anonymous page that is the mover's alone notes its new number; one that
 //! it shares stays noted where it was, and the family records the move (see `object::family`).
 
+use super::map::at_hint;
 use super::{Backing, MmError, Region, RegionFlags, Space, Spaces, Stop};
 use crate::addr::{PAGE_SIZE, PageRange, USER_END, VirtAddr, Vpn};
 use crate::frame::meta::State;
@@ -19,15 +20,15 @@ pub enum RemapHow {
     MayMove,
     /// There, replacing what is.
     Fixed(VirtAddr),
-    /// Anywhere, and the old range stays mapped, empty.
-    DontUnmap,
+    /// Anywhere, at the hint if it is free, and the old range stays mapped, empty.
+    DontUnmap(Option<VirtAddr>),
     /// There, and the old range stays mapped, empty.
     FixedDontUnmap(VirtAddr),
 }
 
 impl RemapHow {
     fn keeps_old(self) -> bool {
-        matches!(self, RemapHow::DontUnmap | RemapHow::FixedDontUnmap(_))
+        matches!(self, RemapHow::DontUnmap(_) | RemapHow::FixedDontUnmap(_))
     }
 }
 
@@ -80,7 +81,12 @@ impl<P: Platform> Spaces<P> {
         let to = match fixed {
             Some(range) => range,
             None => {
-                let start = regions.find_hole(new, space.map_top()).ok_or(MmError::NoMemory)?;
+                let at_hint = match how {
+                    RemapHow::DontUnmap(hint) => at_hint(&regions, hint, new, USER_END),
+                    _ => None,
+                };
+                let start = at_hint.or_else(|| regions.find_hole(new, space.map_top()));
+                let start = start.ok_or(MmError::NoMemory)?;
                 PageRange::new(start, start.add(new))
             }
         };

@@ -55,7 +55,7 @@ impl Subject {
 
 /// The directory of a process; a thread's number leads to its process too, as on Linux.
 pub fn process(pid: i32) -> Option<Entry> {
-    let process = table::process(pid).or_else(|| table::task(pid).map(|task| task.process.clone()))?;
+    let process = table::process_of(pid)?;
     let subject = Subject { process: Arc::downgrade(&process), task: None };
     Some(owned(Entry::dir(Arc::new(Directory(subject.clone()))), &subject))
 }
