@@ -21,7 +21,9 @@ use crate::space::advise::{Advice, Naming};
 use crate::space::map::MapRequest;
 use crate::space::remap::RemapHow;
 use crate::space::watch::{PlaceError, Watched};
-use crate::space::{Access, Balance, Counters, FaultError, MAX_REGIONS, MmError, Space, Spaces, Stop};
+use crate::space::{
+    Access, Balance, Counters, FaultError, MAX_REGIONS, MmError, RegionFlags, Space, Spaces, Stop,
+};
 use crate::stats::HugeWish;
 use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
 use crate::{Platform, keys};
@@ -298,10 +300,7 @@ impl<P: Platform> Memory<P> {
     }
     /// Whether some of the range is locked.
     pub fn is_locked(&self, space: &Space, range: PageRange) -> bool {
-        space
-            .regions(self.spaces.cpu())
-            .within(range)
-            .any(|region| region.flags.contains(crate::space::RegionFlags::WIRED))
+        space.regions(self.spaces.cpu()).within(range).any(|region| region.flags.contains(RegionFlags::WIRED))
     }
     /// mincore.
     pub fn residency(
@@ -327,17 +326,27 @@ impl<P: Platform> Memory<P> {
         space: &Arc<Space>,
         range: PageRange,
         watcher: &Watched,
-        on: bool,
+        how: RegionFlags,
     ) -> Result<(), MmError> {
-        self.spaces.watch(space, range, watcher, on).map_err(refused)
+        self.spaces.watch(space, range, watcher, how).map_err(refused)
     }
     /// The watcher watches nothing of the space any more.
     pub fn unwatch(&self, space: &Arc<Space>, watcher: &Watched) {
         self.spaces.unwatch(space, watcher);
     }
-    /// Put a page where one is missing and watched: these bytes, or zeroes.
-    pub fn place_page(&self, space: &Arc<Space>, page: Vpn, bytes: Option<&[u8]>) -> Result<(), PlaceError> {
-        let placed = self.retry(space.account(), || self.spaces.place_page(space, page, bytes));
+    /// Guard pages that are watched for that, or let them go; `absent`: also private ones that nobody has made.
+    pub fn guard(&self, space: &Arc<Space>, range: PageRange, on: bool, absent: bool) -> Result<(), MmError> {
+        self.retry(space.account(), || self.spaces.guard(space, range, on, absent)).map_err(refused)
+    }
+    /// Put a page where one is missing and watched: these bytes, or zeroes; guarded, if `guard` says so.
+    pub fn place_page(
+        &self,
+        space: &Arc<Space>,
+        page: Vpn,
+        bytes: Option<&[u8]>,
+        guard: bool,
+    ) -> Result<(), PlaceError> {
+        let placed = self.retry(space.account(), || self.spaces.place_page(space, page, bytes, guard));
         placed.unwrap_or(Err(PlaceError::NoMemory))
     }
     /// mseal.

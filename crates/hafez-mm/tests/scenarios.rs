@@ -4,8 +4,8 @@
 use hafez_mm::sim::machine::{Host, current_cpu};
 use hafez_mm::sim::{Build, Disk, Faults, Hooks, Machine, SimFile, tasks};
 use hafez_mm::{
-    Access, AccountId, Backing, FaultError, MapRequest, Memory, MmError, OomReport, PageRange, PlaceError,
-    PolicyKind, Rights, Space, VirtAddr, Watched, Watcher, Where,
+    About, Access, AccountId, Advice, Backing, FaultError, Guarded, MapRequest, Memory, MmError, OomReport,
+    PageRange, PlaceError, PolicyKind, RegionFlags, Rights, Space, VirtAddr, Watched, Watcher, Where,
 };
 use std::sync::{Arc, Mutex};
 
@@ -360,20 +360,101 @@ struct Server {
     bench: Arc<Bench>,
     space: Arc<Space>,
     asked: Mutex<Vec<(u64, bool)>>,
+    guarded: Guarded,
 }
 
 impl Watcher for Server {
-    fn missing(&self, at: VirtAddr, write: bool, still: &dyn Fn() -> bool) -> Result<(), FaultError> {
+    fn guarded(&self) -> &Guarded {
+        &self.guarded
+    }
+
+    fn wanted(
+        &self,
+        at: VirtAddr,
+        write: bool,
+        about: About,
+        still: &dyn Fn() -> bool,
+    ) -> Result<(), FaultError> {
         assert!(still());
+        if about == About::Guarded {
+            assert!(write);
+            self.asked.lock().unwrap().push((at.0, write));
+            let page = PageRange::new(at.page(), at.page().add(1));
+            assert_eq!(self.bench.memory().guard(&self.space, page, false, false), Ok(()));
+            assert!(!still());
+            return Ok(());
+        }
         self.asked.lock().unwrap().push((at.0, write));
         let number = (at.0 - BASE) / 4096;
         if number % 2 == 1 {
             return Err(FaultError::Unanswered);
         }
         let bytes = number.to_le_bytes().repeat(512);
-        assert_eq!(self.bench.memory().place_page(&self.space, at.page(), Some(&bytes)), Ok(()));
+        assert_eq!(self.bench.memory().place_page(&self.space, at.page(), Some(&bytes), false), Ok(()));
         assert!(!still());
         Ok(())
+    }
+}
+
+/// Writes to guarded pages are told, each once, whatever has become of the page since: swapped, shared with a child, read again.
+#[test]
+fn writes_to_guarded_pages_are_told() {
+    for shared in [false, true] {
+        let bench = Arc::new(Bench::new(64, 1024));
+        let space = bench.space();
+        let memory = bench.memory();
+        let backing = match shared {
+            true => Backing::Object {
+                object: memory.new_object_shared(300 << 12, space.account()).unwrap(),
+                first: 0,
+            },
+            false => Backing::Anonymous,
+        };
+        bench.map(&space, BASE, 300, backing, shared);
+        let guarded = Guarded::default();
+        let server = Server { bench: bench.clone(), space: space.clone(), asked: Mutex::default(), guarded };
+        let server = Arc::new(server);
+        let watched = Watched(server.clone());
+        let range = PageRange::of_bytes(VirtAddr(BASE), 200 << 12).unwrap();
+        let told = || server.asked.lock().unwrap().len();
+        (0..100).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(n)), Ok(n)));
+        assert_eq!(memory.guard(&space, range, true, false), Err(MmError::NotMapped));
+        assert_eq!(memory.watch(&space, range, &watched, RegionFlags::GUARDED), Ok(()));
+        assert_eq!(memory.guard(&space, range, true, false), Ok(()));
+        memory.audit().unwrap();
+        // More than there is RAM for: some of them have been in swap between.
+        for round in 0..2 {
+            (0..100).for_each(|n| assert_eq!(bench.touch(&space, page(n), None), Ok(n)));
+            (200..300).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(round)), Ok(round)));
+        }
+        assert_eq!(told(), 0);
+        let child = memory.fork_space(&space, memory.open_account().unwrap()).unwrap();
+        (0..50).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(n + 1)), Ok(n + 1)));
+        assert_eq!(told(), 50);
+        (0..50).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(n + 2)), Ok(n + 2)));
+        // What was not there is guarded where it may be there by way of others.
+        (100..150).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(n)), Ok(n)));
+        assert_eq!(told(), if shared { 100 } else { 50 });
+        (50..100).for_each(|n| assert_eq!(bench.touch(&child, page(n), Some(7)), Ok(7)));
+        assert_eq!(told(), if shared { 100 } else { 50 });
+        leave(&bench.machine, &child);
+        // Let go of as a whole.
+        assert_eq!(memory.guard(&space, range, true, true), Ok(()));
+        assert_eq!(memory.guard(&space, range, false, false), Ok(()));
+        let before = told();
+        (0..200).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(1)), Ok(1)));
+        assert_eq!(told(), before);
+        // What is not there, too; and thrown away, a page of one's own is as any other.
+        assert_eq!(memory.advise(&space, range, Advice::DontNeed), Ok(()));
+        assert_eq!(memory.guard(&space, range, true, true), Ok(()));
+        assert_eq!(bench.touch(&space, page(5), Some(6)), Ok(6));
+        assert_eq!(told(), before + 1);
+        assert_eq!(memory.advise(&space, range, Advice::DontNeed), Ok(()));
+        assert_eq!(bench.touch(&space, page(6), Some(6)), Ok(6));
+        assert_eq!(told(), before + if shared { 2 } else { 1 });
+        memory.unwatch(&space, &watched);
+        (0..200).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(2)), Ok(2)));
+        memory.audit().unwrap();
     }
 }
 
@@ -392,15 +473,24 @@ fn watched_pages_are_brought() {
             false => Backing::Anonymous,
         };
         bench.map(&space, BASE, 300, backing, shared);
-        let server = Arc::new(Server { bench: bench.clone(), space: space.clone(), asked: Mutex::default() });
+        let server = Arc::new(Server {
+            bench: bench.clone(),
+            space: space.clone(),
+            asked: Mutex::default(),
+            guarded: Guarded::default(),
+        });
         let watched = Watched(server.clone());
-        let other =
-            Watched(Arc::new(Server { bench: bench.clone(), space: space.clone(), asked: Mutex::default() }));
+        let other = Watched(Arc::new(Server {
+            bench: bench.clone(),
+            space: space.clone(),
+            asked: Mutex::default(),
+            guarded: Guarded::default(),
+        }));
         let range = PageRange::of_bytes(VirtAddr(BASE), 200 << 12).unwrap();
         let at = |n: u64| VirtAddr(page(n)).page();
-        assert_eq!(memory.place_page(&space, at(0), None), Err(PlaceError::NotWatched));
-        assert_eq!(memory.watch(&space, range, &watched, true), Ok(()));
-        assert_eq!(memory.watch(&space, range, &other, true), Err(MmError::Busy));
+        assert_eq!(memory.place_page(&space, at(0), None, false), Err(PlaceError::NotWatched));
+        assert_eq!(memory.watch(&space, range, &watched, RegionFlags::WATCHED), Ok(()));
+        assert_eq!(memory.watch(&space, range, &other, RegionFlags::WATCHED), Err(MmError::Busy));
         (0..200).step_by(2).for_each(|n| assert_eq!(bench.touch(&space, page(n), None), Ok(n)));
         assert_eq!(bench.touch(&space, page(1), Some(9)), Err(FaultError::Unanswered));
         assert_eq!(bench.touch(&space, page(200), None), Ok(0));
@@ -410,8 +500,8 @@ fn watched_pages_are_brought() {
             .for_each(|n| assert_eq!(bench.touch(&space, page(n) + 8, Some(n + 1)), Ok(n + 1)));
         (0..200).step_by(2).for_each(|n| assert_eq!(bench.touch(&space, page(n) + 8, None), Ok(n + 1)));
         assert_eq!(server.asked.lock().unwrap().len(), 101);
-        assert_eq!(memory.place_page(&space, at(4), None), Err(PlaceError::Exists));
-        assert_eq!(memory.place_page(&space, at(3), None), Ok(()));
+        assert_eq!(memory.place_page(&space, at(4), None, false), Err(PlaceError::Exists));
+        assert_eq!(memory.place_page(&space, at(3), None, false), Ok(()));
         assert_eq!(bench.touch(&space, page(3), Some(5)), Ok(5));
         let child = memory.fork_space(&space, memory.open_account().unwrap()).unwrap();
         if !shared {
@@ -421,7 +511,7 @@ fn watched_pages_are_brought() {
         leave(&bench.machine, &child);
         memory.unwatch(&space, &watched);
         assert_eq!(bench.touch(&space, page(7), None), Ok(0));
-        assert_eq!(memory.watch(&space, range, &other, true), Ok(()));
+        assert_eq!(memory.watch(&space, range, &other, RegionFlags::WATCHED), Ok(()));
         memory.unwatch(&space, &other);
         memory.audit().unwrap();
     }

@@ -5,8 +5,10 @@
 //! taken off again. That is done by who has put a page there (`UFFDIO_COPY`, `UFFDIO_ZEROPAGE`) or says that it is worth looking
 //! again (`UFFDIO_WAKE`), for all questions about that range at once; by the end of the watch; or by a signal.
 //!
-//! There are questions about missing pages only: writing to a page that is there is never told, nor what else becomes of the
-//! memory (fork, `mremap`, `munmap`), as a program would have to ask for by a feature. Those are refused.
+//! A write to a page that the program has guarded (`UFFDIO_WRITEPROTECT`) is a question as well, answered by letting the page go.
+//!
+//! What else becomes of the memory (fork, `mremap`, `munmap`) is not told, as a program would have to ask for by a feature; nor that a page
+//! of a file is mapped (minor faults). Those are refused.
 #![forbid(unsafe_code)]
 
 use super::Image;
@@ -25,18 +27,23 @@ use core::any::Any;
 use core::sync::atomic::{AtomicU64, Ordering::*};
 use hafez_mm::lock::Mutex;
 use hafez_mm::{
-    FaultError, MmError, PAGE_SIZE, PageRange, PlaceError, USER_END, USER_START, VirtAddr, Vpn, Watched,
-    Watcher,
+    About, FaultError, Guarded, MmError, PAGE_SIZE, PageRange, PlaceError, RegionFlags, USER_END, USER_START,
+    VirtAddr, Vpn, Watched, Watcher,
 };
 use linux_raw_sys::general as abi;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// Features that a program may ask for.
-const FEATURES: u64 = (abi::UFFD_FEATURE_SIGBUS
+const FEATURES: u64 = (abi::UFFD_FEATURE_PAGEFAULT_FLAG_WP
+    | abi::UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+    | WP_UNPOPULATED
+    | abi::UFFD_FEATURE_SIGBUS
     | abi::UFFD_FEATURE_THREAD_ID
     | abi::UFFD_FEATURE_MISSING_SHMEM
     | abi::UFFD_FEATURE_EXACT_ADDRESS) as u64;
+/// Guarding a page that is not there guards it once it is.
+const WP_UNPOPULATED: u32 = 1 << 13;
 /// In the word of features: the program has introduced itself.
 const INTRODUCED: u64 = 1 << 63;
 
@@ -52,10 +59,12 @@ const UNREGISTER: u32 = request(READS, 16, abi::_UFFDIO_UNREGISTER);
 const WAKE: u32 = request(READS, 16, abi::_UFFDIO_WAKE);
 const COPY: u32 = request(BOTH, 40, abi::_UFFDIO_COPY);
 const ZEROPAGE: u32 = request(BOTH, 32, abi::_UFFDIO_ZEROPAGE);
+const WRITEPROTECT: u32 = request(BOTH, 24, abi::_UFFDIO_WRITEPROTECT);
 
 /// Requests that every descriptor takes, and those that are for a range which it watches, as bits.
 const GENERAL: u64 = 1 << abi::_UFFDIO_API | 1 << abi::_UFFDIO_REGISTER | 1 << abi::_UFFDIO_UNREGISTER;
 const FOR_RANGE: u64 = 1 << abi::_UFFDIO_WAKE | 1 << abi::_UFFDIO_COPY | 1 << abi::_UFFDIO_ZEROPAGE;
+const FOR_GUARDED: u64 = 1 << abi::_UFFDIO_WRITEPROTECT;
 
 /// Bytes of a message.
 const MESSAGE: usize = 32;
@@ -65,6 +74,7 @@ struct Question {
     number: u64,
     at: VirtAddr,
     write: bool,
+    about: About,
     tid: u32,
     told: bool,
 }
@@ -85,6 +95,7 @@ struct Desk {
     asked: Arc<Signal>,
     /// Some have been answered.
     answered: WaitQueue,
+    guarded: Guarded,
 }
 
 impl Desk {
@@ -113,7 +124,9 @@ impl Desk {
         question.told = true;
         let mut message = [0; MESSAGE];
         message[0] = abi::UFFD_EVENT_PAGEFAULT as u8;
-        message[8] = if question.write { abi::UFFD_PAGEFAULT_FLAG_WRITE as u8 } else { 0 };
+        let write = if question.write { abi::UFFD_PAGEFAULT_FLAG_WRITE } else { 0 };
+        let guarded = if question.about == About::Guarded { abi::UFFD_PAGEFAULT_FLAG_WP } else { 0 };
+        message[8] = (write | guarded) as u8;
         let exact = self.has(abi::UFFD_FEATURE_EXACT_ADDRESS);
         let at = if exact { question.at.0 } else { question.at.page().addr().0 };
         message[16..24].copy_from_slice(&at.to_ne_bytes());
@@ -125,11 +138,16 @@ impl Desk {
 }
 
 impl Watcher for Desk {
-    fn missing(
+    fn guarded(&self) -> &Guarded {
+        &self.guarded
+    }
+
+    fn wanted(
         &self,
         at: VirtAddr,
         write: bool,
-        still_missing: &dyn Fn() -> bool,
+        about: About,
+        still_so: &dyn Fn() -> bool,
     ) -> core::result::Result<(), FaultError> {
         if self.has(abi::UFFD_FEATURE_SIGBUS) {
             return Err(FaultError::Unanswered);
@@ -142,11 +160,11 @@ impl Watcher for Desk {
             }
             let number = questions.next;
             questions.next += 1;
-            let question = Question { number, at, write, tid, told: false };
+            let question = Question { number, at, write, about, tid, told: false };
             questions.list.try_push(question).map_err(|_| FaultError::OutOfMemory)?;
             number
         };
-        if !still_missing() {
+        if !still_so() {
             self.withdraw(number);
             return Ok(());
         }
@@ -176,6 +194,7 @@ pub fn open(image: &Arc<Image>, flags: u32) -> Result<Arc<File>> {
         questions: Mutex::default(),
         asked: Signal::new(),
         answered: WaitQueue::new(),
+        guarded: Guarded::default(),
     });
     let watched = Watched(desk.clone());
     let ops = UserFault { image: Arc::downgrade(image), desk, watched };
@@ -222,26 +241,60 @@ impl UserFault {
 
     fn register(&self, at: u64) -> Result<()> {
         let [start, len, mode] = words(at)?;
-        if mode != u64::from(abi::UFFDIO_REGISTER_MODE_MISSING) {
+        const MISSING: u64 = abi::UFFDIO_REGISTER_MODE_MISSING as u64;
+        const WRITES: u64 = abi::UFFDIO_REGISTER_MODE_WP as u64;
+        if mode == 0 || mode & !(MISSING | WRITES) != 0 {
             return Err(Errno::EINVAL);
         }
-        self.watch(range(start, len)?, true)?;
-        put(at + 24, [FOR_RANGE])
+        let mut how = RegionFlags::empty();
+        how.set(RegionFlags::WATCHED, mode & MISSING != 0);
+        how.set(RegionFlags::GUARDED, mode & WRITES != 0);
+        self.watch(range(start, len)?, how)?;
+        put(at + 24, [FOR_RANGE | if mode & WRITES != 0 { FOR_GUARDED } else { 0 }])
     }
 
-    fn watch(&self, range: PageRange, on: bool) -> Result<()> {
+    /// Guard pages, or let them go.
+    fn guard(&self, at: u64) -> Result<()> {
+        let [start, len, mode] = words(at)?;
+        let range = range(start, len)?;
+        const ON: u64 = 1;
+        const QUIET: u64 = 2;
+        if mode & !(ON | QUIET) != 0 || mode == ON | QUIET {
+            return Err(Errno::EINVAL);
+        }
+        let image = self.image()?;
+        let part = range.intersect(&PageRange::new(USER_START, USER_END));
+        let absent = self.desk.has(WP_UNPOPULATED);
+        memory().guard(image.space(), part, mode & ON != 0, absent).map_err(|why| match why {
+            MmError::NotMapped => Errno::ENOENT,
+            why => why.into(),
+        })?;
+        if mode == 0 {
+            self.desk.wake(range);
+        }
+        Ok(())
+    }
+
+    fn watch(&self, range: PageRange, how: RegionFlags) -> Result<()> {
         let part = range.intersect(&PageRange::new(USER_START, USER_END));
         let image = self.image().map_err(|_| Errno::ENOMEM)?;
-        match memory().watch(image.space(), part, &self.watched, on) {
+        match memory().watch(image.space(), part, &self.watched, how) {
             Ok(()) => Ok(()),
             Err(MmError::NoMemory) => Err(Errno::ENOMEM),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Put pages there, of a program's bytes or of zeroes. How many bytes, which is told at `result_at`; EAGAIN for fewer than
-    /// were wanted.
-    fn place(&self, to: PageRange, from: Option<u64>, quiet: bool, result_at: u64) -> Result<()> {
+    /// Put pages there, of a program's bytes or of zeroes, guarded or not. How many bytes, which is told at `result_at`; EAGAIN for
+    /// fewer than were wanted.
+    fn place(
+        &self,
+        to: PageRange,
+        from: Option<u64>,
+        guard: bool,
+        quiet: bool,
+        result_at: u64,
+    ) -> Result<()> {
         let image = self.image()?;
         let mut bytes = match from {
             Some(_) => zeroed(PAGE_SIZE)?,
@@ -253,8 +306,8 @@ impl UserFault {
             let placed = match from {
                 Some(from) => user::copy_from(&mut bytes, from.wrapping_add(done * PAGE))
                     .map_err(Errno::from)
-                    .and_then(|()| place_one(&image, page, Some(&bytes))),
-                None => place_one(&image, page, None),
+                    .and_then(|()| place_one(&image, page, Some(&bytes), guard)),
+                None => place_one(&image, page, None, guard),
             };
             if placed.is_err() {
                 result = placed;
@@ -283,10 +336,11 @@ impl UserFault {
         }
         let to = range(to, len)?;
         const QUIET: u64 = abi::UFFDIO_COPY_MODE_DONTWAKE as u64;
-        if mode & !QUIET != 0 {
+        const GUARDED: u64 = abi::UFFDIO_COPY_MODE_WP as u64;
+        if mode & !(QUIET | GUARDED) != 0 {
             return Err(Errno::EINVAL);
         }
-        self.place(to, Some(from), mode & QUIET != 0, at + 32)
+        self.place(to, Some(from), mode & GUARDED != 0, mode & QUIET != 0, at + 32)
     }
 
     fn zero(&self, at: u64) -> Result<()> {
@@ -296,14 +350,15 @@ impl UserFault {
         if mode & !QUIET != 0 {
             return Err(Errno::EINVAL);
         }
-        self.place(to, None, mode & QUIET != 0, at + 24)
+        self.place(to, None, false, mode & QUIET != 0, at + 24)
     }
 }
 
-fn place_one(image: &Image, page: Vpn, bytes: Option<&[u8]>) -> Result<()> {
-    memory().place_page(image.space(), page, bytes).map_err(|why| match why {
+fn place_one(image: &Image, page: Vpn, bytes: Option<&[u8]>, guard: bool) -> Result<()> {
+    memory().place_page(image.space(), page, bytes, guard).map_err(|why| match why {
         PlaceError::Exists => Errno::EEXIST,
         PlaceError::NotWatched => Errno::ENOENT,
+        PlaceError::NotGuarded => Errno::EINVAL,
         PlaceError::PastEnd => Errno::EFAULT,
         PlaceError::NoMemory => Errno::ENOMEM,
     })
@@ -325,12 +380,13 @@ impl FileOps for UserFault {
                 let [start, len] = words(argument)?;
                 let range = range(start, len)?;
                 if request == UNREGISTER {
-                    self.watch(range, false)?;
+                    self.watch(range, RegionFlags::empty())?;
                 }
                 self.desk.wake(range);
             }
             COPY => self.copy(argument)?,
             ZEROPAGE => self.zero(argument)?,
+            WRITEPROTECT => self.guard(argument)?,
             _ => return Err(Errno::EINVAL),
         }
         Ok(0)

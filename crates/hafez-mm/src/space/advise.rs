@@ -106,6 +106,7 @@ impl<P: Platform> Spaces<P> {
                         return Err(MmError::Invalid.into());
                     }
                     DontNeed | DontNeedLocked | Free => {
+                        super::guard::forget_own(region, part);
                         self.clear_range(space, part)?;
                     }
                     Cold | PageOut if wired => return Err(MmError::Invalid.into()),

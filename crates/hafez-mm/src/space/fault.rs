@@ -15,7 +15,7 @@
 //! a page that must be read first is brought to where all can find it (page map, swap cache), and the fault starts
 //! over. So every look at an entry is a fresh one, and two CPUs that fault on one page meet without knowing it.
 
-use super::watch::Watched;
+use super::watch::{About, Watched};
 use super::{Access, Backing, FaultError, Region, RegionFlags, Space, Spaces, Stop};
 use crate::addr::{PageRange, Pfn, USER_END, VirtAddr, Vpn};
 use crate::frame::Priority;
@@ -42,6 +42,7 @@ pub(super) enum Look {
     /// Its watcher is to bring it.
     Ask {
         watcher: Watched,
+        about: About,
     },
     /// They are in this slot.
     Read {
@@ -65,7 +66,7 @@ impl<P: Platform> Spaces<P> {
             match self.look(space, page, access, brought)? {
                 Look::Done => break,
                 Look::Wait(frame) => self.wait_for(frame),
-                Look::Ask { watcher } => self.ask(space, watcher, at, access.write)?,
+                Look::Ask { watcher, about } => self.ask(space, watcher, at, access.write, about)?,
                 Look::Fill { object, index } => {
                     if self.fill(&object, index)? {
                         kind = Some(match object.is_file() {
@@ -125,6 +126,9 @@ impl<P: Platform> Spaces<P> {
             self.own(space, &mut cursor, page)?;
             slot = cursor.make(page)?;
         }
+        if region.flags.contains(RegionFlags::GUARDED) {
+            return self.look_guarded(space, region, page, access, &mut cursor, brought);
+        }
         // The leaf is the space's own: the entry is as it says.
         match slot.raw() {
             Entry::Absent => match &region.backing {
@@ -153,7 +157,13 @@ impl<P: Platform> Spaces<P> {
 
     /// A new frame of zeroes for a page that is written for the first time.
     #[inline]
-    fn new_page(&self, space: &Space, region: &Region, page: Vpn, slot: &Slot<'_>) -> Result<Look, Stop> {
+    pub(super) fn new_page(
+        &self,
+        space: &Space,
+        region: &Region,
+        page: Vpn,
+        slot: &Slot<'_>,
+    ) -> Result<Look, Stop> {
         let frame = self.frames.alloc(self.cpu(), Priority::User)?;
         self.frames.phys.zero(frame);
         self.adopt(space, region, page, frame);
@@ -182,7 +192,7 @@ impl<P: Platform> Spaces<P> {
 
     /// A page of an object: share its frame, or copy it for a private write.
     #[inline(never)]
-    fn map_object(
+    pub(super) fn map_object(
         &self,
         space: &Space,
         region: &Region,
@@ -245,7 +255,7 @@ impl<P: Platform> Spaces<P> {
     /// A write to a page that is mapped without the right: the page of zeroes, a page shared since a fork, a file's
     /// page in a private region; or one whose region has since become writable.
     #[inline]
-    fn write_protected(
+    pub(super) fn write_protected(
         &self,
         space: &Space,
         region: &Region,
@@ -307,7 +317,7 @@ impl<P: Platform> Spaces<P> {
 
     /// The entry forbids what the region allows, or allows it already: bring the entry in line.
     #[inline(never)]
-    fn restore(
+    pub(super) fn restore(
         &self,
         space: &Space,
         region: &Region,
@@ -353,9 +363,14 @@ impl<P: Platform> Spaces<P> {
 
 /// The page of a watched region is missing.
 #[cold]
-fn ask(region: &Region) -> Look {
+pub(super) fn ask(region: &Region) -> Look {
+    ask_about(region, About::Missing)
+}
+
+#[cold]
+pub(super) fn ask_about(region: &Region, about: About) -> Look {
     // Without one it would not be marked; another look tells.
-    region.watcher().cloned().map_or(Look::Done, |watcher| Look::Ask { watcher })
+    region.watcher().cloned().map_or(Look::Done, |watcher| Look::Ask { watcher, about })
 }
 
 /// The same rights but writing; what may be written or executed may also be read.

@@ -37,7 +37,7 @@ impl<P: Platform> Spaces<P> {
                 }
                 let mut copy = region.clone();
                 // Locks on memory are not inherited, nor are watchers.
-                copy.flags -= RegionFlags::WIRED | RegionFlags::WATCHED;
+                copy.flags -= RegionFlags::WIRED | RegionFlags::WATCHED | RegionFlags::GUARDED;
                 if copy.rare.is_some() {
                     copy.set_rare(|rare| rare.watcher = None);
                 }

@@ -179,6 +179,7 @@ fn wants_huge(region: &Region, page: Vpn, cursor: &Cursor<'_>) -> bool {
 /// Regions that have small pages only.
 const SMALL: RegionFlags = RegionFlags::SHARED
     .union(RegionFlags::WATCHED)
+    .union(RegionFlags::GUARDED)
     .union(RegionFlags::NO_HUGE)
     .union(RegionFlags::GROWS_DOWN)
     .union(RegionFlags::WIRED);

@@ -155,6 +155,9 @@ impl<P: Platform> Spaces<P> {
     /// The region is gone: tell its object, which may go with it (its mapped frames go as their entries do).
     #[inline]
     pub(super) fn forget_region(&self, space: &Space, region: &Region) {
+        if let Some(watcher) = region.watcher() {
+            watcher.0.guarded().clear(region.range);
+        }
         if let Backing::Object { object, first } = &region.backing {
             self.leave_object(space, object, *first, region.range);
         }

@@ -15,7 +15,7 @@
 //! | `rearrange.rs`, `holes.rs` | how they come, go and become one; the room between them |
 //! | `huge.rs` | when 2 MiB are one page, and when they are 512 again |
 //! | `share.rs` | a space's own copy of page-table leaves that a fork has left shared |
-//! | `watch.rs` | pages that a program brings in itself |
+//! | `watch.rs`, `guard.rs` | pages that a program brings in itself, and writes that it is told of |
 //! | `release.rs` | the other way: letting go of entries, frames, slots, objects |
 //!
 //! Nothing here waits for memory: what finds no frame unwinds with [`Stop::NoFrames`], having changed nothing that a
@@ -27,6 +27,7 @@ mod chunks;
 pub mod fault;
 pub mod fill;
 pub mod fork;
+pub mod guard;
 mod holes;
 pub mod huge;
 pub mod map;

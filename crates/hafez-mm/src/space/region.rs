@@ -48,8 +48,10 @@ bitflags::bitflags! {
         const SEALED = 1 << 11;
         /// Who mapped it may not know which of its file's pages are in RAM.
         const OPAQUE = 1 << 12;
-        /// It has a watcher.
+        /// Its watcher brings in its missing pages.
         const WATCHED = 1 << 13;
+        /// Its watcher is told of writes to those of its pages that are guarded.
+        const GUARDED = 1 << 14;
     }
 }
 

@@ -99,7 +99,7 @@ impl<P: Platform> Spaces<P> {
         self.prepare(space, PageRange::new(at, at.add(moved)), to.start)?;
         let mut target = region.part(PageRange::new(at, region.range.end));
         target.range = to;
-        target.flags -= RegionFlags::GROWS_DOWN | RegionFlags::WATCHED;
+        target.flags -= RegionFlags::GROWS_DOWN | RegionFlags::WATCHED | RegionFlags::GUARDED;
         target.set_rare(|rare| (rare.watcher, rare.grow_limit) = (None, 0));
         self.add_region(space, &mut regions, target);
         self.move_entries(space, PageRange::new(at, at.add(moved)), to.start)?;

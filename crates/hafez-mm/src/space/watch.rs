@@ -12,8 +12,10 @@
 //! The fault holds nothing while it waits. Between its look and its question the answer may have come already, unasked for, with
 //! nobody yet to be woken; so the watcher, once the question can be found, has the fault look once more before it waits.
 //!
-//! Only pages that nobody made are asked for. One that is in swap is there.
+//! Only pages that nobody made are asked for. One that is in swap is there. Of pages that are there, writes are told ([`super::guard`]).
 
+use super::fault::without_write;
+use super::guard::Guarded;
 use super::{Backing, FaultError, MmError, Region, RegionFlags, Space, Spaces, Stop};
 use crate::addr::{PageRange, Pfn, VirtAddr, Vpn};
 use crate::frame::Priority;
@@ -23,11 +25,28 @@ use crate::{Platform, Rights};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Who brings in pages that are missing.
+/// What a watcher is asked about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum About {
+    /// A page that nobody made.
+    Missing,
+    /// A write to a guarded page.
+    Guarded,
+}
+
+/// Who brings in pages that are missing, and lets others be written.
 pub trait Watcher: Send + Sync {
-    /// A page is missing: see that it comes, and return when it is worth while to look again. `still_missing` tells whether it has
-    /// come meanwhile; it is to be asked once whoever brings it can find this question.
-    fn missing(&self, at: VirtAddr, write: bool, still_missing: &dyn Fn() -> bool) -> Result<(), FaultError>;
+    /// A page is wanted: see that it can be used, and return when it is worth while to look again. `still_so` tells whether it is as it
+    /// was; it is to be asked once whoever answers can find this question.
+    fn wanted(
+        &self,
+        at: VirtAddr,
+        write: bool,
+        about: About,
+        still_so: &dyn Fn() -> bool,
+    ) -> Result<(), FaultError>;
+    /// The pages that it guards.
+    fn guarded(&self) -> &Guarded;
 }
 
 /// A watcher of a region. Two are the same if they are one.
@@ -47,14 +66,27 @@ pub enum PlaceError {
     Exists,
     /// Nothing is watched there.
     NotWatched,
+    /// No writes are told there.
+    NotGuarded,
     /// Past the end of what is mapped there.
     PastEnd,
     NoMemory,
 }
 
+/// What a watcher may be told of.
+const WATCHES: RegionFlags = RegionFlags::WATCHED.union(RegionFlags::GUARDED);
+
 impl<P: Platform> Spaces<P> {
     /// Watch what is mapped in the range, or watch it no longer. All of it must be memory without a file, or nothing is changed.
-    pub fn watch(&self, space: &Space, range: PageRange, watcher: &Watched, on: bool) -> Result<(), Stop> {
+    /// `how`: [`RegionFlags::WATCHED`], [`RegionFlags::GUARDED`], or both; none to watch no longer.
+    pub fn watch(
+        &self,
+        space: &Space,
+        range: PageRange,
+        watcher: &Watched,
+        how: RegionFlags,
+    ) -> Result<(), Stop> {
+        let on = !how.is_empty();
         {
             let regions = space.regions(self.cpu());
             if regions.within(range).next().is_none() {
@@ -79,10 +111,14 @@ impl<P: Platform> Spaces<P> {
                     object.watched.store(true, Relaxed);
                 }
                 region.set_rare(|rare| rare.watcher = Some(watcher.clone()));
+                region.flags = (region.flags - WATCHES) | how;
             } else if region.watcher() == Some(watcher) {
                 region.set_rare(|rare| rare.watcher = None);
+                region.flags -= WATCHES;
             }
-            region.flags.set(RegionFlags::WATCHED, region.watcher().is_some());
+            if !region.flags.contains(RegionFlags::GUARDED) {
+                watcher.0.guarded().clear(region.range.intersect(&range));
+            }
             Ok(())
         });
         match done {
@@ -106,16 +142,33 @@ impl<P: Platform> Spaces<P> {
             let Some(place) = regions.place(start) else { return };
             regions.modify(place, |region| {
                 region.set_rare(|rare| rare.watcher = None);
-                region.flags -= RegionFlags::WATCHED;
+                region.flags -= WATCHES;
             });
         }
     }
 
     /// Ask for a page that the fault has found missing.
     #[cold]
-    pub(super) fn ask(&self, space: &Space, watched: Watched, at: VirtAddr, write: bool) -> Result<(), Stop> {
-        let still_missing = || self.is_missing(space, at.page(), &watched);
-        Ok(watched.0.missing(at, write, &still_missing)?)
+    pub(super) fn ask(
+        &self,
+        space: &Space,
+        watched: Watched,
+        at: VirtAddr,
+        write: bool,
+        about: About,
+    ) -> Result<(), Stop> {
+        let page = at.page();
+        let still_so = || match about {
+            About::Missing => self.is_missing(space, page, &watched),
+            About::Guarded => self.is_guarded(space, page, &watched),
+        };
+        Ok(watched.0.wanted(at, write, about, &still_so)?)
+    }
+
+    fn is_guarded(&self, space: &Space, page: Vpn, watched: &Watched) -> bool {
+        let regions = space.regions(self.cpu());
+        let region = regions.find(page).filter(|region| region.flags.contains(RegionFlags::GUARDED));
+        region.is_some_and(|region| region.watcher() == Some(watched) && watched.0.guarded().has(page))
     }
 
     fn is_missing(&self, space: &Space, page: Vpn, watched: &Watched) -> bool {
@@ -130,19 +183,31 @@ impl<P: Platform> Spaces<P> {
             }
     }
 
-    /// Put a page where one is missing: this one, or one of zeroes.
+    /// Put a page where one is missing: this one, or one of zeroes; guarded, if `guard` says so.
     pub fn place_page(
         &self,
         space: &Space,
         page: Vpn,
         bytes: Option<&[u8]>,
+        guard: bool,
     ) -> Result<Result<(), PlaceError>, Stop> {
         let regions = space.regions(self.cpu());
-        let watched = |region: &&Region| region.flags.contains(RegionFlags::WATCHED);
+        let watched = |region: &&Region| region.flags.intersects(WATCHES);
         let Some(region) = regions.find(page).filter(watched) else { return Ok(Err(PlaceError::NotWatched)) };
         let Some(range) = super::map::user_page(page) else { return Ok(Err(PlaceError::NotWatched)) };
+        if guard && !region.flags.contains(RegionFlags::GUARDED) {
+            return Ok(Err(PlaceError::NotGuarded));
+        }
+        if guard && !self.room_to_guard(region, page) {
+            return Ok(Err(PlaceError::NoMemory));
+        }
         if let Backing::Object { object, .. } = &region.backing {
-            return self.place_shared(object, region.index(page), bytes);
+            let _cursor = self.cursor(space, range);
+            let placed = self.place_shared(object, region.index(page), bytes)?;
+            if placed.is_ok() {
+                self.guard_new(region, page, guard);
+            }
+            return Ok(placed);
         }
         let mut cursor = self.cursor(space, range);
         let mut slot = cursor.make(page)?;
@@ -158,10 +223,11 @@ impl<P: Platform> Spaces<P> {
             Some(bytes) => {
                 let frame = self.new_frame(Some(bytes))?;
                 self.adopt(space, region, page, frame);
-                let rights = region.rights;
+                let rights = if guard { without_write(region.rights) } else { region.rights };
                 slot.fill(Entry::Present { frame, rights, accessed: true, dirty: true });
             }
         }
+        self.guard_new(region, page, guard);
         Ok(Ok(()))
     }
 
