@@ -67,6 +67,8 @@ pub struct PerCpu {
     pub smap_off: Cell<bool>,
     /// Its program may not read the time-stamp counter.
     pub no_clock: Cell<bool>,
+    /// One of these three is so, or a data segment register is not null: to be looked at when another program comes.
+    pub peculiar: Cell<bool>,
     pub ist: [IstStack; 4],
 }
 
@@ -97,6 +99,7 @@ impl PerCpu {
             has_table: Cell::new(false),
             smap_off: Cell::new(false),
             no_clock: Cell::new(false),
+            peculiar: Cell::new(false),
             ist: [const { IstStack(UnsafeCell::new([0; IST_BYTES])) }; 4],
         }
     }

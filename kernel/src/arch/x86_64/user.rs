@@ -94,6 +94,8 @@ pub struct State {
     debug: DebugRegisters,
     /// `rdtsc` ends it.
     no_clock: bool,
+    /// It has selectors, descriptors or a clock unlike nearly all.
+    peculiar: bool,
     /// The CPU that loaded it last.
     live_on: *const PerCpu,
     fpu: FpuState,
@@ -130,6 +132,7 @@ impl State {
             table: None,
             debug: DebugRegisters::default(),
             no_clock: false,
+            peculiar: false,
             live_on: core::ptr::null(),
             fpu: FpuState::new(),
         }
@@ -159,7 +162,7 @@ impl UserContext {
     pub fn reset(&mut self, rip: u64, rsp: u64) {
         self.abandon();
         let no_clock = self.state().no_clock;
-        *self.state_mut() = State { no_clock, ..State::fresh(rip, rsp) };
+        *self.state_mut() = State { no_clock, peculiar: no_clock, ..State::fresh(rip, rsp) };
     }
     #[inline(always)]
     fn state(&self) -> &State {
@@ -223,12 +226,12 @@ impl UserContext {
     /// What names nothing becomes null.
     pub fn set_selectors(&mut self, selectors: Selectors) {
         self.abandon();
-        self.state_mut().selectors = selectors;
+        (self.state_mut().selectors, self.state_mut().peculiar) = (selectors, true);
     }
     /// The program's own descriptors from now on.
     pub fn set_table(&mut self, table: Option<Arc<Table>>) {
         self.abandon();
-        self.state_mut().table = table;
+        (self.state_mut().table, self.state_mut().peculiar) = (table, true);
     }
     pub fn rsp(&self) -> u64 {
         self.state().frame.rsp
@@ -313,7 +316,7 @@ impl UserContext {
     /// What does not is ended by a general protection exception.
     pub fn let_read_clock(&mut self, may: bool) {
         self.abandon();
-        self.state_mut().no_clock = !may;
+        (self.state_mut().no_clock, self.state_mut().peculiar) = (!may, true);
     }
     /// The instruction at `rip` runs though it is watched.
     pub fn pass_breakpoint(&mut self) {
@@ -496,7 +499,9 @@ fn other_trap(vector: u64, frame: &Frame) -> Trap {
 /// off on this CPU until another program is loaded here.
 #[cold]
 fn far_call_in_emulation() {
-    percpu::this().smap_off.set(true);
+    let area = percpu::this();
+    area.smap_off.set(true);
+    area.peculiar.set(true);
     // SAFETY: it forbids something, and nothing in the kernel counts on being stopped.
     unsafe { regs::set_cr4(regs::cr4() & !SMAP) };
 }
@@ -530,28 +535,15 @@ pub fn interrupted_on_entry() -> bool {
 #[cold]
 unsafe fn load(area: &PerCpu, state: *mut State) {
     leave();
-    if area.smap_off.get() {
-        smap_again(area);
-    }
-    // SAFETY: by the caller; bases are in the user half. The state keeps its table, and whoever takes the state away from here, or
-    // gives it another, has it leave first.
+    // SAFETY: by the caller; bases are in the user half.
     unsafe {
         (*state).fpu.restore();
-        if (*state).table.is_some() {
-            segments::load(area, (*state).table.as_ref());
-        }
-        // What is there already may be so by another table.
-        if !(*state).selectors.are_null() || !segments::read().are_null() {
-            segments::write((*state).selectors, (*state).table.as_ref());
+        if area.peculiar.get() || (*state).peculiar {
+            load_peculiar(area, &*state);
         }
         regs::write_msr(regs::FS_BASE, (*state).fs_base);
         regs::write_msr(regs::KERNEL_GS_BASE, (*state).gs_base);
         (*state).live_on = area;
-        if area.no_clock.get() != (*state).no_clock {
-            let cr4 = regs::cr4() & !NO_CLOCK;
-            regs::set_cr4(if (*state).no_clock { cr4 | NO_CLOCK } else { cr4 });
-            area.no_clock.set((*state).no_clock);
-        }
         if area.watching.get() || (*state).debug.is_on() {
             (*state).debug.load();
             area.watching.set((*state).debug.is_on());
@@ -560,21 +552,62 @@ unsafe fn load(area: &PerCpu, state: *mut State) {
     area.live_user.set(state);
 }
 
+/// What few programs have, in place of what the last one had of it. The bases of FS and GS are lost.
+///
+/// # Safety
+/// As of `load`. The state keeps its table, and whoever takes the state away from here, or gives it another, has it leave first.
+#[cold]
+#[inline(never)]
+unsafe fn load_peculiar(area: &PerCpu, state: &State) {
+    if area.smap_off.get() {
+        smap_again(area);
+    }
+    // SAFETY: by the caller.
+    unsafe {
+        if state.table.is_some() {
+            segments::load(area, state.table.as_ref());
+        }
+        // What is there already may be so by another table.
+        if !state.selectors.are_null() || !segments::read().are_null() {
+            segments::write(state.selectors, state.table.as_ref());
+        }
+        if area.no_clock.get() != state.no_clock {
+            let cr4 = regs::cr4() & !NO_CLOCK;
+            regs::set_cr4(if state.no_clock { cr4 | NO_CLOCK } else { cr4 });
+            area.no_clock.set(state.no_clock);
+        }
+    }
+    area.peculiar.set(state.peculiar);
+}
+
 /// Another thread may run now: bring what the processor holds of the last program to memory, if it may have changed.
 #[inline]
 pub fn leave() {
-    let state = percpu::this().armed.replace(core::ptr::null_mut());
+    let area = percpu::this();
+    let state = area.armed.replace(core::ptr::null_mut());
     if state.is_null() {
         return;
     }
+    let selectors = segments::read();
     // SAFETY: an armed state is alive: its drop disarms it.
     unsafe {
         (*state).fpu.save();
         (*state).fs_base = regs::read_msr(regs::FS_BASE);
         (*state).gs_base = regs::read_msr(regs::KERNEL_GS_BASE);
-        (*state).selectors = segments::read();
+        if area.peculiar.get() || !selectors.are_null() {
+            leave_peculiar(area, &mut *state, selectors);
+        }
     }
-    if percpu::this().has_table.get() {
+}
+
+/// The selectors are the program's to change without the kernel; and the table goes with the program.
+#[cold]
+#[inline(never)]
+fn leave_peculiar(area: &PerCpu, state: &mut State, selectors: Selectors) {
+    state.selectors = selectors;
+    state.peculiar = !selectors.are_null() || state.table.is_some() || state.no_clock;
+    area.peculiar.set(true);
+    if area.has_table.get() {
         leave_table();
     }
 }
