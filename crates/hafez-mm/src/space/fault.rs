@@ -110,6 +110,9 @@ impl<P: Platform> Spaces<P> {
         if !allows(region, access) && refuses(region, access) {
             return Err(FaultError::Denied.into());
         }
+        if region.flags.contains(RegionFlags::GUARDED) {
+            return self.look_guarded(space, region, page, access, brought);
+        }
         let part = leaf_part(region, page);
         let mut cursor = space.tables.cursor_in_leaf(self, &self.frames, cpu, part);
         let mut slot = match cursor.place(page) {
@@ -125,9 +128,6 @@ impl<P: Platform> Spaces<P> {
         if mutant!(SharedLeafChanged, false, slot.is_shared()) {
             self.own(space, &mut cursor, page)?;
             slot = cursor.make(page)?;
-        }
-        if region.flags.contains(RegionFlags::GUARDED) {
-            return self.look_guarded(space, region, page, access, &mut cursor, brought);
         }
         // The leaf is the space's own: the entry is as it says.
         match slot.raw() {
@@ -156,7 +156,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     /// A new frame of zeroes for a page that is written for the first time.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new_page(
         &self,
         space: &Space,
@@ -254,7 +254,7 @@ impl<P: Platform> Spaces<P> {
 
     /// A write to a page that is mapped without the right: the page of zeroes, a page shared since a fork, a file's
     /// page in a private region; or one whose region has since become writable.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write_protected(
         &self,
         space: &Space,

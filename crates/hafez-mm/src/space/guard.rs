@@ -20,7 +20,7 @@ use super::watch::About;
 use super::{Access, Backing, Region, RegionFlags, Space, Spaces, Stop};
 use crate::addr::{PageRange, Vpn};
 use crate::lock::Mutex;
-use crate::paging::{Cursor, Entry};
+use crate::paging::Entry;
 use crate::{MmError, Platform, Rights};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, btree_map};
@@ -156,17 +156,23 @@ impl<P: Platform> Spaces<P> {
         })
     }
 
-    /// As the fault's look, in a region whose pages may be guarded. The leaf is the space's own.
+    /// As the fault's look, in a region whose pages may be guarded.
     #[cold]
+    #[inline(never)]
     pub(super) fn look_guarded(
         &self,
         space: &Space,
         region: &Region,
         page: Vpn,
         access: Access,
-        cursor: &mut Cursor<'_>,
         brought: PageRange,
     ) -> Result<Look, Stop> {
+        let one = PageRange::new(page, page.add(1));
+        let cursor = &mut self.cursor(space, one);
+        cursor.open(one);
+        if cursor.make(page)?.is_shared() {
+            self.own(space, cursor, page)?;
+        }
         let slot = cursor.make(page)?;
         let entry = slot.raw();
         let guarded = region.watcher().is_some_and(|watcher| watcher.0.guarded().has(page));

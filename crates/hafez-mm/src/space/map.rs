@@ -5,7 +5,6 @@
 use super::regions::Place;
 use super::{Backing, Label, MmError, Rare, Region, RegionFlags, Regions, Space, Spaces, Stop};
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
-use crate::object::Object;
 use crate::paging::huge::around;
 use crate::paging::{Cursor, Entry, Gather, Slot, Visitor};
 use crate::{Platform, Rights};
@@ -152,20 +151,22 @@ impl<P: Platform> Spaces<P> {
         }
     }
 
-    /// The region is gone: tell its object, which may go with it (its mapped frames go as their entries do).
-    #[inline]
+    /// The region is gone: tell its watcher, and its object, which may go with it (its mapped frames go as their entries do).
+    #[inline(always)]
     pub(super) fn forget_region(&self, space: &Space, region: &Region) {
-        if let Some(watcher) = region.watcher() {
-            watcher.0.guarded().clear(region.range);
-        }
-        if let Backing::Object { object, first } = &region.backing {
-            self.leave_object(space, object, *first, region.range);
+        if region.rare.is_some() || !matches!(region.backing, Backing::Anonymous) {
+            self.leave_others(space, region);
         }
     }
 
     #[inline(never)]
-    fn leave_object(&self, space: &Space, object: &Object, first: u64, range: PageRange) {
-        if object.drop_mapping(space.id, range.start, first, range.len()) {
+    fn leave_others(&self, space: &Space, region: &Region) {
+        if let Some(watcher) = region.watcher() {
+            watcher.0.guarded().clear(region.range);
+        }
+        if let Backing::Object { object, first } = &region.backing
+            && object.drop_mapping(space.id, region.range.start, *first, region.range.len())
+        {
             self.free_object(object);
         }
     }
