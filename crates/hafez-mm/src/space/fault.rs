@@ -42,7 +42,10 @@ pub(super) enum Look {
     /// Its watcher is to bring it.
     Ask {
         watcher: Watched,
-        about: About,
+    },
+    /// Its watcher is to hear of a write to it.
+    Tell {
+        watcher: Watched,
     },
     /// They are in this slot.
     Read {
@@ -66,7 +69,8 @@ impl<P: Platform> Spaces<P> {
             match self.look(space, page, access, brought)? {
                 Look::Done => break,
                 Look::Wait(frame) => self.wait_for(frame),
-                Look::Ask { watcher, about } => self.ask(space, watcher, at, access.write, about)?,
+                Look::Ask { watcher } => self.ask(space, watcher, at, access.write, About::Missing)?,
+                Look::Tell { watcher } => self.ask(space, watcher, at, true, About::Guarded)?,
                 Look::Fill { object, index } => {
                     if self.fill(&object, index)? {
                         kind = Some(match object.is_file() {
@@ -364,13 +368,8 @@ impl<P: Platform> Spaces<P> {
 /// The page of a watched region is missing.
 #[cold]
 pub(super) fn ask(region: &Region) -> Look {
-    ask_about(region, About::Missing)
-}
-
-#[cold]
-pub(super) fn ask_about(region: &Region, about: About) -> Look {
     // Without one it would not be marked; another look tells.
-    region.watcher().cloned().map_or(Look::Done, |watcher| Look::Ask { watcher, about })
+    region.watcher().cloned().map_or(Look::Done, |watcher| Look::Ask { watcher })
 }
 
 /// The same rights but writing; what may be written or executed may also be read.

@@ -15,8 +15,7 @@
 //! Of private memory only pages that are there are guarded, unless the program wants the others, too; of shared memory all: they may be there
 //! by way of somebody else's mapping.
 
-use super::fault::{Look, ask, ask_about, without_write};
-use super::watch::About;
+use super::fault::{Look, ask, without_write};
 use super::{Access, Backing, Region, RegionFlags, Space, Spaces, Stop};
 use crate::addr::{PageRange, Vpn};
 use crate::lock::Mutex;
@@ -182,7 +181,8 @@ impl<P: Platform> Spaces<P> {
         }
         // What is missing is asked for first, when one comes to the object.
         if access.write && guarded && (anonymous || entry != Entry::Absent) {
-            return Ok(ask_about(region, About::Guarded));
+            let watcher = region.watcher().cloned();
+            return Ok(watcher.map_or(Look::Done, |watcher| Look::Tell { watcher }));
         }
         let mut readable = region.clone();
         readable.rights = without_write(region.rights);
