@@ -178,13 +178,14 @@ int main(void) {
     pthread_join(t, 0);
     struct sigaction act = {.sa_handler = plain};
     sigaction(SIGALRM, &act, 0);
-    struct itimerval soon = {{0, 0}, {0, 10000}};
+    /* Again and again, so that one comes while it waits, however late that begins. */
+    struct itimerval soon = {{0, 10000}, {0, 10000}};
     setitimer(ITIMER_REAL, &soon, 0);
     T(io_getevents(c, 1, 3, e, 0));
     sigset_t all;
     sigfillset(&all);
     struct mask m = {&all, 8}, odd = {&all, 4};
-    soon.it_value.tv_usec = 1000;
+    soon = (struct itimerval){{0, 0}, {0, 1000}};
     setitimer(ITIMER_REAL, &soon, 0);
     T(io_pgetevents(c, 1, 3, e, &little, &m));
     T(io_pgetevents(c, 0, 3, e, &none, &odd));

@@ -213,17 +213,18 @@ int main(void) {
     T(mq_receive(q, text, 16, &priority));
     struct sigaction sa = {.sa_handler = on_alarm};
     sigaction(SIGALRM, &sa, 0);
-    struct itimerval it = {{0, 0}, {0, 40000}};
+    /* Again and again, so that one comes while we wait, however late that begins. */
+    struct itimerval it = {{0, 40000}, {0, 40000}};
     setitimer(ITIMER_REAL, &it, 0);
     T(mq_receive(q, text, 16, 0));
-    setitimer(ITIMER_REAL, &it, 0);
     t = in(5000);
     T(mq_timedreceive(q, text, 16, 0, &t));
     sa.sa_flags = SA_RESTART;
     sigaction(SIGALRM, &sa, 0);
-    setitimer(ITIMER_REAL, &it, 0);
     t = in(120);
     T(mq_timedreceive(q, text, 16, 0, &t));
+    it = (struct itimerval){{0, 0}, {0, 0}};
+    setitimer(ITIMER_REAL, &it, 0);
     int ep = epoll_create1(0);
     struct epoll_event ev = {.events = EPOLLIN};
     T(epoll_ctl(ep, EPOLL_CTL_ADD, q, &ev));
