@@ -91,6 +91,16 @@ impl Bench {
         self.memory().map(space, request).unwrap();
     }
 
+    /// 300 pages from `BASE` on, private and anonymous, or of an object that others can map.
+    fn map_watchable(&self, space: &Arc<Space>, shared: bool) {
+        let object = || self.memory().new_object_shared(300 << 12, space.account()).unwrap();
+        let backing = match shared {
+            true => Backing::Object { object: object(), first: 0 },
+            false => Backing::Anonymous,
+        };
+        self.map(space, BASE, 300, backing, shared);
+    }
+
     /// Use a word as a program does; `None` loads it.
     fn touch(&self, space: &Arc<Space>, at: u64, store: Option<u64>) -> Result<u64, FaultError> {
         let access = Access { write: store.is_some(), exec: false };
@@ -403,14 +413,7 @@ fn writes_to_guarded_pages_are_told() {
         let bench = Arc::new(Bench::new(64, 1024));
         let space = bench.space();
         let memory = bench.memory();
-        let backing = match shared {
-            true => Backing::Object {
-                object: memory.new_object_shared(300 << 12, space.account()).unwrap(),
-                first: 0,
-            },
-            false => Backing::Anonymous,
-        };
-        bench.map(&space, BASE, 300, backing, shared);
+        bench.map_watchable(&space, shared);
         let guarded = Guarded::default();
         let server = Server { bench: bench.clone(), space: space.clone(), asked: Mutex::default(), guarded };
         let server = Arc::new(server);
@@ -465,14 +468,7 @@ fn watched_pages_are_brought() {
         let bench = Arc::new(Bench::new(64, 1024));
         let space = bench.space();
         let memory = bench.memory();
-        let backing = match shared {
-            true => Backing::Object {
-                object: memory.new_object_shared(300 << 12, space.account()).unwrap(),
-                first: 0,
-            },
-            false => Backing::Anonymous,
-        };
-        bench.map(&space, BASE, 300, backing, shared);
+        bench.map_watchable(&space, shared);
         let server = Arc::new(Server {
             bench: bench.clone(),
             space: space.clone(),

@@ -19,17 +19,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
 
-/// `struct sock_filter`
-#[derive(Clone, Copy, Default)]
-pub struct Instruction {
-    pub code: u16,
-    pub if_true: u8,
-    pub if_false: u8,
-    pub k: u32,
-}
+pub use crate::net::filter::{Instruction, LONGEST};
 
-/// Instructions of a filter, and of all that a call passes, each filter four more than it has.
-pub const LONGEST: usize = 4096;
+/// Instructions of all filters that a call passes, each filter four more than it has.
 const LONGEST_PATH: usize = 32768;
 const COST: usize = 4;
 
