@@ -48,6 +48,9 @@ put('kernel/sem', '250 32000 32'); print('semaphores', open('/proc/sys/kernel/se
 for name, value in [('kernel/pid_max', 300), ('kernel/sem', '1 x'), ('fs/pipe-max-size', 1), ('kernel/randomize_va_space', 3)]:
     try: put(name, value)
     except OSError as e: print(name, e.errno)
+put('vm/panic_on_oom', '0\\n'); put('kernel/printk', '4 4 1 7')
+try: put('vm/panic_on_oom', 1)
+except OSError as e: print('kept', e.errno)
 os.setuid(65534)
 try: put('kernel/pid_max', 4194304)
 except OSError as e: print('nobody', e.errno)
@@ -69,7 +72,110 @@ kernel/pid_max 22
 kernel/sem 22
 fs/pipe-max-size 22
 kernel/randomize_va_space 22
+kept 22
 nobody 13
 ";
     assert_eq!(told, expected);
+}
+
+/// Strangers' names in directories that everybody may write to; and numbers that somebody wants for System V's things.
+const OTHERS: &str = "
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def put(name, value):
+    with open('/proc/sys/' + name, 'w') as f: f.write(str(value))
+def get(name): return open('/proc/sys/' + name).read().strip()
+def tries(*path, flags=os.O_RDONLY):
+    for name in path:
+        try: os.close(os.open(name, flags, 0o600)); print(name, 'opened')
+        except OSError as e: print(name, e.errno)
+def child(uid, f):
+    sys.stdout.flush()
+    if os.fork() == 0:
+        os.setuid(uid)
+        f()
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+os.chdir('/tmp')
+for name in 'open', 'own':
+    os.mkdir(name)
+    os.chmod(name, 0o1777)
+os.chown('own', 1000, 1000)
+open('target', 'w').close()
+def stranger():
+    for place in 'open', 'own':
+        os.symlink('/tmp/target', place + '/link')
+        os.mkfifo(place + '/fifo', 0o666)
+        open(place + '/file', 'w').close()
+    os.chmod('open/file', 0o666)
+os.umask(0)
+child(1000, stranger)
+def all():
+    tries('open/link', 'own/link')
+    tries('open/fifo', 'own/fifo', flags=os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+    tries('open/file', 'own/file', flags=os.O_RDWR | os.O_CREAT)
+for setting in 'symlinks', 'fifos', 'regular': put('fs/protected_' + setting, 1)
+all()
+child(1000, lambda: tries('open/link'))
+tries('open/file', 'open/fifo', flags=os.O_RDWR | os.O_NONBLOCK)
+for setting in 'symlinks', 'fifos', 'regular': put('fs/protected_' + setting, 0)
+all()
+put('fs/protected_hardlinks', 0)
+child(1000, lambda: os.link('/tmp/target', '/tmp/open/hard'))
+print(os.path.exists('open/hard'))
+for kind, make in ('shm', lambda: libc.shmget(0, 4096, 0o600)), ('msg', lambda: libc.msgget(0, 0o600)), ('sem', lambda: libc.semget(0, 1, 0o600)):
+    setting = 'kernel/' + kind + '_next_id'
+    before = get(setting)
+    put(setting, 4711)
+    print(kind, before, get(setting), make(), get(setting))
+    put(setting, 4711)
+    again = make()
+    print(again not in (4711, -1), get(setting))
+    try: put(setting, -1)
+    except OSError as e: print(e.errno)
+";
+
+#[test]
+fn settings_of_names_and_numbers() {
+    let told = Hafez::memory("64M").run(&["/usr/bin/python3", "-c", OTHERS]).good().text();
+    let expected = "open/link 13
+own/link opened
+open/fifo 13
+own/fifo opened
+open/file 13
+own/file opened
+open/link opened
+open/file opened
+open/fifo opened
+open/link opened
+own/link opened
+open/fifo opened
+own/fifo opened
+open/file opened
+own/file opened
+True
+shm -1 4711 4711 -1
+True -1
+22
+msg -1 4711 4711 -1
+True -1
+22
+sem -1 4711 4711 -1
+True -1
+22
+";
+    assert_eq!(told, expected);
+}
+
+/// `gzip` takes the file of the configuration, and it says what is so.
+#[test]
+fn configuration_is_told() {
+    let script = "zcat /proc/config.gz && gzip -t < /proc/config.gz && echo whole";
+    let told = Hafez::memory("64M").run(&["/bin/sh", "-c", script]).good().text();
+    for line in
+        ["CONFIG_X86_64=y", "CONFIG_SYSVIPC=y", "CONFIG_SWAP=y", "# CONFIG_USER_NS is not set", "whole"]
+    {
+        assert!(told.lines().any(|told| told == line), "{line}: {told}");
+    }
 }

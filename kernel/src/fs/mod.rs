@@ -41,6 +41,7 @@ pub mod path;
 pub mod pipe;
 pub mod pipe_share;
 pub mod poll;
+pub mod protected;
 pub mod splice;
 pub mod stdio;
 pub mod synth;

@@ -102,6 +102,9 @@ pub struct Mount {
     id: u32,
 }
 
+/// The kinds that there are, none of them on a disk.
+pub const KINDS: [&str; 7] = ["proc", "sysfs", "tmpfs", "devtmpfs", "devpts", "pipefs", "9p"];
+
 /// Mounts that there may be. Their list is copied whole wherever it is gone through, and must stay a small block.
 const MOST: usize = 1000;
 

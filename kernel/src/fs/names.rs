@@ -11,11 +11,13 @@ use super::{
     inotify, lease,
     lock::SleepLock,
     path::{Last, Location, Walker},
+    protected,
 };
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
 use crate::fs::mount::Flags;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering::Relaxed;
 use linux_raw_sys::general as abi;
 
 /// Held over every rename: nobody moves a directory while another checks that it does not go into itself.
@@ -42,7 +44,10 @@ impl Walker {
         let follow = flags & abi::O_NOFOLLOW == 0 && !exclusive;
         match self.resolve_open(base, path, follow)? {
             Ok(_) if exclusive => Err(Errno::EEXIST),
-            Ok(place) => self.open_existing(place, flags),
+            Ok(place) => {
+                protected::may_open(&self.cred, &place, flags)?;
+                self.open_existing(place, flags)
+            }
             Err(_) if flags & abi::O_CREAT == 0 => Err(Errno::ENOENT),
             Err(last) => self.open_new(last, flags, mode),
         }
@@ -225,10 +230,10 @@ impl Walker {
         Ok(())
     }
 
-    /// `fs.protected_hardlinks` (proc(5)), which is on: another's file may be linked only by who can read and write it.
+    /// `fs.protected_hardlinks` (proc(5)): another's file may be linked only by who can read and write it.
     fn may_link(&self, target: &Location) -> Result<()> {
         let stat = target.inode().stat()?;
-        if self.cred.check_owner(&stat).is_ok() {
+        if protected::NAMES.load(Relaxed) == 0 || self.cred.check_owner(&stat).is_ok() {
             return Ok(());
         }
         let suid = stat.mode & abi::S_ISUID != 0

@@ -17,6 +17,7 @@ use super::{
     dentry::Dentry,
     inode::{Inode, Kind},
     mount::{Flags, Mount},
+    protected,
 };
 use crate::errno::{Errno, Result};
 use crate::mem::TryPush;
@@ -262,6 +263,7 @@ impl Walker {
             if at.inode().kind() != Kind::Link || !(follow || last.slash) {
                 return if last.slash && !at.is_dir() { Err(Errno::ENOTDIR) } else { Ok(Ok(at)) };
             }
+            protected::may_follow(&self.cred, &last.dir, &at)?;
             match self.follow(&at, &mut links)? {
                 Target::Place(place) => return Ok(Ok(place)),
                 Target::Text(mut text) => {
@@ -279,6 +281,7 @@ impl Walker {
         loop {
             let at = self.step(&last.dir, &last.name)?;
             if at.inode().kind() == Kind::Link && (follow || last.slash) {
+                protected::may_follow(&self.cred, &last.dir, &at)?;
                 match self.follow(&at, links)? {
                     Target::Place(place) => {
                         return if last.slash && !place.is_dir() { Err(Errno::ENOTDIR) } else { Ok(place) };

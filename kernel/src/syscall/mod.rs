@@ -38,6 +38,7 @@ mod memory;
 mod mount;
 mod mqueue;
 mod nodes;
+mod old;
 mod pidfd;
 mod pipe;
 mod poll;
@@ -56,6 +57,7 @@ mod socket_filter;
 mod socket_message;
 mod splice;
 mod stat;
+mod swap;
 mod syslog;
 mod system;
 mod sysv;
@@ -105,6 +107,8 @@ static TABLE: [Handler; NUMBERS] = {
         sched::CALLS,
         mount::CALLS,
         system::CALLS,
+        swap::CALLS,
+        old::CALLS,
         random::CALLS,
         file::CALLS,
         io::CALLS,

@@ -28,8 +28,6 @@ pub const CALLS: &Calls = &[
     (abi::__NR_mount_setattr, root_only),
     (abi::__NR_vhangup, vhangup),
     (abi::__NR_reboot, root_only),
-    (abi::__NR_swapon, root_only),
-    (abi::__NR_swapoff, root_only),
     (abi::__NR_acct, acct),
 ];
 

@@ -9,6 +9,7 @@
 //! | `maps`, `smaps` | `maps`, `smaps`, `smaps_rollup`, `numa_maps` |
 //! | `pagemap` | `pagemap`, `clear_refs`, `/proc/kpagecount`, `/proc/kpageflags` |
 //! | `zones` | `buddyinfo`, `pagetypeinfo`, `zoneinfo`, `slabinfo` |
+//! | `config` | `config.gz` |
 //! | `system` | `meminfo`, `vmstat`, `stat`, `cpuinfo`, `mounts`, … |
 //! | `tables` | `locks`, `sysvipc/{msg,sem}` |
 //! | `sys` | `/proc/sys` |
@@ -20,6 +21,7 @@
 //! ESRCH.
 #![forbid(unsafe_code)]
 
+mod config;
 mod links;
 mod map_files;
 mod maps;
@@ -75,6 +77,7 @@ impl SynthDir for Root {
             }
             b"sysvipc" => Some(Entry::dir(Arc::new(Texts(system::SYSV)))),
             b"pressure" => Some(Entry::dir(Arc::new(Texts(system::PRESSURE)))),
+            b"config.gz" => Some(Entry::file(|| Ok(config::packed()))),
             b"kpagecount" | b"kpageflags" => pagemap::of_frames(name),
             _ => match number(name) {
                 Some(pid) => pid::process(pid),
@@ -90,7 +93,7 @@ impl SynthDir for Root {
         for name in ["self", "thread-self", "mounts", "net"] {
             tell(name.as_bytes(), Kind::Link);
         }
-        for name in ["kpagecount", "kpageflags"] {
+        for name in ["config.gz", "kpagecount", "kpageflags"] {
             tell(name.as_bytes(), Kind::File);
         }
         for name in ["sys", "sysvipc", "pressure"] {

@@ -8,7 +8,7 @@ use super::super::sysv::{msg, sem, shm};
 use super::super::{aio, commit, exec, fork, host, limits, mqueue, table};
 use crate::errno::{Errno, Result};
 use crate::fs::synth::{Dir, Entry, SynthDir};
-use crate::fs::{inotify, kmsg, lease, pipe_share, tty};
+use crate::fs::{inotify, kmsg, lease, pipe_share, protected, tty};
 use crate::mem::memory;
 use crate::random;
 use alloc::format;
@@ -31,6 +31,12 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/version", host::VERSION),
         ("kernel/cap_last_cap", "40"),
         ("kernel/ngroups_max", "65536"),
+        ("kernel/random/entropy_avail", "256"),
+        ("kernel/random/poolsize", "256"),
+    ] {
+        add(&root, path, Entry::file(move || Ok(line(value))));
+    }
+    for (path, value) in [
         ("kernel/overflowuid", "65534"),
         ("kernel/overflowgid", "65534"),
         ("kernel/core_pipe_limit", "0"),
@@ -38,12 +44,14 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/perf_event_paranoid", "4"),
         ("kernel/printk", "4\t4\t1\t7"),
         ("kernel/panic", "0"),
+        ("kernel/panic_on_oops", "1"),
+        ("kernel/panic_on_warn", "0"),
+        ("kernel/sysrq", "0"),
         ("kernel/tainted", "0"),
         ("kernel/sched_autogroup_enabled", "0"),
-        ("kernel/sched_rr_timeslice_ms", "100"),
+        ("kernel/sched_rr_timeslice_ms", "4"),
+        ("kernel/sched_rt_period_us", "1000000"),
         ("kernel/seccomp/actions_avail", "kill_process kill_thread trap errno trace log allow"),
-        ("kernel/random/entropy_avail", "256"),
-        ("kernel/random/poolsize", "256"),
         ("kernel/shm_rmid_forced", "0"),
         ("vm/mmap_min_addr", "65536"),
         ("vm/swappiness", "60"),
@@ -63,17 +71,13 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("vm/vfs_cache_pressure", "100"),
         ("vm/zone_reclaim_mode", "0"),
         ("fs/file-max", "9223372036854775807"),
-        ("fs/protected_hardlinks", "1"),
-        ("fs/protected_symlinks", "0"),
-        ("fs/protected_fifos", "0"),
-        ("fs/protected_regular", "0"),
         ("fs/overflowuid", "65534"),
         ("fs/overflowgid", "65534"),
     ]
     .into_iter()
     .chain(crate::net::tables::SETTINGS.iter().copied())
     {
-        add(&root, path, Entry::file(move || Ok(format!("{value}\n").into_bytes())));
+        add(&root, path, kept(value));
     }
     add(&root, "vm/overcommit_memory", setting(&commit::MODE, 0..=2, None));
     add(&root, "vm/overcommit_ratio", setting(&commit::RATIO, 0..=i32::MAX as u64, Some((&commit::KIB, 0))));
@@ -92,6 +96,10 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("kernel/msgmax", &msg::LONGEST, 0..=INT_MAX),
         ("kernel/msgmnb", &msg::ROOM, 0..=INT_MAX),
         ("kernel/msgmni", &msg::MOST, 0..=32768),
+        ("fs/protected_symlinks", &protected::LINKS, 0..=1),
+        ("fs/protected_hardlinks", &protected::NAMES, 0..=1),
+        ("fs/protected_fifos", &protected::FIFOS, 0..=2),
+        ("fs/protected_regular", &protected::FILES, 0..=2),
         ("fs/nr_open", &limits::NR_OPEN, 64..=1 << 24),
         ("fs/aio-max-nr", &aio::MOST, 0..=1 << 24),
         ("fs/pipe-max-size", &pipe_share::LARGEST, 4096..=1 << 31),
@@ -107,6 +115,13 @@ pub fn directory() -> Arc<dyn SynthDir> {
         ("fs/inotify/max_queued_events", &inotify::MAX_QUEUED, 0..=INT_MAX),
     ] {
         add(&root, path, setting(cell, range, None));
+    }
+    for (path, cell) in [
+        ("kernel/shm_next_id", &shm::NEXT),
+        ("kernel/sem_next_id", &sem::NEXT),
+        ("kernel/msg_next_id", &msg::NEXT),
+    ] {
+        add(&root, path, next_number(cell));
     }
     add(&root, "kernel/sem", settings([&sem::LARGEST, &sem::ALL, &sem::MOST_CHANGES, &sem::MOST]));
     let threads = || Ok(line(fork::THREADS_MAX.load(Relaxed).min(*fork::max_tasks())));
@@ -189,6 +204,27 @@ fn settings<const N: usize>(cells: [&'static AtomicU64; N]) -> Entry {
         Ok(())
     };
     Entry::writable(text, guarded(take))
+}
+
+/// A setting that nothing depends on: it can be set to what it is, as those do who put settings back, and to nothing else.
+fn kept(value: &'static str) -> Entry {
+    let take = move |bytes: &[u8]| {
+        let words = |text: &'_ [u8]| -> Vec<Vec<u8>> {
+            let parts = text.split(|byte| byte.is_ascii_whitespace() || *byte == 0);
+            parts.filter(|word| !word.is_empty()).map(Vec::from).collect()
+        };
+        if words(bytes) == words(value.as_bytes()) { Ok(()) } else { Err(Errno::EINVAL) }
+    };
+    Entry::writable(move || Ok(line(value)), guarded(take))
+}
+
+/// What number the next thing of a kind shall have; -1 for none in particular, which can only be read.
+fn next_number(cell: &'static AtomicU64) -> Entry {
+    let take = |bytes: &[u8]| {
+        cell.store(figure(bytes, 0..=INT_MAX)?, Relaxed);
+        Ok(())
+    };
+    Entry::writable(|| Ok(line(cell.load(Relaxed) as i64)), guarded(take))
 }
 
 /// A number that can be set within a range. Setting it may give another its value for "not this one".

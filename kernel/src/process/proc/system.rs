@@ -22,17 +22,17 @@ pub const FILES: &[(&str, Text)] = &[
     ("cgroups", || String::from("#subsys_name\thierarchy\tnum_cgroups\tenabled\n")),
     ("cmdline", || String::from("\n")),
     ("cpuinfo", cpuinfo),
+    ("crypto", String::new),
     ("devices", || String::from("Character devices:\n  1 mem\n  5 /dev/tty\n136 pts\n\nBlock devices:\n")),
     ("diskstats", String::new),
     ("execdomains", || String::from("0-0\tLinux           \t[kernel]\n")),
-    ("filesystems", || {
-        String::from("nodev\tproc\nnodev\tsysfs\nnodev\ttmpfs\nnodev\tdevtmpfs\nnodev\tpipefs\nnodev\t9p\n")
-    }),
+    ("filesystems", || mount::KINDS.iter().map(|kind| format!("nodev\t{kind}\n")).collect()),
     ("loadavg", loadavg),
     #[cfg(feature = "contention")]
     ("lock_stat", lock_stat),
     ("locks", tables::locks),
     ("meminfo", meminfo),
+    ("misc", String::new),
     ("modules", String::new),
     ("partitions", || String::from("major minor  #blocks  name\n\n")),
     ("stat", stat),

@@ -2,8 +2,8 @@
 //! made them.
 //!
 //! All three kinds are found by a key or by a number, belong to somebody, and stay until they are removed. That much is here:
-//! [`Registry`] is a numbered list of things with a [`Perm`]. Numbers are never given twice, so that a number of what was removed
-//! is wrong and not another's.
+//! [`Registry`] is a numbered list of things with a [`Perm`]. Numbers are not given twice, so that a number of what was removed
+//! is wrong and not another's, unless somebody asks for one (`kernel.*_next_id`, to bring things back as they were).
 //!
 //! | file | what |
 //! |---|---|
@@ -24,6 +24,7 @@ use crate::fs::Cred;
 use crate::fs::caps::cap;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The key of what is found by its number only.
 pub const PRIVATE: i32 = 0;
@@ -97,11 +98,32 @@ pub trait Thing {
 pub struct Registry<T> {
     things: BTreeMap<i32, T>,
     next: i32,
+    wanted: &'static AtomicU64,
 }
 
+/// No number is wanted (`-1`).
+pub const ANY: u64 = u64::MAX;
+
 impl<T: Thing> Registry<T> {
-    const fn new() -> Self {
-        Registry { things: BTreeMap::new(), next: 0 }
+    /// `wanted`: a setting, what number the next thing shall have if that is free.
+    const fn new(wanted: &'static AtomicU64) -> Self {
+        Registry { things: BTreeMap::new(), next: 0, wanted }
+    }
+
+    /// The number for a new thing; `None` when there are no more.
+    fn number(&mut self) -> Option<i32> {
+        let wanted = self.wanted.swap(ANY, Relaxed);
+        if let Ok(wanted) = i32::try_from(wanted)
+            && !self.things.contains_key(&wanted)
+        {
+            return Some(wanted);
+        }
+        while self.things.contains_key(&self.next) {
+            self.next = self.next.checked_add(1)?;
+        }
+        let number = self.next;
+        self.next = number.checked_add(1)?;
+        Some(number)
     }
 
     /// The thing with this number: EINVAL for none.
@@ -145,12 +167,11 @@ impl<T: Thing> Registry<T> {
         if key != PRIVATE && flags & CREATE == 0 {
             return Err(Errno::ENOENT);
         }
-        if self.things.len() >= most || self.next == i32::MAX {
+        if self.things.len() >= most {
             return Err(Errno::ENOSPC);
         }
         let thing = make(Perm::new(key, flags, cred))?;
-        let id = self.next;
-        self.next += 1;
+        let id = self.number().ok_or(Errno::ENOSPC)?;
         self.things.insert(id, thing);
         Ok(id)
     }

@@ -90,7 +90,10 @@ impl Stat {
     }
 }
 
-static QUEUES: Mutex<Registry<Queue>> = Mutex::new(Registry::new());
+/// What number the next one shall have.
+pub static NEXT: AtomicU64 = AtomicU64::new(super::ANY);
+
+static QUEUES: Mutex<Registry<Queue>> = Mutex::new(Registry::new(&NEXT));
 
 /// `msgget`.
 pub fn get(key: i32, flags: u32, cred: &Cred) -> Result<i32> {

@@ -97,7 +97,10 @@ pub enum Ask {
     Zeroers,
 }
 
-static SETS: Mutex<Registry<Set>> = Mutex::new(Registry::new());
+/// What number the next one shall have.
+pub static NEXT: AtomicU64 = AtomicU64::new(super::ANY);
+
+static SETS: Mutex<Registry<Set>> = Mutex::new(Registry::new(&NEXT));
 
 /// `semget`.
 pub fn get(key: i32, count: i32, flags: u32, cred: &Cred) -> Result<i32> {

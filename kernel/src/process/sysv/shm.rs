@@ -85,7 +85,10 @@ pub struct Attachment {
     pub pages: u64,
 }
 
-static SEGMENTS: Mutex<Registry<Segment>> = Mutex::new(Registry::new());
+/// What number the next one shall have.
+pub static NEXT: AtomicU64 = AtomicU64::new(super::ANY);
+
+static SEGMENTS: Mutex<Registry<Segment>> = Mutex::new(Registry::new(&NEXT));
 
 /// Do something with the list, after those have been taken out that nobody needs any more.
 fn with<R>(what: impl FnOnce(&mut Registry<Segment>) -> R) -> R {
