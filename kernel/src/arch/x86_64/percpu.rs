@@ -67,7 +67,7 @@ pub struct PerCpu {
     pub smap_off: Cell<bool>,
     /// Its program may not read the time-stamp counter.
     pub no_clock: Cell<bool>,
-    /// One of these three is so, or a data segment register is not null: to be looked at when another program comes.
+    /// One of these four is so, or a data segment register is not null: to be looked at when another program comes.
     pub peculiar: Cell<bool>,
     pub ist: [IstStack; 4],
 }

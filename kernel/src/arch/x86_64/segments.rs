@@ -159,6 +159,18 @@ pub(super) fn read() -> Selectors {
     Selectors { ds, es, fs, gs }
 }
 
+/// Whether the registers have anything: the quick look of each switch of threads.
+#[inline(always)]
+pub(super) fn are_set() -> bool {
+    let any: u32;
+    // SAFETY: as above.
+    unsafe {
+        asm!("mov {any:e}, ds", "mov {one:e}, es", "or {any:e}, {one:e}", "mov {one:e}, fs", "or {any:e}, {one:e}",
+            "mov {one:e}, gs", "or {any:e}, {one:e}", any = out(reg) any, one = out(reg) _, options(nomem, nostack));
+    }
+    any as u16 != 0
+}
+
 /// Load them; null where one names nothing that is there. The bases of FS and GS are lost: they are to be loaded after.
 ///
 /// # Safety

@@ -94,7 +94,7 @@ pub struct State {
     debug: DebugRegisters,
     /// `rdtsc` ends it.
     no_clock: bool,
-    /// It has selectors, descriptors or a clock unlike nearly all.
+    /// It has selectors, descriptors, a clock or something watched, unlike nearly all.
     peculiar: bool,
     /// The CPU that loaded it last.
     live_on: *const PerCpu,
@@ -307,7 +307,7 @@ impl UserContext {
     }
     pub fn set_debug(&mut self, debug: DebugRegisters) {
         self.abandon();
-        self.state_mut().debug = debug;
+        (self.state_mut().debug, self.state_mut().peculiar) = (debug, true);
     }
     /// Whether it may read the time-stamp counter.
     pub fn may_read_clock(&self) -> bool {
@@ -360,7 +360,7 @@ impl UserContext {
     fn settle(&mut self) {
         let area = percpu::this();
         if area.armed.get() == self.state.as_ptr() {
-            leave();
+            leave_now();
         }
     }
     /// Bring what the processor holds to memory, and have the next `run` load it again.
@@ -437,26 +437,20 @@ pub fn run(context: &mut UserContext) -> Trap {
 /// # Safety
 /// The state is alive, and its thread runs here.
 #[cold]
+#[inline(never)]
 unsafe fn arm(state: *mut State) -> bool {
     let area = percpu::this();
     // SAFETY: by the caller.
     unsafe {
         if (*state).frame.rip >= USER_TOP {
-            stop_at_rip(state, 0);
-            return false;
+            return stop_at_rip(state, 0);
         }
         if area.live_user.get() != state || (*state).live_on != &raw const *area {
             load(area, state);
         }
         let frame = &(*state).frame;
-        if (frame.cs, frame.ss) != USUAL && frame.vector != trap::SYSCALL && !is_sound(&*state) {
-            // Loaded, but not armed: what is in memory is as new.
-            if area.has_table.get() {
-                segments::load(area, None);
-                area.live_user.set(core::ptr::null_mut());
-            }
-            stop_at_rip(state, frame.cs & 0xFFF8);
-            return false;
+        if frame.vector != trap::SYSCALL && (frame.cs, frame.ss) != USUAL && !is_sound(&*state) {
+            return refuse_segments(area, state);
         }
         // Where the processor stores from when the program is interrupted, and where the system call entry begins.
         (*area.tss.get()).rsp0 = state as u64 + trap::FRAME_BYTES as u64;
@@ -485,7 +479,7 @@ fn other_trap(vector: u64, frame: &Frame) -> Trap {
     } else if vector < trap::FIRST_INTERRUPT {
         if (frame.cs, frame.ss) != USUAL {
             // Its `rip` may be beyond the segment: to be looked at before it goes on.
-            leave();
+            leave_now();
         }
         Trap::Exception { vector: vector as u8, code: error }
     } else {
@@ -532,9 +526,11 @@ pub fn interrupted_on_entry() -> bool {
 ///
 /// # Safety
 /// The state is alive and no other CPU holds it.
-#[cold]
+#[inline(always)]
 unsafe fn load(area: &PerCpu, state: *mut State) {
-    leave();
+    if !area.armed.get().is_null() {
+        leave_now();
+    }
     // SAFETY: by the caller; bases are in the user half.
     unsafe {
         (*state).fpu.restore();
@@ -544,12 +540,22 @@ unsafe fn load(area: &PerCpu, state: *mut State) {
         regs::write_msr(regs::FS_BASE, (*state).fs_base);
         regs::write_msr(regs::KERNEL_GS_BASE, (*state).gs_base);
         (*state).live_on = area;
-        if area.watching.get() || (*state).debug.is_on() {
-            (*state).debug.load();
-            area.watching.set((*state).debug.is_on());
-        }
     }
     area.live_user.set(state);
+}
+
+/// The context is loaded, but not armed: what is in memory is as new.
+///
+/// # Safety
+/// As of `arm`.
+#[cold]
+#[inline(never)]
+unsafe fn refuse_segments(area: &PerCpu, state: *mut State) -> bool {
+    if area.has_table.get() {
+        leave_table();
+    }
+    // SAFETY: by the caller.
+    unsafe { stop_at_rip(state, (*state).frame.cs & 0xFFF8) }
 }
 
 /// What few programs have, in place of what the last one had of it. The bases of FS and GS are lost.
@@ -577,6 +583,10 @@ unsafe fn load_peculiar(area: &PerCpu, state: &State) {
             area.no_clock.set(state.no_clock);
         }
     }
+    if area.watching.get() || state.debug.is_on() {
+        state.debug.load();
+        area.watching.set(state.debug.is_on());
+    }
     area.peculiar.set(state.peculiar);
 }
 
@@ -588,24 +598,31 @@ pub fn leave() {
     if state.is_null() {
         return;
     }
-    let selectors = segments::read();
     // SAFETY: an armed state is alive: its drop disarms it.
     unsafe {
         (*state).fpu.save();
         (*state).fs_base = regs::read_msr(regs::FS_BASE);
         (*state).gs_base = regs::read_msr(regs::KERNEL_GS_BASE);
-        if area.peculiar.get() || !selectors.are_null() {
-            leave_peculiar(area, &mut *state, selectors);
+        if area.peculiar.get() || segments::are_set() {
+            leave_peculiar(area, &mut *state);
         }
     }
+}
+
+/// The same, out of the way.
+#[cold]
+#[inline(never)]
+fn leave_now() {
+    leave();
 }
 
 /// The selectors are the program's to change without the kernel; and the table goes with the program.
 #[cold]
 #[inline(never)]
-fn leave_peculiar(area: &PerCpu, state: &mut State, selectors: Selectors) {
-    state.selectors = selectors;
-    state.peculiar = !selectors.are_null() || state.table.is_some() || state.no_clock;
+fn leave_peculiar(area: &PerCpu, state: &mut State) {
+    state.selectors = segments::read();
+    state.peculiar =
+        !state.selectors.are_null() || state.table.is_some() || state.no_clock || state.debug.is_on();
     area.peculiar.set(true);
     if area.has_table.get() {
         leave_table();
@@ -621,22 +638,25 @@ fn leave_table() {
     area.live_user.set(core::ptr::null_mut());
 }
 
-/// As if its next instruction had been refused.
+/// As if its next instruction had been refused: it does not run (`false`).
 ///
 /// # Safety
 /// The state is alive, and its thread runs here.
 #[cold]
-unsafe fn stop_at_rip(state: *mut State, error: u64) {
+#[inline(never)]
+unsafe fn stop_at_rip(state: *mut State, error: u64) -> bool {
     // SAFETY: by the caller.
     let frame = unsafe { &mut (*state).frame };
     if frame.vector == trap::SYSCALL {
         (frame.cs, frame.ss) = USUAL;
     }
     (frame.vector, frame.error) = (GENERAL_PROTECTION as u64, error);
+    false
 }
 
 /// Whether a program may go on with what it has in CS and SS.
 #[cold]
+#[inline(never)]
 fn is_sound(state: &State) -> bool {
     let (frame, table) = (&state.frame, state.table.as_ref());
     let (code, stack) = (u16::try_from(frame.cs), u16::try_from(frame.ss));
