@@ -71,7 +71,7 @@ impl Entry {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn encode(self) -> u64 {
         match self {
             Entry::Absent => 0,

@@ -63,10 +63,30 @@ impl<P: Platform> Spaces<P> {
         if page >= USER_END {
             return Err(FaultError::NotMapped.into());
         }
+        match self.look(space, page, access, PageRange::new(page, page)) {
+            Ok(Look::Done) => {
+                self.frames.accounts.count_minor(self.cpu(), space.account);
+                Ok(())
+            }
+            found => self.bring(space, at, access, found),
+        }
+    }
+
+    /// The page is not here yet: see to it that it comes, until a look has made it usable.
+    #[cold]
+    #[inline(never)]
+    fn bring(
+        &self,
+        space: &Space,
+        at: VirtAddr,
+        access: Access,
+        mut found: Result<Look, Stop>,
+    ) -> Result<(), Stop> {
+        let page = at.page();
         let mut kind = None;
         let mut brought = PageRange::new(page, page);
         loop {
-            match self.look(space, page, access, brought)? {
+            match found? {
                 Look::Done => break,
                 Look::Wait(frame) => self.wait_for(frame),
                 Look::Ask { watcher } => self.ask(space, watcher, at, access.write, About::Missing)?,
@@ -84,6 +104,7 @@ impl<P: Platform> Spaces<P> {
                     brought = self.read_in(space, page, slot)?;
                 }
             }
+            found = self.look_again(space, page, access, brought);
         }
         match kind {
             Some(count) => {
@@ -102,14 +123,20 @@ impl<P: Platform> Spaces<P> {
         self.platform.wait(frame.0 as usize, &|| !meta.word().has(Flags::READING));
     }
 
+    #[inline(never)]
+    fn look_again(&self, space: &Space, page: Vpn, access: Access, brought: PageRange) -> Result<Look, Stop> {
+        self.look(space, page, access, brought)
+    }
+
     /// `brought`: what this fault has had read from swap, which is to be mapped with the page.
+    #[inline(always)]
     fn look(&self, space: &Space, page: Vpn, access: Access, brought: PageRange) -> Result<Look, Stop> {
         let cpu = self.cpu();
         let regions = space.regions(cpu);
         let Some(region) = regions.find_again(page, &self.last[cpu % MAX_CPUS].0) else {
             drop(regions);
             self.grow_stack(space, page)?;
-            return self.look(space, page, access, brought);
+            return self.look_again(space, page, access, brought);
         };
         if !allows(region, access) && refuses(region, access) {
             return Err(FaultError::Denied.into());
