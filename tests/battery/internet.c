@@ -438,6 +438,8 @@ static void segments(void) {
     T(opt(c, IPPROTO_TCP, TCP_FASTOPEN_CONNECT));
     T(connect(c, SA(a)));
     T(setopt(c, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1));
+    /* Who has a cookie from before connects only now. */
+    T(send(c, "x", 1, 0));
     int s = accept(l, 0, 0);
     T(opt(c, IPPROTO_TCP, TCP_MAXSEG));
     T(opt(s, IPPROTO_TCP, TCP_MAXSEG));

@@ -88,7 +88,7 @@ int main(void) {
     W(CHILD(if (!getuid()) setuid(1000); struct mq_attr most = {0, 10, 8192}, more = {0, 11, 8192}, longer = {0, 10, 8193};
         q = mq_open(name, O_CREAT | O_RDWR, 0600, &most); T(q >= 0); T(mq_unlink(name));
         T(mq_open(name, O_CREAT | O_RDWR, 0600, &more)); T(mq_open(name, O_CREAT | O_RDWR, 0600, &longer))));
-    W(CHILD(struct rlimit r = {1000, 1000}; T(setrlimit(RLIMIT_MSGQUEUE, &r)); T(mq_open(name, O_CREAT | O_RDWR, 0600, 0)); T(mq_open(name, O_CREAT | O_RDWR, 0600, &a) >= 0); T(mq_unlink(name))));
+    W(CHILD(if (!getuid()) setuid(61234); struct rlimit r = {1000, 1000}; T(setrlimit(RLIMIT_MSGQUEUE, &r)); T(mq_open(name, O_CREAT | O_RDWR, 0600, 0)); T(mq_open(name, O_CREAT | O_RDWR, 0600, &a) >= 0); T(mq_unlink(name))));
     umask(027);
     T((q = mq_open(name, O_CREAT | O_EXCL | O_RDWR, 0666, &a)) >= 0);
     umask(022);

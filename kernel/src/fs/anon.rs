@@ -34,6 +34,10 @@ impl Inode for AnonInode {
         // No kind at all in the mode: so Linux has it, and so programs tell these from files.
         Ok(stat(ID, 0o600, (0, 0), Time::default()))
     }
+    /// It is everybody's.
+    fn setattr(&self, _: &SetAttr) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
     fn statfs(&self) -> Result<StatFs> {
         Ok(statfs(abi::ANON_INODE_FS_MAGIC))
     }

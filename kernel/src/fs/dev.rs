@@ -19,6 +19,7 @@ use super::{
     tty,
 };
 use crate::{
+    arch::user,
     errno::{Errno, Result},
     random,
 };
@@ -49,6 +50,9 @@ enum Mem {
 
 /// Bytes of randomness that one go makes: the rest of a long read comes in further ones.
 const RANDOM_CHUNK: usize = 1024;
+
+/// What the generator holds once it is ready (`entropy_avail`).
+const ENTROPY_BITS: u32 = 256;
 
 impl FileOps for Mem {
     fn as_any(&self) -> &dyn Any {
@@ -94,6 +98,17 @@ impl FileOps for Mem {
     }
     fn seek_data(&self, _: u64, _: bool) -> Result<u64> {
         Err(Errno::ENXIO)
+    }
+    fn ioctl(&self, request: u32, argument: u64) -> Result<usize> {
+        /// How much randomness there is, in bits.
+        const RNDGETENTCNT: u32 = 0x8004_5200;
+        match (self, request) {
+            (Mem::Random, RNDGETENTCNT) => {
+                user::write_u32(argument, ENTROPY_BITS).map(|()| 0).map_err(Errno::from)
+            }
+            (Mem::Random, _) => Err(Errno::EINVAL),
+            _ => Err(Errno::ENOTTY),
+        }
     }
     fn mapping(&self, _: bool) -> Result<Mapping> {
         if *self == Mem::Zero { Ok(Mapping::Zero) } else { Err(Errno::ENODEV) }

@@ -383,6 +383,10 @@ impl Epoll {
 }
 
 impl FileOps for Epoll {
+    /// It knows no requests, and says so in its own way.
+    fn ioctl(&self, _: u32, _: u64) -> Result<usize> {
+        Err(Errno::EINVAL)
+    }
     fn as_any(&self) -> &dyn Any {
         self
     }

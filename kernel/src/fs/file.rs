@@ -166,12 +166,26 @@ pub fn count() -> u64 {
 impl File {
     /// `flags` as `open(2)` takes them.
     pub fn new(ops: Arc<dyn FileOps>, place: Location, flags: u32) -> Result<Arc<File>> {
+        let writing = if open_mode(flags).write { Some(Writing::new(place.inode())?) } else { None };
+        File::with(ops, place, flags, writing)
+    }
+
+    /// Of a file that was never opened, only made (`memfd_create`): that it can be written by this does not keep it from being run.
+    pub fn unopened(ops: Arc<dyn FileOps>, place: Location, flags: u32) -> Result<Arc<File>> {
+        File::with(ops, place, flags, None)
+    }
+
+    fn with(
+        ops: Arc<dyn FileOps>,
+        place: Location,
+        flags: u32,
+        writing: Option<Writing>,
+    ) -> Result<Arc<File>> {
         // Descriptions can be made by the thousand: leave the kernel room for what it cannot do without.
         if !crate::mem::headroom(4096) {
             return Err(Errno::ENFILE);
         }
         let mode = open_mode(flags);
-        let writing = if mode.write { Some(Writing::new(place.inode())?) } else { None };
         COUNT.fetch_add(1, Relaxed);
         if mode.write && place.inode().kind() == Kind::File {
             place.mount.writes(true);
@@ -230,6 +244,21 @@ impl File {
     }
     pub fn stat(&self) -> Result<Stat> {
         self.inode().stat()
+    }
+    /// Whether it is a regular file: the kernel's own objects are of no kind.
+    pub fn is_regular(&self) -> bool {
+        self.kind() == Kind::File && self.stat().is_ok_and(|stat| stat.kind() == Some(Kind::File))
+    }
+    /// Whether O_DIRECT means something: of files with pages in a file system, and of pipes.
+    pub fn can_direct(&self) -> bool {
+        match self.kind() {
+            Kind::Fifo => true,
+            Kind::File => {
+                self.place.mount.id() != 0 && matches!(self.ops.mapping(false), Ok(Mapping::Object(_)))
+            }
+            Kind::Block => true,
+            _ => false,
+        }
     }
     /// Unique, never reused: names the owner of an open-file-description lock.
     pub fn id(&self) -> u64 {
@@ -308,7 +337,7 @@ impl File {
     pub fn read_how(&self, at: Option<u64>, to: &mut Sink<'_>, how: How) -> Result<usize> {
         // One opened with O_PATH has neither mode.
         if !self.mode.read {
-            return Err(Errno::EBADF);
+            return Err(self.cannot(at));
         }
         let result = match at {
             _ if self.seekable => self.read_seekable(at, to, how),
@@ -332,6 +361,12 @@ impl File {
         result
     }
 
+    /// Why it cannot be read or written that was not opened for it: where there are no positions, that comes first.
+    #[cold]
+    fn cannot(&self, at: Option<u64>) -> Errno {
+        if at.is_some() && !self.seekable && !self.is_path_only() { Errno::ESPIPE } else { Errno::EBADF }
+    }
+
     /// Tell who watches the file that so many bytes of it were read or written.
     #[inline]
     fn tell(&self, result: Result<usize>, what: u32) -> Result<usize> {
@@ -351,7 +386,7 @@ impl File {
     #[inline(always)]
     pub fn write_how(&self, at: Option<u64>, from: &mut Source<'_>, how: How, append: bool) -> Result<usize> {
         if !self.mode.write {
-            return Err(Errno::EBADF);
+            return Err(self.cannot(at));
         }
         let result = match at {
             _ if self.seekable => self.write_seekable(at, from, how, append),
@@ -428,6 +463,9 @@ impl File {
     pub fn seek(&self, offset: i64, whence: u32) -> Result<u64> {
         if self.is_path_only() {
             return Err(Errno::EBADF);
+        }
+        if whence > abi::SEEK_HOLE {
+            return Err(Errno::EINVAL);
         }
         if !self.ops.seekable() {
             return self.ops.seek_nowhere(offset, whence);

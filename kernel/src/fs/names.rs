@@ -42,7 +42,7 @@ impl Walker {
         }
         let exclusive = flags & abi::O_CREAT != 0 && flags & abi::O_EXCL != 0;
         let follow = flags & abi::O_NOFOLLOW == 0 && !exclusive;
-        match self.resolve_open(base, path, follow)? {
+        let file = match self.resolve_open(base, path, follow)? {
             Ok(_) if exclusive => Err(Errno::EEXIST),
             Ok(place) => {
                 protected::may_open(&self.cred, &place, flags)?;
@@ -50,7 +50,8 @@ impl Walker {
             }
             Err(_) if flags & abi::O_CREAT == 0 => Err(Errno::ENOENT),
             Err(last) => self.open_new(last, flags, mode),
-        }
+        }?;
+        if flags & abi::O_DIRECT != 0 && !file.can_direct() { Err(Errno::EINVAL) } else { Ok(file) }
     }
 
     fn open_path_only(&self, base: &Location, path: &[u8], flags: u32) -> Result<Arc<File>> {

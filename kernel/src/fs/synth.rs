@@ -63,7 +63,12 @@ pub struct Entry {
     mode: u32,
     uid: u32,
     gid: u32,
+    /// Of what can be given another mode and owner: which it has now.
+    own: Option<Arc<Mutex<Owned>>>,
 }
+
+/// A mode, a user, a group.
+type Owned = (u32, u32, u32);
 
 #[derive(Clone)]
 enum Node {
@@ -76,7 +81,7 @@ enum Node {
 
 impl Entry {
     fn new(node: Node, mode: u32) -> Entry {
-        Entry { node, mode, uid: 0, gid: 0 }
+        Entry { node, mode, uid: 0, gid: 0, own: None }
     }
     pub fn dir(dir: Arc<dyn SynthDir>) -> Entry {
         Entry::new(Node::Dir(dir), 0o555)
@@ -114,7 +119,8 @@ impl Entry {
         rdev: u64,
         open: impl Fn(OpenMode) -> Result<Arc<dyn FileOps>> + Send + Sync + 'static,
     ) -> Entry {
-        Entry::new(Node::Device { kind, rdev, open: Arc::new(open) }, mode)
+        let own = Some(Arc::new(Mutex::new((mode, 0, 0))));
+        Entry { own, ..Entry::new(Node::Device { kind, rdev, open: Arc::new(open) }, mode) }
     }
     pub fn mode(mut self, mode: u32) -> Entry {
         self.mode = mode;
@@ -123,6 +129,9 @@ impl Entry {
     pub fn owner(mut self, uid: u32, gid: u32) -> Entry {
         (self.uid, self.gid) = (uid, gid);
         self
+    }
+    fn owned(&self) -> Owned {
+        self.own.as_ref().map_or((self.mode, self.uid, self.gid), |own| *own.lock())
     }
     pub fn kind(&self) -> Kind {
         match &self.node {
@@ -243,13 +252,14 @@ impl Inode for SynthInode {
     }
     fn stat(&self) -> Result<Stat> {
         let rdev = if let Node::Device { rdev, .. } = self.entry.node { rdev } else { 0 };
+        let (mode, uid, gid) = self.entry.owned();
         Ok(Stat {
             dev: self.id.dev,
             ino: self.id.ino,
-            mode: self.kind() as u32 | self.entry.mode,
+            mode: self.kind() as u32 | mode,
             nlink: if self.kind() == Kind::Dir { 2 } else { 1 },
-            uid: self.entry.uid,
-            gid: self.entry.gid,
+            uid,
+            gid,
             rdev,
             blksize: 4096,
             atime: *BORN,
@@ -259,6 +269,13 @@ impl Inode for SynthInode {
         })
     }
     fn setattr(&self, set: &SetAttr) -> Result<()> {
+        if let Some(own) = &self.entry.own {
+            let mut own = own.lock();
+            let (mode, uid, gid) = *own;
+            *own =
+                (set.mode.map_or(mode, |mode| mode & 0o7777), set.uid.unwrap_or(uid), set.gid.unwrap_or(gid));
+            return Ok(());
+        }
         // O_TRUNC of a file that can be written, and times of a device, change nothing.
         let harmless = set.mode.is_none() && set.uid.is_none() && set.gid.is_none();
         if harmless && self.kind() != Kind::Dir { Ok(()) } else { Err(Errno::EPERM) }

@@ -3,6 +3,7 @@
 use super::at;
 use super::{Calls, user};
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::fs::lease::{self, Lease};
 use crate::fs::locks::{self, Owner, Record};
 use crate::fs::owner::{Target, Who};
@@ -20,6 +21,12 @@ use linux_raw_sys::{general as abi, ioctl as request};
 
 /// `linux/fs.h`: the block size, as an int.
 const FIGETBSZ: u32 = 2;
+const FIBMAP: u32 = 1;
+/// The size that quotas count.
+const FIOQSIZE: u32 = 0x5460;
+const FIEMAP: u32 = 0xc020_660b;
+const FICLONE: u32 = 0x4004_9409;
+const FICLONERANGE: u32 = 0x4020_940d;
 
 /// A bit that `flock` once knew.
 const LOCK_MAND: u32 = 32;
@@ -202,6 +209,9 @@ fn set_lease(caller: &Caller, file: &File, fd: u32, kind: u32) -> Result<u64> {
 }
 
 fn set_flags(file: &File, fd: u32, flags: u32) -> Result<u64> {
+    if flags & abi::O_DIRECT != 0 && !file.can_direct() {
+        return Err(Errno::EINVAL);
+    }
     let on = flags & abi::FASYNC != 0;
     if on != (file.flags() & abi::FASYNC != 0) {
         // What has nothing to tell stays silent, and the flag unset.
@@ -311,7 +321,6 @@ fn get_lock(caller: &Caller, file: &File, at: u64, by_file: bool) -> Result<u64>
 
 fn flock(caller: &mut Caller) -> Result<u64> {
     let [fd, operation, ..] = caller.args();
-    let file = at::file(caller, fd)?;
     let operation = operation as u32;
     if operation & LOCK_MAND != 0 {
         // Mandatory locks, which Linux has given up too: it takes the request and does nothing.
@@ -323,8 +332,27 @@ fn flock(caller: &mut Caller) -> Result<u64> {
         abi::LOCK_UN => None,
         _ => return Err(Errno::EINVAL),
     };
+    let file = at::file(caller, fd)?;
     locks::flock(&file, caller.task.process.pid as u32, exclusive, operation & abi::LOCK_NB == 0)?;
     Ok(0)
+}
+
+/// No file system here lets files share their pieces; who asks with the wrong files hears that first.
+fn clone_range(caller: &Caller, from: u64, to: &File) -> Result<u64> {
+    let from = at::file(caller, from)?;
+    if from.kind() == Kind::Dir || to.kind() == Kind::Dir {
+        return Err(Errno::EISDIR);
+    }
+    if !from.is_regular() || !to.is_regular() {
+        return Err(Errno::EINVAL);
+    }
+    if !from.mode().read || !to.mode().write || to.is_append() {
+        return Err(Errno::EBADF);
+    }
+    if !Arc::ptr_eq(from.place().mount.system(), to.place().mount.system()) {
+        return Err(Errno::EXDEV);
+    }
+    Err(Errno::EOPNOTSUPP)
 }
 
 fn ioctl(caller: &mut Caller) -> Result<u64> {
@@ -345,10 +373,22 @@ fn ioctl(caller: &mut Caller) -> Result<u64> {
         request::FIOGETOWN | request::SIOCGPGRP if file.kind() == Kind::Socket => {
             user::write_u32(argument, told_owner(&file) as u32)?;
         }
-        request::FIONREAD if file.kind() == Kind::File => {
+        request::FIONREAD if file.is_regular() => {
             let left = file.stat()?.size.saturating_sub(file.offset());
             user::write_u32(argument, left.min(i32::MAX as u64) as u32)?;
         }
+        FIOQSIZE if file.is_regular() || file.kind() == Kind::Dir => {
+            user::write_u64(argument, file.stat()?.size)?;
+        }
+        FIOQSIZE => return Err(Errno::ENOTTY),
+        // Where the pieces of a file lie on a disk: there is none.
+        FIBMAP if file.is_regular() => {
+            let raw = caller.task.cred().may(cap::SYS_RAWIO);
+            return Err(if raw { Errno::EINVAL } else { Errno::EPERM });
+        }
+        FIEMAP => return Err(Errno::EOPNOTSUPP),
+        FICLONE => return clone_range(caller, argument, &file),
+        FICLONERANGE => return clone_range(caller, user::read_u64(argument)?, &file),
         FIGETBSZ => user::write_u32(argument, file.stat()?.blksize)?,
         request::TIOCGPTPEER => {
             let flags = argument as u32;

@@ -212,7 +212,7 @@ fn ftruncate(caller: &mut Caller) -> Result<u64> {
     let [fd, size, ..] = caller.args();
     let size = length(size)?;
     let file = at::file(caller, fd)?;
-    if file.kind() != Kind::File || !file.mode().write {
+    if !file.is_regular() || !file.mode().write {
         return Err(Errno::EINVAL);
     }
     check_size(caller, size)?;
@@ -229,17 +229,20 @@ fn fallocate(caller: &mut Caller) -> Result<u64> {
     if len == 0 {
         return Err(Errno::EINVAL);
     }
-    const HOLE: u32 = abi::FALLOC_FL_PUNCH_HOLE | abi::FALLOC_FL_KEEP_SIZE;
-    let known = abi::FALLOC_FL_KEEP_SIZE | abi::FALLOC_FL_PUNCH_HOLE | abi::FALLOC_FL_ZERO_RANGE;
+    const KEEP: u32 = abi::FALLOC_FL_KEEP_SIZE;
+    const HOLE: u32 = abi::FALLOC_FL_PUNCH_HOLE | KEEP;
     let mode = mode as u32;
-    if mode & !known != 0 {
-        return Err(Errno::EOPNOTSUPP);
+    match (mode & !KEEP, mode & KEEP != 0) {
+        (0 | abi::FALLOC_FL_UNSHARE_RANGE | abi::FALLOC_FL_ZERO_RANGE, _) => {}
+        (abi::FALLOC_FL_PUNCH_HOLE, true) => {}
+        (abi::FALLOC_FL_COLLAPSE_RANGE | abi::FALLOC_FL_INSERT_RANGE, false) => {}
+        _ => return Err(Errno::EOPNOTSUPP),
     }
     if !file.mode().write {
         return Err(Errno::EBADF);
     }
     match file.kind() {
-        Kind::File => {}
+        Kind::File if file.is_regular() => {}
         Kind::Fifo => return Err(Errno::ESPIPE),
         Kind::Dir => return Err(Errno::EISDIR),
         _ => return Err(Errno::ENODEV),
@@ -249,7 +252,7 @@ fn fallocate(caller: &mut Caller) -> Result<u64> {
     let _one = inode.write_lock().map(SleepLock::lock);
     let size = file.ops().size()?;
     match mode {
-        abi::FALLOC_FL_KEEP_SIZE => inode.reserve(offset, end)?,
+        KEEP => inode.reserve(offset, end)?,
         0 => {
             let grows = end > size;
             if grows {
@@ -299,6 +302,8 @@ fn sync_file_range(caller: &mut Caller) -> Result<u64> {
     offset.checked_add(len).filter(|e| *e <= fs::cache::MAX_SIZE).ok_or(Errno::EINVAL)?;
     check_flags(flags, 7)?;
     match file.kind() {
+        Kind::File if !file.is_regular() => return Err(Errno::ESPIPE),
+        Kind::File | Kind::Block | Kind::Dir | Kind::Link if flags as u32 == 0 => {}
         Kind::File | Kind::Block | Kind::Dir | Kind::Link => file.ops().sync(true)?,
         _ => return Err(Errno::ESPIPE),
     }
@@ -324,7 +329,7 @@ fn readahead(caller: &mut Caller) -> Result<u64> {
     if !file.mode().read {
         return Err(Errno::EBADF);
     }
-    if file.kind() != Kind::File { Err(Errno::EINVAL) } else { Ok(0) }
+    if file.is_regular() { Ok(0) } else { Err(Errno::EINVAL) }
 }
 
 fn memfd_create(caller: &mut Caller) -> Result<u64> {
@@ -349,7 +354,7 @@ fn memfd_create(caller: &mut Caller) -> Result<u64> {
     let label = [b"/memfd:", name.as_slice(), b" (deleted)"].concat();
     let place = Location::detached(&mount, inode.clone(), &label);
     let ops = inode.open(fs::file::open_mode(abi::O_RDWR))?;
-    let file: Arc<File> = File::new(ops, place, abi::O_RDWR | abi::O_LARGEFILE)?;
+    let file: Arc<File> = File::unopened(ops, place, abi::O_RDWR | abi::O_LARGEFILE)?;
     at::install(caller, file, flags & abi::MFD_CLOEXEC != 0)
 }
 

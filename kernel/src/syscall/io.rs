@@ -1,4 +1,4 @@
-//! Reading and writing: `read`, `write` and their vector and positioned forms, `lseek`, `sendfile`, `copy_file_range`.
+//! Reading and writing: `read`, `write` and their vector and positioned forms, `lseek`, `copy_file_range`.
 
 use super::Calls;
 use super::at::{self, check_flags};
@@ -27,7 +27,6 @@ pub const CALLS: &Calls = &[
     (abi::__NR_preadv2, preadv2),
     (abi::__NR_pwritev2, pwritev2),
     (abi::__NR_lseek, lseek),
-    (abi::__NR_sendfile, sendfile),
     (abi::__NR_copy_file_range, copy_file_range),
 ];
 
@@ -39,6 +38,8 @@ const MAX_SEGMENTS: usize = 1024;
 const FEW: usize = 8;
 /// Bytes that go through the kernel at a time from file to file.
 const COPY_CHUNK: usize = 32 * 1024;
+/// After so many bytes others may run: as many as one likes can be asked for.
+const LET_OTHERS: usize = 32 * COPY_CHUNK;
 
 /// A range of the program's memory; `EFAULT` at once if it cannot be one.
 #[inline]
@@ -224,12 +225,17 @@ pub fn way(caller: &Caller, file: &File, flags: u64) -> Result<(How, bool)> {
     let mut way = how(caller, file);
     if flags & abi::RWF_NOWAIT != 0 {
         // Whether a page of a file is there is not known beforehand.
-        if file.ops().seekable() {
+        if file.ops().seekable() && file.kind() != Kind::Char {
             return Err(Errno::EOPNOTSUPP);
         }
         way.nonblock = true;
     }
     Ok((way, file.is_append() || flags & abi::RWF_APPEND != 0))
+}
+
+/// ESPIPE for a position in what has none.
+fn can_at(file: &File, at: Option<u64>) -> Result<()> {
+    if at.is_some() && !file.ops().seekable() { Err(Errno::ESPIPE) } else { Ok(()) }
 }
 
 /// An offset, or -1 for the file's own.
@@ -241,7 +247,11 @@ fn preadv2(caller: &mut Caller) -> Result<u64> {
     let [fd, at, count, offset, _, flags] = caller.args();
     let offset = position_or_own(offset)?;
     let file = at::file(caller, fd)?;
+    can_at(&file, offset)?;
     let segments = Segments::read(at, count)?;
+    if !file.mode().read {
+        return Err(Errno::EBADF);
+    }
     let (how, _) = way(caller, &file, flags)?;
     let limit = iobuf::total(segments.as_slice()).min(MAX_TRANSFER);
     Ok(file.read_how(offset, &mut Sink::user(segments.as_slice(), limit), how)? as u64)
@@ -251,11 +261,15 @@ fn pwritev2(caller: &mut Caller) -> Result<u64> {
     let [fd, at, count, offset, _, flags] = caller.args();
     let offset = position_or_own(offset)?;
     let file = at::file(caller, fd)?;
+    can_at(&file, offset)?;
     let segments = Segments::read(at, count)?;
+    if !file.mode().write {
+        return Err(Errno::EBADF);
+    }
     let (how, append) = way(caller, &file, flags)?;
     let limit = iobuf::total(segments.as_slice()).min(MAX_TRANSFER);
     let result = file.write_how(offset, &mut Source::user(segments.as_slice(), limit), how, append);
-    if result.is_ok() && flags as u32 & (abi::RWF_DSYNC | abi::RWF_SYNC) != 0 {
+    if result.is_ok() && flags as u32 & (abi::RWF_DSYNC | abi::RWF_SYNC) != 0 && file.is_regular() {
         file.ops().sync(flags as u32 & abi::RWF_SYNC == 0)?;
     }
     warn(caller, result, &file)
@@ -268,7 +282,7 @@ fn lseek(caller: &mut Caller) -> Result<u64> {
 
 /// Move up to `len` bytes from `input` at `from` to `output` at `to` (`None`: its own offset), through the kernel.
 /// How many went; `from` moves on by that.
-fn copy(
+pub fn copy(
     caller: &Caller,
     input: &File,
     from: &mut u64,
@@ -299,6 +313,9 @@ fn copy(
                 if n < got {
                     break;
                 }
+                if done.is_multiple_of(LET_OTHERS) {
+                    crate::sched::yield_now();
+                }
             }
             Err(_) if done > 0 => break,
             Err(e) => return Err(e),
@@ -308,7 +325,7 @@ fn copy(
 }
 
 /// As `copy`, from where the input's own offset stands. Not one step for others: the output may be the same description.
-fn copy_from_own(
+pub fn copy_from_own(
     caller: &Caller,
     input: &File,
     output: &Arc<File>,
@@ -321,51 +338,31 @@ fn copy_from_own(
     result
 }
 
-fn sendfile(caller: &mut Caller) -> Result<u64> {
-    let [out, input, offset, count, ..] = caller.args();
-    let (input, output) = (at::file(caller, input)?, at::file(caller, out)?);
-    if !input.mode().read || !output.mode().write {
-        return Err(Errno::EBADF);
-    }
-    if !matches!(input.kind(), Kind::File | Kind::Block) || output.is_append() {
-        return Err(Errno::EINVAL);
-    }
-    let len = usize::try_from(count).unwrap_or(usize::MAX).min(MAX_TRANSFER);
-    let result = if offset != 0 {
-        let mut at = position(user::read_u64(offset)?)?.unwrap_or(0);
-        let result = copy(caller, &input, &mut at, &output, None, len);
-        user::write_u64(offset, at)?;
-        result
-    } else {
-        copy_from_own(caller, &input, &output, None, len)
-    };
-    warn(caller, result, &output)
-}
-
 fn copy_file_range(caller: &mut Caller) -> Result<u64> {
     let [fd_in, off_in, fd_out, off_out, len, flags] = caller.args();
     let (input, output) = (at::file(caller, fd_in)?, at::file(caller, fd_out)?);
+    let pointed = |at: u64| if at == 0 { Ok(None) } else { user::read_u64(at).map(Some) };
+    let (from, to) = (pointed(off_in)?, pointed(off_out)?);
     check_flags(flags, 0)?;
     if input.kind() == Kind::Dir || output.kind() == Kind::Dir {
         return Err(Errno::EISDIR);
     }
-    if input.kind() != Kind::File || output.kind() != Kind::File {
+    if !input.is_regular() || !output.is_regular() {
         return Err(Errno::EINVAL);
     }
     if !input.mode().read || !output.mode().write || output.is_append() {
         return Err(Errno::EBADF);
     }
-    let pointed = |at: u64| {
-        if at == 0 {
-            return Ok(None);
-        }
-        let offset = user::read_u64(at)?;
-        offset.checked_add(len).ok_or(Errno::EOVERFLOW)?;
-        position(offset)
-    };
-    let (from, to) = (pointed(off_in)?, pointed(off_out)?);
-    let len = usize::try_from(len).unwrap_or(usize::MAX).min(MAX_TRANSFER);
+    if !Arc::ptr_eq(input.place().mount.system(), output.place().mount.system()) {
+        return Err(Errno::EXDEV);
+    }
     let (begin, end) = (from.unwrap_or(input.offset()), to.unwrap_or(output.offset()));
+    for at in [begin, end] {
+        at.checked_add(len).ok_or(Errno::EOVERFLOW)?;
+        position(at)?;
+    }
+    let left = input.stat()?.size.saturating_sub(begin);
+    let len = usize::try_from(len.min(left)).unwrap_or(usize::MAX).min(MAX_TRANSFER);
     if input.inode().id() == output.inode().id() && begin.abs_diff(end) < len as u64 {
         return Err(Errno::EINVAL);
     }

@@ -135,6 +135,7 @@ fn accept4(caller: &mut Caller) -> Result<u64> {
 }
 
 fn accept_from(caller: &Caller, fd: u64, at: u64, len: u64, how: u64) -> Result<u64> {
+    at::file(caller, fd)?;
     if how as u32 & net_abi::SOCK_TYPE_MASK != 0 {
         return Err(Errno::EINVAL);
     }

@@ -1,4 +1,4 @@
-//! `splice`, `tee`, `vmsplice`: bytes into and out of pipes that do not pass through the program.
+//! `splice`, `tee`, `vmsplice`, `sendfile`: bytes into and out of pipes and files that do not pass through the program.
 
 use super::at::{self, check_flags};
 use super::io::{self, position};
@@ -6,12 +6,17 @@ use super::{Calls, user};
 use crate::errno::{Errno, Result};
 use crate::fs::iobuf::{self, Sink, Source};
 use crate::fs::pipe::{Pipe, PipeEnd};
-use crate::fs::{File, Kind, splice as bytes};
+use crate::fs::{File, Kind, dev, splice as bytes};
 use crate::process::run::Caller;
 use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
-pub const CALLS: &Calls = &[(abi::__NR_splice, splice), (abi::__NR_tee, tee), (abi::__NR_vmsplice, vmsplice)];
+pub const CALLS: &Calls = &[
+    (abi::__NR_splice, splice),
+    (abi::__NR_tee, tee),
+    (abi::__NR_vmsplice, vmsplice),
+    (abi::__NR_sendfile, sendfile),
+];
 
 const NONBLOCK: u32 = 2;
 /// `SPLICE_F_MOVE`, `NONBLOCK`, `MORE`, `GIFT`: but for the second, hints.
@@ -21,10 +26,16 @@ fn pipe(file: &File) -> Option<&Arc<Pipe>> {
     file.ops_as::<PipeEnd>().map(PipeEnd::pipe)
 }
 
-/// Whether bytes of it can be spliced: of files, devices and streams, not of directories and the kernel's own objects.
+/// Whether bytes can be spliced to it: files, devices and streams, not directories and the kernel's own objects.
 fn can_splice(file: &File) -> bool {
     let named = file.stat().ok().and_then(|s| s.kind());
     matches!(named, Some(Kind::File | Kind::Char | Kind::Block | Kind::Fifo | Kind::Socket))
+}
+
+/// And from it: there is nothing to be had of `/dev/null`.
+fn gives(file: &File) -> bool {
+    const NULL: u64 = dev::makedev(1, 3);
+    can_splice(file) && file.stat().is_ok_and(|stat| stat.kind() != Some(Kind::Char) || stat.rdev != NULL)
 }
 
 /// The offset that a pointer leads to.
@@ -68,7 +79,7 @@ fn splice(caller: &mut Caller) -> Result<u64> {
         }
         (None, Some(to)) => {
             let at = pointed(off_in, &input)?;
-            if !can_splice(&input) {
+            if !gives(&input) {
                 return Err(Errno::EINVAL);
             }
             let result = bytes::file_to_pipe(&input, at, to, len, !blocks(&output));
@@ -85,6 +96,45 @@ fn told(pointer: u64, at: Option<u64>, result: Result<usize>) -> Result<usize> {
         user::write_u64(pointer, at + n as u64)?;
     }
     result
+}
+
+fn is_at_end(file: &File) -> Result<bool> {
+    Ok(file.is_regular() && file.offset() >= file.stat()?.size)
+}
+
+/// `sendfile(2)`: from what has positions to anything; or from anything into a pipe, which is a splice.
+pub fn sendfile(caller: &mut Caller) -> Result<u64> {
+    let [out, input, offset, count, ..] = caller.args();
+    let (input, output) = (at::file(caller, input)?, at::file(caller, out)?);
+    if !input.mode().read || !output.mode().write {
+        return Err(Errno::EBADF);
+    }
+    if offset != 0 && !input.ops().seekable() {
+        return Err(Errno::ESPIPE);
+    }
+    if !gives(&input)
+        || pipe(&input).is_some()
+        || output.is_append()
+        || Arc::ptr_eq(&input, &output) && input.ops().counts()
+    {
+        return Err(Errno::EINVAL);
+    }
+    let len = usize::try_from(count).unwrap_or(usize::MAX).min(io::MAX_TRANSFER);
+    let result = match pipe(&output) {
+        Some(to) if !input.ops().seekable() => {
+            bytes::file_to_pipe(&input, None, to, len, output.how().nonblock)
+        }
+        _ if !input.ops().seekable() => Err(Errno::EINVAL),
+        _ if !can_splice(&output) && (offset != 0 || !is_at_end(&input)?) => Err(Errno::EINVAL),
+        _ if offset == 0 => io::copy_from_own(caller, &input, &output, None, len),
+        _ => {
+            let mut at = position(user::read_u64(offset)?)?.unwrap_or(0);
+            let result = io::copy(caller, &input, &mut at, &output, None, len);
+            user::write_u64(offset, at)?;
+            result
+        }
+    };
+    io::warn(caller, result, &output)
 }
 
 fn tee(caller: &mut Caller) -> Result<u64> {
@@ -112,13 +162,13 @@ fn vmsplice(caller: &mut Caller) -> Result<u64> {
     let [fd, at, count, flags, ..] = caller.args();
     let flags = check_flags(flags, ALL)?;
     let file = at::file(caller, fd)?;
-    if pipe(&file).is_none() {
-        return Err(Errno::EBADF);
-    }
     let segments = io::Segments::read(at, count)?;
     let limit = iobuf::total(segments.as_slice()).min(io::MAX_TRANSFER);
     if limit == 0 {
         return Ok(0);
+    }
+    if pipe(&file).is_none() {
+        return Err(Errno::EBADF);
     }
     let mut how = file.how();
     how.nonblock |= flags & NONBLOCK != 0;

@@ -435,7 +435,7 @@ fn utimensat(caller: &mut Caller) -> Result<u64> {
         if dir as i32 == abi::AT_FDCWD {
             return Err(Errno::EFAULT);
         }
-        caller.task.files().get_any(dir as u32)?.place().clone()
+        at::file(caller, dir)?.place().clone()
     } else {
         paths.find(dir, &at::path(path)?, flags, flags & abi::AT_SYMLINK_NOFOLLOW == 0)?
     };
