@@ -84,6 +84,19 @@ impl Entry {
     }
 }
 
+/// Whether processors may write through it.
+#[inline(always)]
+pub fn is_writable(bits: u64) -> bool {
+    bits & (PRESENT | WRITE) == PRESENT | WRITE
+}
+
+/// The same page for another user, who has not used it yet and may not write to it.
+#[inline(always)]
+pub fn inherited(bits: u64) -> u64 {
+    let unwritten = if is_writable(bits) { bits & !WRITE } else { bits };
+    unwritten & !USED
+}
+
 /// The same page with other rights; `None` where there is no page.
 #[inline]
 pub fn with_rights(bits: u64, rights: Rights) -> Option<u64> {

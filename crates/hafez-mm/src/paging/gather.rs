@@ -132,11 +132,11 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     /// The page's entry is gone, and this frame has an entry fewer.
     #[inline]
     pub fn drop_frame(&mut self, page: Vpn, frame: Pfn) {
-        if self.dropped.is_full() {
-            self.flush();
+        if self.dropped.try_push(frame).is_err() {
+            self.flush_all();
+            self.dropped.push(frame);
         }
         self.page(page);
-        self.dropped.push(frame);
     }
 
     /// Any translation of the space may be held somewhere.

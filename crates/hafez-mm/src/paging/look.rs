@@ -163,6 +163,29 @@ pub(super) fn each_used(
     }
 }
 
+/// Each word of a leaf that is not zero, with its number; only those in `blocks` are looked at. For leaves of which little is used.
+#[inline(always)]
+pub(super) fn each_of_few(words: &[AtomicU64; 512], mut blocks: u32, mut f: impl FnMut(usize, &AtomicU64)) {
+    while blocks != 0 {
+        let block = blocks.trailing_zeros() as usize * BLOCK;
+        blocks &= blocks - 1;
+        let mut used = in_use(words, block);
+        while used != 0 {
+            let at = block + used.trailing_zeros() as usize;
+            used &= used - 1;
+            f(at, &words[at % 512]);
+        }
+    }
+}
+
+/// Which of the sixteen words from `block` on are not zero, a bit for each.
+#[inline(always)]
+fn in_use(words: &[AtomicU64; 512], block: usize) -> u32 {
+    let words = words[block..][..BLOCK].iter().rev();
+    let unused = words.fold(0, |bits, word| bits << 1 | (word.load(Acquire) == 0) as u32);
+    !unused & ((1 << BLOCK) - 1)
+}
+
 /// The first word from number `at` on that is not zero, with its number. A stretch that is not in use costs an instruction a
 /// word.
 #[inline]

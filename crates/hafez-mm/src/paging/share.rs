@@ -17,11 +17,22 @@
 
 use super::cursor::{Cursor, Leaf, index, is_in_one_leaf, new_node};
 use super::entry::{self, Entry};
-use super::look::each_used;
+use super::look::each_of_few;
 use super::slot::Slot;
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::{Frames, NoFrames};
+use crate::mutant::mutant;
 use core::sync::atomic::{AtomicU64, Ordering::*};
+
+/// What a leaf's copy has for an entry.
+pub enum Copied {
+    /// Nothing: a fault finds it again.
+    Nothing,
+    /// The same private page, which may be written through neither from now on.
+    Page,
+    /// This.
+    As(Entry),
+}
 
 impl Slot<'_> {
     /// The leaf that it is in, for the audit.
@@ -29,9 +40,15 @@ impl Slot<'_> {
         frames.phys.frame_of(self.word)
     }
 
-    /// Take the right to write from a present entry that has it. Nobody has used it: the guards forbade that.
-    pub fn forbid_write(&self) {
-        self.word.fetch_and(!entry::WRITE_BIT, AcqRel);
+    /// Take the right to write, if the entry has it. Nobody has used it: the guards forbade that. What the entry is for another
+    /// user.
+    #[inline(always)]
+    fn forbid_write(&self) -> u64 {
+        let bits = self.word.load(Relaxed);
+        if mutant!(SharersMayWrite, false, entry::is_writable(bits)) {
+            self.word.fetch_and(!entry::WRITE_BIT, AcqRel);
+        }
+        entry::inherited(bits)
     }
 }
 
@@ -83,14 +100,14 @@ impl Cursor<'_> {
         Ok(writable)
     }
 
-    /// Put a leaf of the space's own in place of the shared one that `page` is in, if it is. `copy` tells the new entry for each
+    /// Put a leaf of the space's own in place of the shared one that `page` is in, if it is. `copy` tells what becomes of each entry
     /// that may name more than an object's page, and has counted it. The old leaf, for the gather: ways through it may be cached until the whole space is
     /// flushed. The cursor is alone then.
     #[cold]
     pub fn own(
         &mut self,
         page: Vpn,
-        copy: &mut impl FnMut(&Slot<'_>) -> Option<Entry>,
+        copy: &mut impl FnMut(&Slot<'_>) -> Copied,
     ) -> Result<Option<Pfn>, NoFrames> {
         self.alone();
         let Some(Leaf { at, node: old, shared: true, .. }) = self.leaf_of(page) else { return Ok(None) };
@@ -100,11 +117,15 @@ impl Cursor<'_> {
         let (words, new_words) = (self.frames.phys.words(old), self.frames.phys.words(new));
         let (_, own) = node.blocks();
         let mut used = 0;
-        each_used(words, own, PageRange::new(first, first.add(512)), |page, word| {
-            if let Some(entry) = copy(&Slot { word, node, shared: true }) {
-                new_words[index(page, 0)].store(entry.encode(), Relaxed);
-                used += 1;
-            }
+        each_of_few(words, own, |at, word| {
+            let slot = Slot { word, node, shared: true };
+            let new = match copy(&slot) {
+                Copied::Nothing => return,
+                Copied::Page => slot.forbid_write(),
+                Copied::As(entry) => entry.encode(),
+            };
+            new_words[at].store(new, Relaxed);
+            used += 1;
         });
         new_node.set_index(used);
         new_node.set_blocks(own, own);

@@ -6,11 +6,12 @@
 //! program's text after, and what they want is found in the object.
 
 use super::{Space, Spaces, Stop};
+use crate::Platform;
 use crate::addr::{PageRange, Vpn};
 use crate::frame::meta::{Flags, MAX_MAPS, State};
 use crate::mutant::mutant;
+use crate::paging::share::Copied;
 use crate::paging::{Cursor, Entry, Slot};
-use crate::{Platform, Rights};
 
 impl<P: Platform> Spaces<P> {
     /// See that the leaf that `page` is in is the space's own. Its translations are flushed, and the cursor is alone.
@@ -25,22 +26,18 @@ impl<P: Platform> Spaces<P> {
         Ok(())
     }
 
-    /// The entry for the copy of a leaf, counted; what was its private page may not be written through the old one either.
+    /// What becomes of an entry in the copy of its leaf, counted.
     #[inline]
-    fn copy_entry(&self, slot: &Slot<'_>) -> Option<Entry> {
+    fn copy_entry(&self, slot: &Slot<'_>) -> Copied {
         let Some(frame) = slot.frame() else { return self.copy_swapped(slot.raw()) };
         let meta = self.frames.meta(frame);
         let word = meta.word();
         match word.state() {
             // It is found in its object at the next fault, if it comes to that.
-            State::File | State::Shared if !word.has(Flags::WIRED) => None,
+            State::File | State::Shared if !word.has(Flags::WIRED) => Copied::Nothing,
             State::Anon => {
-                let Entry::Present { rights, .. } = slot.raw() else { return None };
                 meta.add_map();
-                if rights.contains(Rights::WRITE) {
-                    mutant!(SharersMayWrite, (), slot.forbid_write());
-                }
-                Some(Entry::fresh(frame, super::fault::without_write(rights)))
+                Copied::Page
             }
             _ => self.copy_pinned(slot.raw()),
         }
@@ -48,23 +45,23 @@ impl<P: Platform> Spaces<P> {
 
     /// An object's page that is locked in memory; or the page of zeroes.
     #[inline(never)]
-    fn copy_pinned(&self, entry: Entry) -> Option<Entry> {
-        let Entry::Present { frame, rights, .. } = entry else { return None };
+    fn copy_pinned(&self, entry: Entry) -> Copied {
+        let Entry::Present { frame, rights, .. } = entry else { return Copied::Nothing };
         let meta = self.frames.meta(frame);
         if frame != self.frames.zero {
             if meta.word().maps() >= MAX_MAPS {
-                return None;
+                return Copied::Nothing;
             }
             meta.add_map();
         }
-        Some(Entry::fresh(frame, rights))
+        Copied::As(Entry::fresh(frame, rights))
     }
 
     #[inline(never)]
-    fn copy_swapped(&self, entry: Entry) -> Option<Entry> {
-        let Entry::Swap { slot } = entry else { return None };
+    fn copy_swapped(&self, entry: Entry) -> Copied {
+        let Entry::Swap { slot } = entry else { return Copied::Nothing };
         self.swap.add_ref(&self.frames, slot);
-        Some(entry)
+        Copied::As(entry)
     }
 
     /// See that no entry of the range is in a shared leaf. The caller keeps the space from being forked.
