@@ -36,3 +36,23 @@ fn nothing_stops_the_kernel() {
         hoard(&kind, 3, 3);
     }
 }
+
+/// Pages of a file that nobody alive has made, locked by a mapping: whose that is goes, not the largest that has locked nothing.
+#[test]
+fn who_locks_files_goes_for_it() {
+    const PARENT: &str = r#"
+import subprocess, sys
+mine = bytearray(b"x") * (24 << 20)
+subprocess.run(["sh", "-c", "head -c 100M /dev/zero | tr '\\0' 'y' > /tmp/made"], check=True)
+locker = """
+import mmap, os
+fd = os.open("/tmp/made", os.O_RDWR)
+mmap.mmap(fd, 100 << 20, mmap.MAP_SHARED | 0x2000)
+"""
+ended = subprocess.run([sys.executable, "-c", locker]).returncode
+print(ended, len(mine), mine.count(b"x"))
+"#;
+    let outcome = Hafez::memory("64M").seconds(300).run(&["python3", "-c", PARENT]);
+    assert_eq!(outcome.text(), "-9 25165824 25165824\n", "{outcome:?}");
+    assert!(outcome.complaint().contains("of files it had locked"), "{outcome:?}");
+}

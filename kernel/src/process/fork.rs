@@ -345,9 +345,10 @@ pub(super) fn launch(caller: Caller, set_tid: u64) -> Result<()> {
 fn wait_for_release(parent: &Task, child: &Process) {
     let free = || child.released.load(Ordering::SeqCst);
     while child.release.wait_until(free, None, true) == WaitResult::Interrupted {
-        if parent.work.load(Ordering::SeqCst) & work::EXIT != 0 {
+        // In this order: an end that is asked for after the look interrupts the next wait.
+        sched::clear_interrupt();
+        if parent.is_ending() {
             break;
         }
-        sched::clear_interrupt();
     }
 }

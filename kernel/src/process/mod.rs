@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aio;
+pub mod asked;
 pub mod calls;
 pub mod commit;
 pub mod control;

@@ -6,6 +6,7 @@
 
 use super::control;
 use super::exit;
+use super::image::Image;
 use super::process::Process;
 use super::table;
 use super::wait::Status;
@@ -18,7 +19,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use hafez_mm::lock::Mutex;
-use hafez_mm::{AccountId, OomReport, PAGE_SIZE};
+use hafez_mm::{AccountId, OomReport, PAGE_SIZE, PageRange};
 use linux_raw_sys::general as abi;
 
 /// More at one time than there can be threads short of memory before the keeper runs; what does not fit is decided anew.
@@ -43,7 +44,8 @@ pub fn asking() -> AccountId {
 }
 
 /// Tell what the kernel holds for each process, in pages: the stacks of its threads, its regions, what its descriptors lead
-/// to, what waits for it. An estimate: it is to show who made the kernel's memory go.
+/// to, what waits for it. An estimate: it is to show who made the kernel's memory go. Pages of files that it has locked count too, as they
+/// stay for it alone, whoever made them.
 pub fn holdings(tell: &mut dyn FnMut(AccountId, u64)) {
     /// What a task takes of the heap, and a process.
     const TASK: usize = 3072;
@@ -63,8 +65,21 @@ pub fn holdings(tell: &mut dyn FnMut(AccountId, u64)) {
             + signals * SIGNAL
             + process.timers.holds()
             + task.files().holds();
-        tell(image.account(), (bytes / PAGE_SIZE) as u64);
+        tell(image.account(), (bytes / PAGE_SIZE) as u64 + locked(&image));
     }
+}
+
+/// Pages in RAM of the files that a process has locked.
+fn locked(image: &Image) -> u64 {
+    /// So many mappings are looked at.
+    const MOST: usize = 32;
+    let mut ranges = ArrayVec::<PageRange, MOST>::new();
+    image.space().for_each_region(&mut |region| {
+        if region.wired && region.shared && region.object.is_some() {
+            let _ = ranges.try_push(region.range);
+        }
+    });
+    ranges.iter().map(|range| memory().region_stat(image.space(), *range).resident).sum()
 }
 
 /// Start the keeper.
@@ -132,13 +147,19 @@ fn explanation(victim: &Process, why: &OomReport) -> String {
             rounded(totals.total + used)
         )
     };
+    let of_files = victim.any_task().and_then(|task| task.image()).map_or(0, |image| locked(&image));
+    let also = match of_files {
+        0 => String::new(),
+        pages => format!("; of files it had locked {}", size(pages)),
+    };
     format!(
-        "out of memory: killed {name} (process {}), which held {} in RAM, {} in swap and {} of the kernel's.\n\
+        "out of memory: killed {name} (process {}), which held {} in RAM, {} in swap and {} of the kernel's{}.\n\
          Of {} RAM {} were free, {} held files; {swap}.\n{advice}",
         victim.pid,
         size(why.victim.resident),
         size(why.victim.swapped),
-        size(why.things),
+        size(why.things.saturating_sub(of_files)),
+        also,
         size(why.totals.total),
         size(why.totals.free),
         size(why.totals.file),

@@ -13,6 +13,7 @@
 //! forward only, so that each ends. [`Filter::new`] takes none that could do otherwise.
 #![forbid(unsafe_code)]
 
+use super::asked::Listener;
 use crate::errno::{Errno, Result};
 use crate::mem::TryPush;
 use alloc::sync::Arc;
@@ -35,12 +36,14 @@ pub mod action {
     pub const KILL_THREAD: u32 = 0;
     pub const TRAP: u32 = 0x0003_0000;
     pub const ERRNO: u32 = 0x0005_0000;
+    /// Another process decides (see [`asked`](super::super::asked)).
+    pub const ASK: u32 = 0x7fc0_0000;
     pub const TRACE: u32 = 0x7ff0_0000;
     pub const LOG: u32 = 0x7ffc_0000;
     pub const ALLOW: u32 = 0x7fff_0000;
     pub const MASK: u32 = 0xffff_0000;
     /// All that mean something here.
-    pub const KNOWN: [u32; 7] = [KILL_PROCESS, KILL_THREAD, TRAP, ERRNO, TRACE, LOG, ALLOW];
+    pub const KNOWN: [u32; 8] = [KILL_PROCESS, KILL_THREAD, TRAP, ERRNO, ASK, TRACE, LOG, ALLOW];
 }
 
 /// What stands before a thread's calls.
@@ -71,18 +74,21 @@ impl Guard {
         }
     }
 
-    /// What shall become of a call.
-    pub fn judge(&self, number: u32, data: &[u8; DATA]) -> u32 {
+    /// What shall become of a call, and which filter says so.
+    pub fn judge(&self, number: u32, data: &[u8; DATA]) -> (u32, Option<&Filter>) {
         match self {
-            Guard::Nothing => action::ALLOW,
+            Guard::Nothing => (action::ALLOW, None),
             Guard::Strict => match number {
-                abi::__NR_read | abi::__NR_write | abi::__NR_exit | abi::__NR_rt_sigreturn => action::ALLOW,
-                _ => action::KILL_THREAD,
+                abi::__NR_read | abi::__NR_write | abi::__NR_exit | abi::__NR_rt_sigreturn => {
+                    (action::ALLOW, None)
+                }
+                _ => (action::KILL_THREAD, None),
             },
             Guard::Filters(newest) => {
-                let answers = newest.all().map(|filter| filter.run(data));
+                let answers = newest.all().map(|filter| (filter.run(data), Some(filter)));
                 // Of equals the newest counts, which comes first.
-                answers.min_by_key(|answer| (answer & action::MASK) as i32).unwrap_or(action::KILL_PROCESS)
+                let most_severe = answers.min_by_key(|(answer, _)| (answer & action::MASK) as i32);
+                most_severe.unwrap_or((action::KILL_PROCESS, None))
             }
         }
     }
@@ -93,22 +99,53 @@ pub struct Filter {
     program: Vec<Instruction>,
     before: Option<Arc<Filter>>,
     path: usize,
+    /// Whom it asks ([`action::ASK`]), and that what it does not allow is to be logged.
+    listener: Option<Arc<Listener>>,
+    logs: bool,
 }
 
 impl Filter {
     /// EINVAL for a program that is not sound; ENOMEM if a call would pass too many instructions.
-    pub fn new(program: Vec<Instruction>, before: Option<Arc<Filter>>) -> Result<Arc<Filter>> {
+    pub fn new(
+        program: Vec<Instruction>,
+        before: Option<Arc<Filter>>,
+        listener: Option<Arc<Listener>>,
+        logs: bool,
+    ) -> Result<Arc<Filter>> {
         check(&program)?;
         let path = program.len() + COST + before.as_ref().map_or(0, |before| before.path);
         if path > LONGEST_PATH || !crate::mem::headroom(1024) {
             return Err(Errno::ENOMEM);
         }
-        Ok(Arc::new(Filter { program, before, path }))
+        Ok(Arc::new(Filter { program, before, path, listener, logs }))
     }
 
     /// The newest first.
     fn all(&self) -> impl Iterator<Item = &Filter> {
         core::iter::successors(Some(self), |filter| filter.before.as_deref())
+    }
+
+    /// The `n`th, the oldest being 0. ENOENT without it.
+    pub fn nth(&self, n: u64) -> Result<&Filter> {
+        let back = (self.all().count() as u64).checked_sub(n).and_then(|left| left.checked_sub(1));
+        self.all().nth(back.ok_or(Errno::ENOENT)? as usize).ok_or(Errno::ENOENT)
+    }
+
+    pub fn program(&self) -> &[Instruction] {
+        &self.program
+    }
+
+    pub fn logs(&self) -> bool {
+        self.logs
+    }
+
+    pub fn listener(&self) -> Option<&Arc<Listener>> {
+        self.listener.as_ref()
+    }
+
+    /// Whether a call is asked about already.
+    pub fn asks(&self) -> bool {
+        self.all().any(|filter| filter.listener.is_some())
     }
 
     fn run(&self, data: &[u8; DATA]) -> u32 {
@@ -158,6 +195,9 @@ impl Filter {
 
 impl Drop for Filter {
     fn drop(&mut self) {
+        if let Some(listener) = &self.listener {
+            listener.is_unused();
+        }
         // One after the other: a long list would else go as deep as it is long.
         let mut next = self.before.take();
         while let Some(mut filter) = next.and_then(Arc::into_inner) {

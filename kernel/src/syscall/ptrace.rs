@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::foreign::may_look;
-use super::{Calls, user, words};
+use super::{Calls, seccomp, user, words};
 use crate::arch::fpu;
 use crate::arch::user::copy_words_to;
 use crate::errno::{Errno, Result};
+use crate::fs::caps::cap;
 use crate::process::run::Caller;
 use crate::process::signal::{self, LAST, SIGINFO_LEN, SigInfo, SigSet};
 use crate::process::trace::registers::{FS_BASE, GS_BASE, ORIG_RAX, RAX, RIP, RSP, WORDS};
@@ -55,6 +56,7 @@ fn ptrace(caller: &mut Caller) -> Result<u64> {
                 target(pid)?;
                 return Err(Errno::EIO);
             }
+            may_set(caller, data as u32)?;
             attach(caller, pid, true, data as u32)
         }
         pt::PTRACE_KILL => {
@@ -81,6 +83,13 @@ fn tracee_or(caller: &Caller, pid: Pid, error: Errno) -> Result<u64> {
     Err(error)
 }
 
+/// Options that not everybody may set: a tracee's filters are suspended for who may do anything, and has none itself.
+fn may_set(caller: &Caller, options: u32) -> Result<()> {
+    let suspends = options & pt::PTRACE_O_SUSPEND_SECCOMP != 0;
+    let may = || caller.task.cred().may(cap::SYS_ADMIN) && seccomp::is_free(&caller.task);
+    if !suspends || may() { Ok(()) } else { Err(Errno::EPERM) }
+}
+
 /// What needs a tracee that is stopped.
 fn of_stopped(caller: &mut Caller, request: u32, pid: Pid, addr: u64, data: u64) -> Result<u64> {
     let me = &caller.task;
@@ -100,11 +109,12 @@ fn of_stopped(caller: &mut Caller, request: u32, pid: Pid, addr: u64, data: u64)
         }
         pt::PTRACE_LISTEN => trace::listen(me, pid).map(|()| 0),
         pt::PTRACE_SETOPTIONS | pt::PTRACE_OLDSETOPTIONS => {
+            let mine = &*caller;
             trace::with_stopped(me, pid, |options, _| {
-                // Filters are not taken off for anybody.
-                if data & !u64::from(pt::PTRACE_O_MASK & !pt::PTRACE_O_SUSPEND_SECCOMP) != 0 {
+                if data & !u64::from(pt::PTRACE_O_MASK) != 0 {
                     return Err(Errno::EINVAL);
                 }
+                may_set(mine, data as u32)?;
                 *options = data as u32;
                 Ok(0)
             })
@@ -192,6 +202,14 @@ fn of_stopped(caller: &mut Caller, request: u32, pid: Pid, addr: u64, data: u64)
                 signal::set_mask(&task, SigSet(user::read_u64(data)?));
             }
             Ok(0)
+        }
+        pt::PTRACE_SECCOMP_GET_FILTER | pt::PTRACE_SECCOMP_GET_METADATA => {
+            stopped(&mut |_| Ok(()))?;
+            let (task, ..) = trace::tracee(me, pid)?;
+            match request {
+                pt::PTRACE_SECCOMP_GET_FILTER => seccomp::filter_of(me, &task, addr, data),
+                _ => seccomp::metadata_of(me, &task, addr, data),
+            }
         }
         pt::PTRACE_PEEKSIGINFO => peek_queue(caller, pid, addr, data),
         pt::PTRACE_GET_SYSCALL_INFO => syscall_info(caller, pid, addr, data),

@@ -369,6 +369,12 @@ pub(super) fn holds_back(task: &Task) -> bool {
     task.is_traced() && TRACES.lock().get(&task.tid()).is_some_and(|trace| !trace.powerful)
 }
 
+/// Whether its filters are not asked (`PTRACE_O_SUSPEND_SECCOMP`).
+pub fn suspends_filters(task: &Task) -> bool {
+    let suspends = |trace: &Trace| trace.options & ptrace::PTRACE_O_SUSPEND_SECCOMP != 0;
+    task.is_traced() && TRACES.lock().get(&task.tid()).is_some_and(suspends)
+}
+
 /// A task that executes a program has taken its process's number.
 pub(super) fn renumber(old: Pid, new: Pid) {
     let mut traces = TRACES.lock();

@@ -221,6 +221,9 @@ pub(crate) fn enter_call(caller: &mut Caller) -> bool {
         if how.emulate || caller.task.is_ending() {
             return false;
         }
+    } else if number as i32 == -1 {
+        // Nobody has said what it gives.
+        caller.user.rax = Errno::ENOSYS.to_rax();
     }
     let number = caller.steps.call.unwrap_or(number);
     if number as i32 == -1 {
