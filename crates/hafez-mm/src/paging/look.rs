@@ -4,6 +4,7 @@
 //! tells in which sixteen some may be used, the others are not even looked at.
 
 use super::cursor::{Cursor, Leaf, TOP, end_of, index, is_in_one_leaf};
+use super::entry;
 use super::slot::{BLOCK, Slot};
 use crate::addr::{PageRange, Pfn, Vpn};
 use core::sync::atomic::{AtomicU64, Ordering::*};
@@ -97,7 +98,21 @@ impl Cursor<'_> {
 
     /// The first page of `range` that has a leaf with entries.
     pub fn next_leaf(&self, range: PageRange) -> Option<Vpn> {
-        self.seek(self.root, TOP, range, &|child, level| level == 1 && self.frames.meta(child).index() > 0)
+        let in_use = |leaf: Pfn| self.frames.meta(leaf).index() > 0;
+        // Most ranges begin where something is used.
+        let link =
+            self.node_above_leaf(range.start).map(|node| self.frames.phys.word(node, index(range.start, 1)));
+        if !range.is_empty() && link.and_then(|link| self.child(link.load(Acquire))).is_some_and(in_use) {
+            return Some(range.start);
+        }
+        self.seek(self.root, TOP, range, &|child, level| level == 1 && in_use(child))
+    }
+
+    /// The node that has the link to the leaf of `page`, if it is there.
+    #[inline]
+    pub(super) fn node_above_leaf(&self, page: Vpn) -> Option<Pfn> {
+        let next = |node, level| entry::linked(self.frames.phys.word(node, index(page, level)).load(Acquire));
+        (2..=TOP).rev().try_fold(self.root, next)
     }
 
     /// The first page of `range` whose way ends at an entry that `found` likes: it gets the node that the entry links to,

@@ -78,7 +78,8 @@ impl Cursor<'_> {
     pub fn share(&mut self, range: PageRange, child: &mut Cursor<'_>) -> Result<bool, NoFrames> {
         self.leave();
         child.leave();
-        let (ours, theirs) = (self.grow(range.start, 1)?, child.grow(range.start, 1)?);
+        let Some(ours) = self.node_above_leaf(range.start) else { return Ok(false) };
+        let theirs = child.grow(range.start, 1)?;
         let (links, their_links) = (self.frames.phys.words(ours), self.frames.phys.words(theirs));
         let (mut shared, mut writable) = (0, false);
         for at in index(range.start, 1)..=index(Vpn(range.end.0 - 1), 1) {

@@ -22,6 +22,9 @@ use core::ops::{Index, IndexMut};
 /// The number of a chunk, which it keeps.
 pub(super) type Id = u32;
 
+/// What there is room for before memory has to be had: chunks, and regions in a copied one.
+const SPARE: usize = 4;
+
 /// No chunk.
 pub(super) const NONE: Id = u32::MAX;
 
@@ -79,13 +82,30 @@ impl Chunks {
     /// See to it that a few more need no memory; false where there is none.
     #[inline]
     pub fn make_room(&mut self) -> bool {
-        self.all.capacity() - self.all.len() >= 4 || self.all.try_reserve(8).is_ok()
+        self.all.capacity() - self.all.len() >= SPARE || self.all.try_reserve(8).is_ok()
     }
 
     /// The regions of a chunk; none, if there is no such chunk.
     #[inline]
     pub fn regions(&self, id: Id) -> &[Region] {
         self.all.get(id as usize).map_or(&[], |chunk| &chunk.regions)
+    }
+
+    /// Become what these are, in place of none, each region as `copy` makes it. See [`Regions::copy`](super::Regions::copy).
+    pub fn copy(&mut self, from: &Chunks, mut copy: impl FnMut(&Region) -> Option<Region>) -> bool {
+        (self.root, self.vacant) = (from.root, from.vacant);
+        let room = self.all.try_reserve(from.all.len() + SPARE).is_ok();
+        room && from.all.iter().all(|chunk| {
+            let mut regions = Vec::new();
+            let wanted = if chunk.regions.is_empty() { 0 } else { chunk.regions.len() + SPARE };
+            if regions.try_reserve(wanted).is_err() {
+                return false;
+            }
+            regions.extend(chunk.regions.iter().map_while(&mut copy));
+            let all = regions.len() == chunk.regions.len();
+            self.all.push(Chunk { regions, ..*chunk });
+            all
+        })
     }
 
     pub fn into_regions(self) -> impl Iterator<Item = Region> {

@@ -9,12 +9,13 @@
 //!
 //! If frames run out half-way the child is taken down again; the parent finds its leaves alone at the next walk.
 
+use super::map::REGION_COST;
 use super::{Backing, Region, RegionFlags, Regions, Space, Spaces, Stop};
 use crate::account::AccountId;
 use crate::addr::{PageRange, USER_END, Vpn};
 use crate::mutant::mutant;
 use crate::paging::{Cursor, Entry, Gather};
-use crate::{Platform, Rights};
+use crate::{MmError, Platform, Rights};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::*;
 
@@ -27,25 +28,25 @@ impl<P: Platform> Spaces<P> {
         // Held to the end: no page of the parent may come or go in between.
         let regions = parent.regions_mut();
         let mut of_child = child.regions_mut();
-        let (mut apart, mut refused) = (false, Ok(()));
-        for region in regions.from(Vpn(0)) {
-            apart |= region.flags.intersects(APART);
-            if !region.flags.contains(RegionFlags::DONT_FORK) {
-                if let Err(stop) = self.room_for(&mut of_child, 0) {
-                    refused = Err(stop);
-                    break;
-                }
-                let mut copy = region.clone();
-                // Locks on memory are not inherited, nor are watchers.
-                copy.flags -= RegionFlags::WIRED | RegionFlags::WATCHED | RegionFlags::GUARDED;
-                if copy.rare.is_some() {
-                    copy.set_rare(|rare| rare.watcher = None);
-                }
-                self.tell_object(&child, &copy);
-                of_child.push(copy);
+        let mut said = RegionFlags::empty();
+        let copied = of_child.copy(&regions, |region| {
+            if !self.platform.headroom(REGION_COST) {
+                return None;
             }
-        }
-        let result = refused.and_then(|()| self.share_tables(parent, &child, &regions, apart));
+            said |= region.flags;
+            let copy = inherited(region);
+            self.tell_object(&child, &copy);
+            Some(copy)
+        });
+        let result = if copied {
+            if said.contains(RegionFlags::DONT_FORK) {
+                self.leave_out(&child, &regions, &mut of_child);
+            }
+            self.share_tables(parent, &child, &regions, said.intersects(APART))
+        } else {
+            of_child.drain().for_each(|region| self.forget_region(&child, &region));
+            Err(MmError::NoMemory.into())
+        };
         drop(of_child);
         drop(regions);
         if let Err(stop) = result {
@@ -53,6 +54,15 @@ impl<P: Platform> Spaces<P> {
             return Err(stop);
         }
         Ok(child)
+    }
+
+    /// The child has no regions that its parent keeps for itself.
+    #[cold]
+    #[inline(never)]
+    fn leave_out(&self, child: &Space, regions: &Regions, of_child: &mut Regions) {
+        for region in regions.from(Vpn(0)).filter(|region| region.flags.contains(RegionFlags::DONT_FORK)) {
+            of_child.remove(region.range, |piece| self.forget_region(child, &piece));
+        }
     }
 
     fn share_tables(
@@ -72,7 +82,9 @@ impl<P: Platform> Spaces<P> {
         let mut from = Vpn(0);
         for region in regions.from(Vpn(0)) {
             from = from.max(region.range.start);
-            while let Some(page) = theirs.next_leaf(PageRange::new(from, region.range.end.max(from))) {
+            while from < region.range.end
+                && let Some(page) = theirs.next_leaf(PageRange::new(from, region.range.end))
+            {
                 let leaves = if apart { leaf_of(page) } else { leaves_from(page, region.range.end) };
                 from = leaves.end;
                 if apart && regions.within(leaves).any(|r| r.flags.intersects(APART)) {
@@ -155,6 +167,16 @@ impl<P: Platform> Spaces<P> {
     pub fn deactivate(&self, space: &Space, cpu: usize) {
         space.tables.cpus.fetch_and(!(1 << cpu), AcqRel);
     }
+}
+
+/// The child's region: locks on memory are not inherited, nor are watchers.
+fn inherited(region: &Region) -> Region {
+    let mut copy = region.clone();
+    copy.flags -= RegionFlags::WIRED | RegionFlags::WATCHED | RegionFlags::GUARDED;
+    if copy.rare.is_some() {
+        copy.set_rare(|rare| rare.watcher = None);
+    }
+    copy
 }
 
 /// The leaf that `page` is in.

@@ -88,6 +88,7 @@ mod tests {
     use crate::Rights;
     use crate::addr::PageRange;
     use crate::sim::Random;
+    use alloc::vec::Vec;
 
     fn region(start: u64, pages: u64) -> Region {
         Region {
@@ -100,6 +101,21 @@ mod tests {
             label: None,
             rare: None,
         }
+    }
+
+    /// A copy as `change` makes it, of at most so many.
+    fn copied(regions: &Regions, most: usize, change: impl Fn(&mut Region)) -> Regions {
+        let (mut copy, mut made) = (Regions::new(), 0);
+        let all = copy.copy(regions, |region| {
+            made += 1;
+            (made <= most).then(|| {
+                let mut region = region.clone();
+                change(&mut region);
+                region
+            })
+        });
+        assert_eq!(all, made <= most);
+        copy
     }
 
     /// A hole is found where a plain look through all of them finds it, whatever came and went before.
@@ -178,7 +194,18 @@ mod tests {
                 }
             }
             assert_eq!(regions.hole_below(wanted, Vpn(base + SPAN)), below, "{wanted} pages");
+            // On with a copy of a copy; in the one between each may what it may not in the others.
+            let turn = |region: &mut Region| region.rights = (Rights::READ | Rights::WRITE) - region.rights;
+            let turned = copied(&regions, usize::MAX, turn);
+            assert_eq!(turned.pages_of(|_, writable| writable), regions.pages() - written);
+            regions = copied(&turned, usize::MAX, turn);
+            assert_eq!(regions.pages_of(|_, writable| writable), written);
         }
+        let part: Vec<Region> = copied(&regions, 40, |_| {}).drain().collect();
+        assert_eq!(part.len(), 40);
+        assert!(
+            part.iter().all(|piece| regions.find(piece.range.start).is_some_and(|r| r.range == piece.range))
+        );
         assert!(most > 100, "at most {most} chunks");
     }
 }

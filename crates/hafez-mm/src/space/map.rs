@@ -201,8 +201,10 @@ impl<P: Platform> Spaces<P> {
             // By whole leaves: shared ones can just be left.
             let whole =
                 PageRange::new(Vpn(region.range.start.0 & !511), Vpn((region.range.end.0 + 511) & !511));
-            cursor.clear(PageRange::new(whole.start.max(at), whole.end), &mut clearing);
-            at = whole.end;
+            if whole.end > at {
+                cursor.clear(PageRange::new(whole.start.max(at), whole.end), &mut clearing);
+                at = whole.end;
+            }
         }
         // A shared leaf that was emptied from elsewhere may be left where there is no region any more.
         if !cursor.is_empty() {

@@ -191,7 +191,7 @@ impl Regions {
     }
 
     /// Take out the region at this place.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, place @ (chunk, at): Place) -> Region {
         if let Some([below, _, above]) = self.chunks.regions(chunk).get(at.wrapping_sub(1)..at + 2) {
             self.chunks.note_gap(chunk, hole(below.range.end, above.range.start));
@@ -235,6 +235,21 @@ impl Regions {
             }
             first = self.place_from(range.start);
         }
+    }
+
+    /// Have the regions of another space, each where it is there and as `copy` makes it, in place of none. Where memory is missing some
+    /// are missing (`false`), and nothing may be done but to take out the others.
+    pub fn copy(&mut self, from: &Regions, mut copy: impl FnMut(&Region) -> Option<Region>) -> bool {
+        (self.count, self.pages) = (from.count, from.pages);
+        let pages = &mut self.pages;
+        self.chunks.copy(&from.chunks, |region| {
+            let copy = copy(region)?;
+            if kind(&copy) != kind(region) {
+                pages[kind(region)] -= region.range.len();
+                pages[kind(&copy)] += region.range.len();
+            }
+            Some(copy)
+        })
     }
 
     /// Take out all.
