@@ -44,11 +44,11 @@ impl<P: Platform> Memory<P> {
         while let Some((next, space)) = spaces.spaces.next(number) {
             number = next;
             let all = PageRange::new(Vpn(0), USER_END);
-            let regions = space.regions(spaces.cpu());
+            let regions = space.all_regions();
             let (mut stray, mut lost) = (None, None);
             let mut cursor = spaces.cursor(&space, all);
             cursor.look(all, &mut |page, slot| {
-                if regions.find(page).is_none() {
+                if regions.within(PageRange::new(page, page.add(1))).next().is_none() {
                     stray = Some(page);
                 }
                 if slot.is_shared() && links.contains_key(&slot.leaf(frames).0) {

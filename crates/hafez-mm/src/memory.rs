@@ -22,7 +22,7 @@ use crate::space::map::MapRequest;
 use crate::space::remap::RemapHow;
 use crate::space::watch::{PlaceError, Watched};
 use crate::space::{
-    Access, Balance, Counters, FaultError, MAX_REGIONS, MmError, RegionFlags, Space, Spaces, Stop,
+    Access, Balance, Counters, FaultError, MAX_REGIONS, MmError, Region, RegionFlags, Space, Spaces, Stop,
 };
 use crate::stats::HugeWish;
 use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
@@ -296,11 +296,12 @@ impl<P: Platform> Memory<P> {
     }
     /// Whether the range has no hole.
     pub fn is_mapped(&self, space: &Space, range: PageRange) -> bool {
-        space.regions(self.spaces.cpu()).cover(range)
+        space.covers(self.spaces.cpu(), range)
     }
     /// Whether some of the range is locked.
     pub fn is_locked(&self, space: &Space, range: PageRange) -> bool {
-        space.regions(self.spaces.cpu()).within(range).any(|region| region.flags.contains(RegionFlags::WIRED))
+        let wired = |region: &Region| region.flags.contains(RegionFlags::WIRED);
+        space.parts(self.spaces.cpu(), range).any(|(regions, part)| regions.within(part).any(wired))
     }
     /// mincore.
     pub fn residency(
@@ -381,10 +382,11 @@ impl<P: Platform> Memory<P> {
     pub fn release_private(&self, space: &Arc<Space>) {
         let mut at = Vpn(0);
         loop {
-            let next = space
-                .regions(self.spaces.cpu())
-                .first_from(at)
-                .map(|region| (region.range, region.is_shared()));
+            let mut next = None;
+            space.regions_from(at, &mut |region| {
+                next = Some((region.range, region.shared));
+                false
+            });
             let Some((range, shared)) = next else { return };
             at = range.end;
             if !shared {
@@ -414,7 +416,7 @@ impl<P: Platform> Memory<P> {
     /// Whether the page is in RAM under this address. `None`: nothing is mapped there, or only the page of zeroes.
     pub fn is_resident(&self, space: &Space, at: VirtAddr) -> Option<bool> {
         let page = at.page();
-        let regions = space.regions(self.spaces.cpu());
+        let regions = space.regions(self.spaces.cpu(), page);
         regions.find(page)?;
         let range = crate::space::map::user_page(page)?;
         match self.spaces.cursor(space, range).get(page) {
@@ -433,6 +435,22 @@ impl<P: Platform> Memory<P> {
     }
     pub fn activate(&self, space: &Space, cpu: usize) {
         self.spaces.activate(space, cpu);
+    }
+    /// The space is about to have threads that run side by side, on so many CPUs. Whether that changes something: then who has it
+    /// loaded should load it anew.
+    pub fn divide(&self, space: &Space, cpus: usize) -> bool {
+        self.spaces.divide(space, cpus)
+    }
+    /// Divide the space's regions alone: what lies in the block, where nothing may be yet, into sections of `1 << shift` pages.
+    #[cfg(feature = "sim")]
+    pub fn divide_into(&self, space: &Space, block: PageRange, shift: u32) {
+        self.spaces.divide_regions(space, shift, &mut |regions, _| {
+            regions.within(block).next().is_none().then_some(block)
+        });
+    }
+    /// The root that the CPU, which holds no translation of the space now, is to load for it until the next such time.
+    pub fn take_way(&self, space: &Space, cpu: usize) -> Pfn {
+        space.tables.take_way(cpu)
     }
     pub fn deactivate(&self, space: &Space, cpu: usize) {
         self.spaces.deactivate(space, cpu);
@@ -463,7 +481,7 @@ impl<P: Platform> Memory<P> {
         wanted: &dyn Fn(crate::Rights, bool) -> bool,
     ) -> Result<(), FaultError> {
         for page in range.iter() {
-            let region = space.regions(self.spaces.cpu()).find(page).map(|r| (r.rights, r.is_shared()));
+            let region = space.regions(self.spaces.cpu(), page).find(page).map(|r| (r.rights, r.is_shared()));
             let Some((rights, shared)) = region else { return Err(FaultError::NotMapped) };
             self.fault(space, page.addr(), Access { write: wanted(rights, shared), exec: false })?;
         }

@@ -42,6 +42,8 @@ pub enum Mutant {
     SweepNotAwaited,
     /// A cursor does not take the lock of the leaf that it comes to.
     LeafNotLocked,
+    /// A CPU gets a way to a part of a space without saying so.
+    ReachesUnseen,
     /// Nobody tells those who wait that their page is there.
     WakeForgotten,
 }

@@ -384,7 +384,7 @@ impl<P: Platform> Memory<P> {
     pub fn clear_accessed(&self, space: &Space, range: PageRange, anonymous: Option<bool>) {
         let spaces = &self.spaces;
         let mut cursor = spaces.cursor(space, range);
-        let mut gather = spaces.gather(space);
+        let mut gather = spaces.gather(space, range);
         cursor.each(range, &mut |page, slot| {
             let Entry::Present { frame, .. } = slot.get() else { return };
             let meta = spaces.frames.meta(frame);

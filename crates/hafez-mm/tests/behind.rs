@@ -94,6 +94,7 @@ impl Program {
             noreserve: false,
             wired: false,
             opaque: false,
+            for_others: false,
         };
         self.memory().map(&self.space, request).unwrap();
     }

@@ -101,6 +101,11 @@ fn own_without_flush() {
 }
 
 #[test]
+fn reaches_unseen() {
+    caught(Mutant::ReachesUnseen, Setup { frames: 128, cpus: 4, threads: 4, processes: 2, ..forking() });
+}
+
+#[test]
 fn checksum_ignored() {
     let faults = Faults { lost: 50, ..Faults::default() };
     caught(Mutant::SumIgnored, Setup { faults, ..small() });

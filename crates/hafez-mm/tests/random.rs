@@ -45,6 +45,15 @@ fn threads() {
     }
 }
 
+/// Processors that go by views of their own, which takes frames for each.
+#[test]
+fn views() {
+    for policy in [Generations, Clock] {
+        let setup = Setup { frames: 96, processes: 4, threads: 4, cpus: 4, policy, ..Setup::default() };
+        run_seeds(setup, 80..82, 50_000);
+    }
+}
+
 /// A disk that is soon full, or none: processes are killed, and the rest is right.
 #[test]
 fn little_swap() {

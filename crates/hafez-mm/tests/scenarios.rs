@@ -87,6 +87,7 @@ impl Bench {
             noreserve: false,
             wired: false,
             opaque: false,
+            for_others: false,
         };
         self.memory().map(space, request).unwrap();
     }

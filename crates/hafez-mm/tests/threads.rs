@@ -69,6 +69,8 @@ struct Plan {
     frames: u32,
     seconds: u64,
     forks: bool,
+    /// Each processor has a section of the space, where its thread's share is, and its own way there.
+    divided: bool,
     /// Ranges of many MiB, which get huge pages.
     wide: bool,
 }
@@ -381,6 +383,7 @@ fn anonymous(at: Where, pages: u64, rights: Rights) -> MapRequest {
         noreserve: false,
         wired: false,
         opaque: false,
+        for_others: false,
     }
 }
 
@@ -406,6 +409,12 @@ fn fight(plan: Plan, seed: u64) {
     machine.strict.store(false, Relaxed);
     let memory = machine.memory();
     let space = memory.new_space(memory.open_account().unwrap()).unwrap();
+    if plan.divided {
+        let first = VirtAddr(BASE).page();
+        let block = PageRange::new(first, first.add((plan.threads as u64) << 10));
+        memory.divide_into(&space, block, 10);
+        memory.divide(&space, plan.threads);
+    }
     let (stop, resting, barrier) =
         (AtomicBool::new(false), AtomicBool::new(false), Barrier::new(plan.threads + 1));
     let rights = Rights::READ | Rights::WRITE;
@@ -507,17 +516,34 @@ fn seed() -> u64 {
 
 #[test]
 fn threads_of_one_space() {
-    fight(Plan { threads: 4, frames: 260, seconds: seconds(4), forks: false, wide: false }, seed());
+    fight(
+        Plan { threads: 4, frames: 260, seconds: seconds(4), forks: false, divided: false, wide: false },
+        seed(),
+    );
 }
 
 #[test]
 fn threads_that_fork() {
-    fight(Plan { threads: 4, frames: 330, seconds: seconds(4), forks: true, wide: false }, seed() + 1);
+    fight(
+        Plan { threads: 4, frames: 330, seconds: seconds(4), forks: true, divided: false, wide: false },
+        seed() + 1,
+    );
+}
+
+#[test]
+fn threads_with_sections() {
+    fight(
+        Plan { threads: 4, frames: 400, seconds: seconds(4), forks: true, divided: true, wide: false },
+        seed() + 3,
+    );
 }
 
 #[test]
 fn threads_with_huge_pages() {
-    fight(Plan { threads: 3, frames: 9_000, seconds: seconds(4), forks: true, wide: true }, seed() + 2);
+    fight(
+        Plan { threads: 3, frames: 9_000, seconds: seconds(4), forks: true, divided: true, wide: true },
+        seed() + 2,
+    );
 }
 
 /// The bug that the runners of this process are to have.

@@ -16,6 +16,7 @@ use super::process::Process;
 use super::run::{self, Caller};
 use super::task::{Task, TaskParts, work};
 use super::{Pid, commit, pidfd, table, trace};
+use crate::arch::smp;
 use crate::arch::user::{self};
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
@@ -115,6 +116,9 @@ pub fn clone(caller: &mut Caller, args: &CloneArgs) -> Result<Pid> {
         user.set_fs_base(args.tls);
     }
     let image = if has(abi::CLONE_VM) {
+        if !has(abi::CLONE_VFORK) && mem::memory().divide(caller.space(), smp::count()) {
+            sched::reload_space();
+        }
         caller.image.clone()
     } else {
         if commit::MODE.load(Ordering::Relaxed) == commit::STRICT {

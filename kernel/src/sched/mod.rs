@@ -162,6 +162,10 @@ pub fn idle_times() -> u64 {
 }
 /// How long a thread runs while another of the same nice level waits, in nanoseconds.
 pub const SLICE: u64 = fair::SLICE;
+/// Load the current thread's space anew: what a CPU goes by in it has changed.
+pub fn reload_space() {
+    run::reload_space();
+}
 /// Threads that run or want to, and threads in all.
 pub fn counts() -> (usize, usize) {
     roll::counts()

@@ -17,8 +17,8 @@ use crate::{arch, mem};
 use alloc::{collections::BinaryHeap, sync::Arc};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use hafez_mm::Space;
 use hafez_mm::lock::{Mutex, MutexGuard, Once};
+use hafez_mm::{Pfn, Space};
 
 /// A CPU's threads.
 #[repr(align(64))]
@@ -52,12 +52,19 @@ impl Ord for Entry {
     }
 }
 
+/// A space whose translations a CPU may hold.
+struct Tagged {
+    space: Arc<Space>,
+    /// The root that the CPU goes by.
+    way: Pfn,
+}
+
 pub(super) struct Queue {
     pub current: Arc<Thread>,
     pub idle: Arc<Thread>,
     pub ready: BinaryHeap<Entry>,
     /// The spaces whose translations this CPU may hold, by tag. Each is `activate`d in the memory core.
-    tagged: ArrayVec<Arc<Space>, MAX_TAGS>,
+    tagged: ArrayVec<Tagged, MAX_TAGS>,
     /// The tag to take next where none is free.
     next_tag: usize,
     /// Slices that real-time threads had while others waited.
@@ -299,17 +306,17 @@ impl Queue {
     }
 
     /// Load the thread's space, if it is tagged; whether it was.
-    #[inline]
+    #[inline(always)]
     pub(super) fn load_tagged(&mut self, thread: &Thread, at: *const Space) -> bool {
-        let is_it = |tagged: &Arc<Space>| Arc::as_ptr(tagged) == at;
+        let is_it = |tagged: &Tagged| Arc::as_ptr(&tagged.space) == at;
         let last = thread.tag.load(Relaxed);
         let same = self.tagged.get(last).is_some_and(is_it);
         let Some(tag) = (if same { Some(last) } else { self.tagged.iter().position(is_it) }) else {
             return false;
         };
         thread.tag.store(tag, Relaxed);
-        let space = &self.tagged[tag];
-        paging::load_space(space.root(), space.id(), tag, at.cast());
+        let Tagged { space, way } = &mut self.tagged[tag];
+        paging::load_space(space.root(), space.id(), tag, at.cast(), way, || way_of(space));
         true
     }
 
@@ -320,17 +327,24 @@ impl Queue {
             return None;
         }
         mem::memory().activate(space, arch::cpu::id());
-        let mut evicted = None;
+        let (mut evicted, new) = (None, Tagged { space: space.clone(), way: space.root() });
         if self.tagged.is_full() {
             let tag = self.next_tag;
             self.next_tag = (tag + 1) % MAX_TAGS;
-            evicted = Some(core::mem::replace(&mut self.tagged[tag], space.clone()));
+            evicted = Some(core::mem::replace(&mut self.tagged[tag], new).space);
         } else {
-            self.tagged.push(space.clone());
+            self.tagged.push(new);
         }
         self.load_tagged(thread, Arc::as_ptr(space));
         evicted
     }
+}
+
+/// The root that this CPU is to go by in a space of which it holds nothing.
+#[cold]
+#[inline(never)]
+fn way_of(space: &Space) -> Pfn {
+    mem::memory().take_way(space, arch::cpu::id())
 }
 
 static MOVED: Once<fn(&Thread)> = Once::new();

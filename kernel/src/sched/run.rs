@@ -151,6 +151,12 @@ pub(super) fn load_own_space() {
     }
 }
 
+/// Load the current thread's space anew, keeping nothing of it.
+pub(super) fn reload_space() {
+    paging::leave_space();
+    load_own_space();
+}
+
 /// The trap loop, on its way back to a program, after something asked for a look.
 pub(super) fn preempt() {
     let here = arch::cpu::id();

@@ -94,6 +94,7 @@ fn map_page(caller: &Caller) -> Result<u64> {
         noreserve: false,
         wired: false,
         opaque: false,
+        for_others: false,
     };
     Ok(memory().map(caller.space(), request)?.0)
 }

@@ -136,6 +136,7 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
             noreserve: request.has(abi::MAP_NORESERVE),
             wired,
             opaque: source.opaque,
+            for_others: request.has(abi::MAP_STACK),
         },
     );
     if let Some(object) = nameless {

@@ -13,11 +13,15 @@
 //!                     wait, try again
 //! ```
 //!
-//! Of the two fences one comes first, so at least one of the two sees the other. Nobody is moved to another CPU between taking
+//! Of the two fences one comes first, so at least one of the two sees the other. Who has never read a lock is not looked at: a CPU
+//! that comes to one for the first time leaves its name there, before all else. Nobody is moved to another CPU between taking
 //! and releasing a lock, and a CPU reads at most one lock of each [`rank`] at a time.
 //!
 //! What a reader has found holds until somebody writes. So a CPU may note one thing that it found ([`Reading::remember`]), on its
 //! line; the next writer of that lock, who looks at the line anyway, takes the note away.
+//!
+//! Who writes may *close* a lock for good, when what it guarded has gone elsewhere ([`WriteGuard::close`]): everybody who comes, or has
+//! waited, finds it closed. That costs those who find it open nothing: a closed lock is one that is wanted for ever.
 
 use super::{Attentive, RelaxStrategy, contended};
 use crate::MAX_CPUS;
@@ -25,7 +29,7 @@ use crate::mutant::mutant;
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 
 /// What locks guard, in the order in which they may be taken.
 pub mod rank {
@@ -63,18 +67,6 @@ impl Readers {
     pub fn new(here: fn() -> usize) -> Self {
         Readers { end: AtomicUsize::new(1), here, cpus: Default::default() }
     }
-    #[inline(always)]
-    fn line(&self, cpu: usize) -> &Line {
-        if cpu >= self.end.load(Relaxed) {
-            self.join(cpu);
-        }
-        &self.cpus[cpu % MAX_CPUS]
-    }
-    /// From now on writers look at this CPU's line too.
-    #[cold]
-    fn join(&self, cpu: usize) {
-        self.end.fetch_max(cpu + 1, SeqCst);
-    }
 }
 
 /// Access for one who writes, or for any number who read.
@@ -82,6 +74,9 @@ pub struct BigReaderLock<T, const RANK: usize> {
     readers: Arc<Readers>,
     /// Somebody writes, or waits until nobody reads.
     wanted: AtomicBool,
+    closed: AtomicBool,
+    /// A bit for each CPU that has ever read it: who writes looks at their lines only.
+    known: AtomicU32,
     value: UnsafeCell<T>,
 }
 
@@ -107,6 +102,8 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
         BigReaderLock {
             readers: readers.clone(),
             wanted: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            known: AtomicU32::new(0),
             value: UnsafeCell::new(value),
         }
     }
@@ -122,84 +119,156 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
         (self.readers.here)()
     }
 
+    /// To read it; `None` if it is closed.
     #[inline(always)]
     #[cfg_attr(feature = "contention", track_caller)]
-    pub fn read(&self, cpu: usize) -> ReadGuard<'_, T, RANK> {
-        let _reading = self.keep(cpu);
+    pub fn read(&self, cpu: usize) -> Option<ReadGuard<'_, T, RANK>> {
+        let _reading = self.enter(cpu)?;
         // SAFETY: the line says that this CPU reads, and afterwards no writer was there: the next will wait.
-        ReadGuard { value: unsafe { &*self.value.get() }, _reading }
+        Some(ReadGuard { value: unsafe { &*self.value.get() }, _reading })
     }
 
-    /// As [`BigReaderLock::read`], to keep others from writing.
+    /// Keep others from writing. Not of one that can be closed.
     #[inline(always)]
     #[cfg_attr(feature = "contention", track_caller)]
     pub fn keep(&self, cpu: usize) -> Reading<'_, RANK> {
-        let line = self.readers.line(cpu);
-        let before = line.reads[RANK].swap(self.name(), SeqCst);
-        debug_assert!(before == 0, "CPU {cpu} reads two locks of the rank {RANK}");
+        let line = self.say(cpu);
         if self.wanted.load(SeqCst) {
             self.wait_to_read(&line.reads[RANK]);
         }
         Reading(line)
     }
 
+    #[inline(always)]
+    #[cfg_attr(feature = "contention", track_caller)]
+    fn enter(&self, cpu: usize) -> Option<Reading<'_, RANK>> {
+        let line = self.say(cpu);
+        if self.wanted.load(SeqCst) && !self.wait_to_read(&line.reads[RANK]) {
+            return None;
+        }
+        Some(Reading(line))
+    }
+
+    /// Say that this CPU reads.
+    #[inline(always)]
+    fn say(&self, cpu: usize) -> &Line {
+        if self.known.load(Relaxed).wrapping_shr(cpu as u32) & 1 == 0 {
+            self.join(cpu);
+        }
+        let line = &self.readers.cpus[cpu % MAX_CPUS];
+        let before = line.reads[RANK].swap(self.name(), SeqCst);
+        debug_assert!(before == 0, "CPU {cpu} reads two locks of the rank {RANK}");
+        line
+    }
+
+    /// From now on writers look at this CPU's line too.
+    #[cold]
+    fn join(&self, cpu: usize) {
+        self.readers.end.fetch_max(cpu + 1, SeqCst);
+        self.known.fetch_or(1 << cpu, SeqCst);
+    }
+
+    /// False if it is closed: then nothing is read.
     #[cold]
     #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
-    fn wait_to_read(&self, word: &AtomicUsize) {
-        contended();
+    fn wait_to_read(&self, word: &AtomicUsize) -> bool {
+        if !self.closed.load(Acquire) {
+            contended();
+        }
         while self.wanted.load(SeqCst) {
             word.store(0, Release);
             while self.wanted.load(Relaxed) {
+                if self.closed.load(Acquire) {
+                    return false;
+                }
                 Attentive::relax();
             }
             word.swap(self.name(), SeqCst);
         }
+        true
     }
 
+    /// To write it; `None` if it is closed.
+    #[inline(always)]
+    #[cfg_attr(feature = "contention", track_caller)]
+    pub fn write(&self) -> Option<WriteGuard<'_, T, RANK>> {
+        // Who finds it closed writes nothing.
+        if (self.wanted.load(Relaxed) || self.wanted.swap(true, SeqCst)) && !self.wait_to_write() {
+            return None;
+        }
+        Some(self.begin_to_write())
+    }
+
+    /// To write it. Not one that can be closed.
     #[inline]
     #[cfg_attr(feature = "contention", track_caller)]
-    pub fn write(&self) -> WriteGuard<'_, T, RANK> {
+    pub fn write_alone(&self) -> WriteGuard<'_, T, RANK> {
         if self.wanted.swap(true, SeqCst) {
             self.wait_to_write();
         }
-        let end = self.readers.end.load(SeqCst);
+        self.begin_to_write()
+    }
+
+    #[inline(always)]
+    #[cfg_attr(feature = "contention", track_caller)]
+    fn begin_to_write(&self) -> WriteGuard<'_, T, RANK> {
         // With one CPU there is nobody to wait for.
-        if end > 1 {
-            mutant!(WriterDoesNotWait, (), self.await_readers(end));
+        if self.readers.end.load(SeqCst) > 1 {
+            mutant!(WriterDoesNotWait, (), self.await_readers());
         }
         if RANK == rank::SHAPE {
-            mutant!(NoteOutlivesChange, (), self.forget(end));
+            mutant!(NoteOutlivesChange, (), self.forget());
         }
         WriteGuard(self)
     }
 
+    /// Lines of the CPUs that have ever read it.
+    #[inline(always)]
+    fn lines(&self) -> impl Iterator<Item = &Line> {
+        let mut known = self.known.load(SeqCst);
+        core::iter::from_fn(move || {
+            let next = known.trailing_zeros() as usize;
+            known &= known.wrapping_sub(1);
+            self.readers.cpus.get(next)
+        })
+    }
+
     /// What readers have noted of it will not hold any more. They do not read now, so nobody else writes these words.
     #[inline(always)]
-    fn forget(&self, end: usize) {
-        for line in &self.readers.cpus[..end.min(MAX_CPUS)] {
+    fn forget(&self) {
+        for line in self.lines() {
             if line.noted.load(Relaxed) == self.name() {
                 line.noted.store(0, Relaxed);
             }
         }
     }
 
+    /// False if it is closed.
     #[cold]
     #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
-    fn wait_to_write(&self) {
-        contended();
-        while self.wanted.swap(true, SeqCst) {
+    fn wait_to_write(&self) -> bool {
+        if !self.closed.load(Acquire) {
+            contended();
+        }
+        loop {
             while self.wanted.load(Relaxed) {
+                if self.closed.load(Acquire) {
+                    return false;
+                }
                 Attentive::relax();
+            }
+            if !self.wanted.swap(true, SeqCst) {
+                return true;
             }
         }
     }
 
     #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
-    fn await_readers(&self, end: usize) {
-        for line in self.readers.cpus.iter().take(end) {
+    fn await_readers(&self) {
+        for line in self.lines() {
             let word = &line.reads[RANK];
             if word.load(SeqCst) == self.name() {
                 self.await_reader(word);
@@ -270,6 +339,13 @@ impl<T, const RANK: usize> DerefMut for WriteGuard<'_, T, RANK> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: as above.
         unsafe { &mut *self.0.value.get() }
+    }
+}
+impl<T, const RANK: usize> WriteGuard<'_, T, RANK> {
+    /// Nobody is to come after.
+    pub fn close(self) {
+        self.0.closed.store(true, Release);
+        core::mem::forget(self);
     }
 }
 impl<T, const RANK: usize> Drop for WriteGuard<'_, T, RANK> {

@@ -6,6 +6,7 @@
 use super::cursor::{Cursor, Leaf, TOP, end_of, index, is_in_one_leaf};
 use super::entry::{self, Entry};
 use super::look::each_used;
+use super::views::SHARED;
 use crate::addr::{PageRange, Pfn, USER_END, Vpn};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicU64, Ordering::*};
@@ -89,7 +90,7 @@ impl Cursor<'_> {
                 }
             };
             if empty && self.is_alone() {
-                self.unlink(node, word, child, visitor);
+                self.unlink(node, (level, used), word, child, visitor);
             }
         }
     }
@@ -125,26 +126,36 @@ impl Cursor<'_> {
 
     /// Unlink what has become empty on the way to `page`, from below.
     fn prune(&self, page: Vpn, visitor: &mut impl Visitor) {
-        let mut way: ArrayVec<(&AtomicU64, Pfn, Pfn), { TOP as usize }> = ArrayVec::new();
+        let mut way: ArrayVec<(u32, &AtomicU64, Pfn, Pfn), { TOP as usize }> = ArrayVec::new();
         let mut node = self.root;
         for level in (1..=TOP).rev() {
             let word = self.frames.phys.word(node, index(page, level));
             let Some(child) = entry::linked(word.load(Relaxed)) else { break };
-            way.push((word, node, child));
+            way.push((level, word, node, child));
             node = child;
         }
-        for (word, node, child) in way.into_iter().rev() {
+        for (level, word, node, child) in way.into_iter().rev() {
             if self.frames.meta(child).index() > 0 {
                 return;
             }
-            self.unlink(node, word, child, visitor);
+            self.unlink(node, (level, page), word, child, visitor);
         }
     }
 
-    /// Take away the link at this word of a node. Nobody else is in these tables.
-    fn unlink(&self, node: Pfn, word: &AtomicU64, child: Pfn, visitor: &mut impl Visitor) {
+    /// Take away the link at this word of a node of `level`, which is for the page. Nobody else is in these tables.
+    fn unlink(
+        &self,
+        node: Pfn,
+        (level, page): (u32, Vpn),
+        word: &AtomicU64,
+        child: Pfn,
+        visitor: &mut impl Visitor,
+    ) {
         debug_assert!(self.is_alone());
         word.store(0, Release);
+        if level == SHARED {
+            self.cut_off(page);
+        }
         let meta = self.frames.meta(node);
         meta.set_index(meta.index() - 1);
         visitor.unlinked(child);
@@ -168,7 +179,7 @@ impl Cursor<'_> {
                 self.tidy_below(child, level - 1, PageRange::new(used, page), visitor);
             }
             if self.frames.meta(child).index() == 0 {
-                self.unlink(node, word, child, visitor);
+                self.unlink(node, (level, used), word, child, visitor);
             }
         }
     }

@@ -44,16 +44,18 @@
 //! ([`super::huge`]). What could change one of them opens it first.
 
 use super::entry::{self, Entry};
-use super::gather::{Shootdown, Target, Unflushed};
+use super::gather::{Shootdown, Unflushed};
 use super::slot::Slot;
+use super::views::Views;
 use crate::SpaceId;
 use crate::account::{AccountId, Charge};
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::meta::{FrameMeta, State, Word};
 use crate::frame::{Frames, NoFrames};
-use crate::lock::{BigReaderLock, Readers, Reading, WriteGuard, rank};
+use crate::lock::{BigReaderLock, Once, Readers, Reading, WriteGuard, rank};
 use crate::mutant::mutant;
 use crate::phys::PhysMap;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
@@ -69,7 +71,9 @@ pub struct Tables {
     /// Bit per CPU that may hold translations.
     pub cpus: AtomicU64,
     /// Of what reclaim has taken.
-    unflushed: Unflushed,
+    pub(super) unflushed: Unflushed,
+    /// CPUs' own ways to what they use.
+    pub(super) views: Once<Box<Views>>,
     /// Some leaf may be shared. Never taken back: what a space was forked with it gives up leaf by leaf.
     pub(super) forked: AtomicBool,
     /// Leaves that are whole: changed by who is alone.
@@ -90,6 +94,12 @@ impl KernelHalf {
         let bits = |at: usize| phys.word(root, at).load(Relaxed);
         KernelHalf((USER_ROOT..512).map(|at| (at, bits(at))).filter(|&(_, bits)| bits != 0).collect())
     }
+
+    pub(super) fn copy_to(&self, frames: &Frames, root: Pfn) {
+        for &(at, bits) in &self.0 {
+            frames.phys.word(root, at).store(bits, Relaxed);
+        }
+    }
 }
 
 impl Tables {
@@ -102,9 +112,7 @@ impl Tables {
         readers: &Arc<Readers>,
     ) -> Result<Tables, NoFrames> {
         let root = new_node(frames, cpu, account)?;
-        for &(at, bits) in &kernel.0 {
-            frames.phys.word(root, at).store(bits, Relaxed);
-        }
+        kernel.copy_to(frames, root);
         Ok(Tables {
             shape: BigReaderLock::new(readers, ()),
             root_frame: root,
@@ -113,6 +121,7 @@ impl Tables {
             space: SpaceId(0),
             cpus: AtomicU64::new(0),
             unflushed: Unflushed::default(),
+            views: Once::new(),
             forked: AtomicBool::new(false),
             whole: AtomicU32::new(0),
         })
@@ -123,10 +132,9 @@ impl Tables {
         Tables { space, ..self }
     }
 
-    /// Whose translations are flushed when entries change.
     #[inline]
-    pub fn target(&self) -> Target<'_> {
-        Target { space: self.space, root: self.root_frame, cpus: &self.cpus, unflushed: &self.unflushed }
+    pub(super) fn space(&self) -> SpaceId {
+        self.space
     }
 
     pub fn root(&self) -> Pfn {
@@ -161,7 +169,7 @@ impl Tables {
         cpu: usize,
         range: PageRange,
     ) -> Cursor<'a> {
-        self.cursor(above, frames, cpu, range, Shape::Alone(self.shape.write()))
+        self.cursor(above, frames, cpu, range, Shape::Alone(self.shape.write_alone()))
     }
 
     #[inline(always)]
@@ -201,9 +209,10 @@ impl Tables {
     /// Give back the root of tables that no CPU uses and whose lower half is empty. Who still has a reference to the space, and
     /// looks through a cursor later, finds tables without an entry: those of the frame of zeroes.
     pub fn destroy(&self, frames: &Frames, cpu: usize) {
-        let alone = self.shape.write();
+        let alone = self.shape.write_alone();
         let root = Pfn(self.top.swap(frames.zero.0, Relaxed));
         drop(alone);
+        self.destroy_views(frames, cpu);
         let meta = frames.meta(root);
         debug_assert_eq!(meta.index(), 0, "a space is destroyed with entries in it");
         // The kernel's half is still there.
@@ -296,7 +305,7 @@ impl<'a> Cursor<'a> {
         if !self.is_alone() {
             self.leave();
             self.shape = Shape::Free;
-            self.shape = Shape::Alone(self.tables.shape.write());
+            self.shape = Shape::Alone(self.tables.shape.write_alone());
             self.root = self.tables.top();
         }
     }

@@ -9,8 +9,8 @@
 //! take back, and yet a translation may be there: to a page that he says is unmapped, or not to be written any more. So a
 //! sweep notes in each space that it is behind there ([`Unflushed`]), and the next gather of that space flushes all of it.
 
-use super::cursor::free_node;
-use crate::addr::{Pfn, Vpn};
+use super::cursor::{Tables, free_node};
+use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::Frames;
 use crate::mutant::mutant;
 use crate::{CpuSet, SpaceId};
@@ -54,15 +54,6 @@ pub trait Shootdown {
     fn abandoned(&self, leaf: Pfn, proof: &Flushed);
 }
 
-/// The space whose translations are taken back.
-pub struct Target<'a> {
-    pub space: SpaceId,
-    pub root: Pfn,
-    /// Bit per CPU that may hold translations.
-    pub cpus: &'a AtomicU64,
-    pub unflushed: &'a Unflushed,
-}
-
 /// How often a sweep has taken an entry of a space, and how many of these times are known to be flushed.
 #[derive(Default)]
 pub struct Unflushed {
@@ -83,11 +74,11 @@ impl Unflushed {
 }
 
 /// Have every CPU forget all that it may have of a space, whose entries have been changed already.
-pub(super) fn forget_all(above: &dyn Shootdown, target: &Target<'_>) -> Flushed {
+pub(super) fn forget_all(above: &dyn Shootdown, tables: &Tables) -> Flushed {
     fence(SeqCst);
-    let cpus = CpuSet(target.cpus.load(Acquire));
+    let cpus = CpuSet(tables.cpus.load(Acquire));
     if cpus.0 != 0 {
-        above.flush(&Flush { space: target.space, root: target.root, pages: FlushPages::All, cpus });
+        above.flush(&Flush { space: tables.space(), root: tables.root(), pages: FlushPages::All, cpus });
     }
     Flushed(())
 }
@@ -100,7 +91,9 @@ pub struct Gather<'a, S: Shootdown + ?Sized> {
     above: &'a S,
     frames: &'a Frames,
     cpu: usize,
-    target: Target<'a>,
+    tables: &'a Tables,
+    /// Where it all is.
+    range: PageRange,
     pages: ArrayVec<Vpn, SINGLE>,
     all: bool,
     dropped: ArrayVec<Pfn, 64>,
@@ -108,12 +101,14 @@ pub struct Gather<'a, S: Shootdown + ?Sized> {
 }
 
 impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
-    pub fn new(above: &'a S, frames: &'a Frames, cpu: usize, target: Target<'a>) -> Self {
+    /// For pages of this range, of the space with these tables.
+    pub fn new(above: &'a S, frames: &'a Frames, cpu: usize, tables: &'a Tables, range: PageRange) -> Self {
         Gather {
             above,
             frames,
             cpu,
-            target,
+            tables,
+            range,
             pages: ArrayVec::new(),
             all: false,
             dropped: ArrayVec::new(),
@@ -139,7 +134,7 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
         self.page(page);
     }
 
-    /// Any translation of the space may be held somewhere.
+    /// Any translation of the range may be held somewhere.
     pub fn all_pages(&mut self) {
         self.all = true;
     }
@@ -162,7 +157,7 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     /// Flush what was gathered, then let go of it. The gather can be used on.
     #[inline]
     pub fn flush(&mut self) {
-        if !self.is_empty() || self.target.unflushed.is_any() {
+        if !self.is_empty() || self.tables.unflushed.is_any() {
             self.flush_all();
         }
     }
@@ -170,18 +165,24 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
     #[inline(never)]
     fn flush_all(&mut self) {
         mutant!(FreeBeforeFlush, self.let_go(), ());
-        let unflushed = self.target.unflushed;
+        let (tables, unflushed) = (self.tables, &self.tables.unflushed);
         let taken = unflushed.taken.load(Acquire);
-        self.all |= unflushed.is_any();
+        let behind = unflushed.is_any();
+        self.all |= behind;
         if self.all || !self.pages.is_empty() {
             // The entries are gone before the set is looked at: a CPU that enters it later sees them gone.
             fence(SeqCst);
-            let cpus = CpuSet(self.target.cpus.load(Acquire));
+            let mut cpus = CpuSet(tables.cpus.load(Acquire));
+            if let Some(views) = tables.views.get()
+                && !behind
+            {
+                cpus.0 &= views.seen_in(self.range);
+            }
             if cpus.0 != 0 {
                 let pages = if self.all { FlushPages::All } else { FlushPages::List(&self.pages) };
-                self.above.flush(&Flush { space: self.target.space, root: self.target.root, pages, cpus });
+                self.above.flush(&Flush { space: tables.space(), root: tables.root(), pages, cpus });
             }
-            if self.all {
+            if behind {
                 unflushed.flushed.fetch_max(taken, AcqRel);
             }
         }
@@ -239,19 +240,19 @@ impl<'a, S: Shootdown + ?Sized> Sweep<'a, S> {
     }
 
     /// This page's entry was taken just now, or may have been by way of another space: it does not allow any more what it did.
-    pub fn taken(&mut self, target: &Target<'_>, page: Vpn) {
-        target.unflushed.note();
-        self.page(target, page);
+    pub fn taken(&mut self, tables: &Tables, page: Vpn) {
+        tables.unflushed.note();
+        self.page(tables, page);
     }
 
     /// The entry of this page has just been changed.
-    pub fn page(&mut self, target: &Target<'_>, page: Vpn) {
-        if self.current != Some((target.space, target.root)) {
+    pub fn page(&mut self, tables: &Tables, page: Vpn) {
+        if self.current != Some((tables.space(), tables.root())) {
             self.flush();
-            self.current = Some((target.space, target.root));
+            self.current = Some((tables.space(), tables.root()));
         }
         fence(SeqCst);
-        self.cpus |= target.cpus.load(Acquire);
+        self.cpus |= tables.cpus.load(Acquire);
         if !self.all && self.pages.try_push(page).is_err() {
             self.all = true;
         }

@@ -128,8 +128,7 @@ impl<'a> Cursor<'a> {
         }
         self.tables.whole.fetch_sub(found, Relaxed);
         self.frames.opened.fetch_add(found as u64, Relaxed);
-        let proof =
-            mutant!(OpenWithoutFlush, Flushed::forged(), forget_all(self.above, &self.tables.target()));
+        let proof = mutant!(OpenWithoutFlush, Flushed::forged(), forget_all(self.above, self.tables));
         self.each_upper(self.root, TOP, range, &mut |page, word| {
             let Some(leaf) = entry::closed(word.load(Relaxed)) else { return };
             if let Some(inspect) = &mut inspect {

@@ -8,9 +8,10 @@ pub mod huge;
 pub mod look;
 pub mod share;
 pub mod slot;
+mod views;
 
 pub use clear::Visitor;
 pub use cursor::{Cursor, KernelHalf, Tables};
 pub use entry::Entry;
-pub use gather::{Flush, FlushPages, Flushed, Gather, Shootdown, Sweep, Target, Unflushed};
+pub use gather::{Flush, FlushPages, Flushed, Gather, Shootdown, Sweep, Unflushed};
 pub use slot::Slot;

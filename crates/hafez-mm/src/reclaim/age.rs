@@ -26,12 +26,12 @@ impl Reclaim {
                     && let Entry::Present { frame, .. } = slot.get()
                     && frame != spaces.frames.zero
                 {
-                    sweep.page(&space.target(), page);
+                    sweep.page(&space.tables, page);
                     self.note_ahead(spaces, frame, true);
                     spaces.frames.lists.promote(spaces.frames.table(), frame, generation);
                 }
             });
-            let mut gather = spaces.gather(&space);
+            let mut gather = spaces.gather(&space, all);
             cursor.tidy(&mut Clearing { spaces, gather: &mut gather });
             gather.flush();
         }

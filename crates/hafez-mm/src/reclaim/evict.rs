@@ -123,7 +123,7 @@ impl Reclaim {
         self.each_entry(spaces, frame, visit, &mut |space, page, slot| {
             if slot.is_some_and(|slot| slot.take_accessed()) {
                 seen.used = true;
-                sweep.page(&space.target(), page);
+                sweep.page(&space.tables, page);
             }
         });
         if seen.used {
@@ -157,7 +157,7 @@ impl Reclaim {
         let visit = Visit { more: &|_| meta.word().maps() > 0, sharers: true };
         self.each_entry(spaces, frame, visit, &mut |space, page, slot| {
             let Some(slot) = slot else {
-                return mutant!(SharersNotFlushed, (), sweep.taken(&space.target(), page));
+                return mutant!(SharersNotFlushed, (), sweep.taken(&space.tables, page));
             };
             let after = match word.state() {
                 State::Anon => Entry::Swap { slot: meta.slot() },
@@ -170,7 +170,7 @@ impl Reclaim {
                 mutant!(DirtyLost, (), spaces.mark_dirty(frame));
                 written = true;
             }
-            sweep.taken(&space.target(), page);
+            sweep.taken(&space.tables, page);
             // The frame is isolated: dropping the last map frees nothing before the flush.
             meta.drop_map();
         });

@@ -19,6 +19,7 @@ use crate::space::Space;
 use crate::{Access, Config, Memory, OomReport, PhysMap, Platform};
 use std::alloc::Layout;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
@@ -64,6 +65,15 @@ struct Processor {
     cpu: Cpu,
     /// Spaces whose translations it may hold, the last one loaded at the end.
     loaded: Vec<Arc<Space>>,
+    /// The root that it goes by for a space that is known by another.
+    ways: HashMap<Pfn, Pfn>,
+}
+
+impl Processor {
+    /// For the space of this root: that one, and the one to go by.
+    fn way(&self, root: Pfn) -> (Pfn, Pfn) {
+        (root, *self.ways.get(&root).unwrap_or(&root))
+    }
 }
 
 /// Spaces that a processor keeps translations of.
@@ -147,8 +157,9 @@ impl Machine {
             let mut processor = self.processor(cpu);
             if let Some(at) = processor.loaded.iter().position(|s| s.id() == space.id()) {
                 let space = processor.loaded.remove(at);
-                processor.loaded.push(space);
-                return;
+                processor.loaded.push(space.clone());
+                drop(processor);
+                return self.take_way(cpu, &space);
             }
             if processor.loaded.len() >= LOADED {
                 let old = processor.loaded.remove(0);
@@ -161,12 +172,24 @@ impl Machine {
         }
         self.memory().activate(space, cpu);
         self.processor(cpu).loaded.push(space.clone());
+        self.take_way(cpu, space);
+    }
+
+    /// Go by the root that the core says.
+    fn take_way(&self, cpu: usize, space: &Space) {
+        let mut processor = self.processor(cpu);
+        if !processor.ways.contains_key(&space.root()) || self.random.one_in(8) {
+            processor.cpu.forget_space(space.root());
+            let root = self.memory().take_way(space, cpu);
+            processor.ways.insert(space.root(), root);
+        }
     }
 
     /// No processor runs the space any more.
     pub fn unload(&self, space: &Space) {
         for cpu in 0..self.cpus.len() {
             let mut processor = self.processor(cpu);
+            processor.ways.remove(&space.root());
             let Some(at) = processor.loaded.iter().position(|s| s.id() == space.id()) else { continue };
             processor.loaded.remove(at);
             processor.cpu.forget_space(space.root());
@@ -191,8 +214,9 @@ impl Machine {
         {
             panic!("I5: cpu {cpu} uses a stale translation of page {:#x}: {why}", at.page().0);
         }
+        let way = processor.way(root);
         let frame =
-            processor.cpu.translate(&phys, &self.random, root, at.page(), access.write, access.exec)?;
+            processor.cpu.translate(&phys, &self.random, way, at.page(), access.write, access.exec)?;
         Ok(f(frame, at.offset()))
     }
 
@@ -205,7 +229,8 @@ impl Machine {
         f: impl FnOnce(Pfn) -> R,
     ) -> Result<R, PageFault> {
         let mut processor = self.processor(cpu);
-        Ok(f(processor.cpu.translate(&self.phys(), &self.random, root, page, true, false)?))
+        let way = processor.way(root);
+        Ok(f(processor.cpu.translate(&self.phys(), &self.random, way, page, true, false)?))
     }
 
     /// Roots of the spaces that a processor has loaded.

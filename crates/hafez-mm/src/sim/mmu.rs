@@ -58,12 +58,12 @@ pub struct Cpu {
 const CAPACITY: usize = 48;
 
 impl Cpu {
-    /// The frame for an access, as hardware finds it.
+    /// The frame for an access, as hardware finds it: for the space of this root, going by that one.
     pub fn translate(
         &mut self,
         phys: &PhysMap,
         random: &Random,
-        root: Pfn,
+        (root, way): (Pfn, Pfn),
         page: Vpn,
         write: bool,
         execute: bool,
@@ -78,7 +78,7 @@ impl Cpu {
                 return Ok(cached.frame);
             }
         }
-        match self.walk(phys, root, page, write, execute) {
+        match self.walk(phys, (root, way), page, write, execute) {
             Some(cached) => {
                 if self.translations.len() >= CAPACITY {
                     self.drop_one(random);
@@ -94,10 +94,17 @@ impl Cpu {
         }
     }
 
-    fn walk(&mut self, phys: &PhysMap, root: Pfn, page: Vpn, write: bool, execute: bool) -> Option<Cached> {
+    fn walk(
+        &mut self,
+        phys: &PhysMap,
+        (root, way): (Pfn, Pfn),
+        page: Vpn,
+        write: bool,
+        execute: bool,
+    ) -> Option<Cached> {
         let cached = self.leaves.get(&(root, page.0 >> 9));
         let (word, guard_off) =
-            match cached.map_or_else(|| way_to(phys, root, page), |&(l, w)| Way::Leaf(l, w)) {
+            match cached.map_or_else(|| way_to(phys, way, page), |&(l, w)| Way::Leaf(l, w)) {
                 Way::None => return None,
                 Way::Large(word) => (word, true),
                 Way::Leaf(leaf, guard_off) => {

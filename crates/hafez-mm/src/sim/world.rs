@@ -270,6 +270,14 @@ impl World {
         stack: (u64, u64),
     ) -> u64 {
         space.set_map_top(VirtAddr(super::ops::MAP_TOP << 12));
+        if self.random.one_in(2) {
+            let (block, shift) = super::ops::SECTIONS;
+            self.memory().divide_into(&space, block, shift);
+        }
+        // Views take frames for every processor.
+        if self.setup.frames >= 64 && self.random.one_in(2) {
+            self.memory().divide(&space, self.machine.cpus());
+        }
         let number = {
             let mut state = self.state.borrow_mut();
             state.next_process += 1;
@@ -450,14 +458,7 @@ impl World {
                 .next()
                 .or_else(|| process.cells.iter().next())
                 .map(|(&page, _)| page);
-            let backing = page.and_then(|page| process.cells[&page].backing);
-            // A private copy of this very page may just have been made, which the oracle will hear of later.
-            let flushed = state.processes.values().find(|p| p.space.root() == flush.root);
-            let copied = backing.is_some()
-                && flushed.is_some_and(|p| {
-                    p.cells.iter().any(|(&page, c)| !c.shared && c.backing == backing && named(Vpn(page)))
-                });
-            if let Some(page) = page.filter(|_| !copied) {
+            if let Some(page) = page {
                 self.last_store(&mut state, machine, cpu, root, Vpn(page));
             }
         }
@@ -466,6 +467,15 @@ impl World {
     /// A store by a processor that takes no fault: where it cannot, it does not.
     fn last_store(&self, state: &mut State, machine: &Machine, cpu: usize, root: Pfn, page: Vpn) {
         let State { processes, oracle, tally, .. } = state;
+        let cell = |p: &super::world::Process| {
+            p.cells.get(&page.0).and_then(|cell| cell.backing.filter(|_| cell.shared))
+        };
+        let object_page = processes.values().find(|p| p.space.root() == root).and_then(cell);
+        // Private copies of this very page may just have been made, which the oracle will hear of when the call that made them ends.
+        let copied = |c: &Cell| !c.shared && c.backing == object_page;
+        if object_page.is_some() && processes.values().any(|p| p.cells.values().any(copied)) {
+            return;
+        }
         let Some(process) = processes.values_mut().find(|p| p.space.root() == root) else { return };
         let Some(cell) = process.cells.get_mut(&page.0) else { return };
         let n = self.random.below(WORDS as u64) as usize;

@@ -91,8 +91,8 @@ impl<P: Platform> Spaces<P> {
         let mut cooled = 0;
         let mut punched = alloc::vec::Vec::new();
         let mut ahead = alloc::vec::Vec::new();
-        {
-            let regions = space.regions(self.cpu());
+        let mut covered = true;
+        for (regions, range) in space.parts(self.cpu(), range) {
             // What is thrown away is likely to be used again.
             for region in regions.within_again(range, self.hint()) {
                 let part = region.range.intersect(&range);
@@ -137,9 +137,10 @@ impl<P: Platform> Spaces<P> {
                     _ => {}
                 }
             }
-            if !regions.cover(range) {
-                return Err(MmError::NotMapped.into());
-            }
+            covered &= regions.cover(range);
+        }
+        if !covered {
+            return Err(MmError::NotMapped.into());
         }
         for (object, first, end) in ahead {
             self.prefetch(&object, first..end);
@@ -159,7 +160,7 @@ impl<P: Platform> Spaces<P> {
         range: PageRange,
         mut change: impl FnMut(&mut Region) -> Result<(), MmError>,
     ) -> Result<(), Stop> {
-        let mut regions = space.regions_mut();
+        let mut regions = space.regions_mut(self, range)?;
         let covered = regions.cover(range);
         let mut at = range.start;
         while let Some((place, part)) = part_from(&regions, at, range) {
@@ -167,7 +168,7 @@ impl<P: Platform> Spaces<P> {
             let mut changed = regions.at(place).clone();
             change(&mut changed)?;
             let Region { flags, label, rare, .. } = changed;
-            self.alter(&mut regions, place, part, |region| {
+            self.alter(space, &mut regions, place, part, |region| {
                 (region.flags, region.label, region.rare) = (flags, label, rare);
             })?;
         }
@@ -176,7 +177,7 @@ impl<P: Platform> Spaces<P> {
 
     /// mseal: nothing, if there is a hole.
     pub fn seal(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
-        if !space.regions(self.cpu()).cover(range) {
+        if !space.covers(self.cpu(), range) {
             return Err(MmError::NotMapped.into());
         }
         space.sealed.store(true, Relaxed);
@@ -215,7 +216,7 @@ impl<P: Platform> Spaces<P> {
         strict: bool,
         next: &mut dyn FnMut(u64) -> Result<u64, MmError>,
     ) -> Result<(), Stop> {
-        if strict && !space.regions(self.cpu()).cover(range) {
+        if strict && !space.covers(self.cpu(), range) {
             return Err(MmError::NotMapped.into());
         }
         let done = self.alter_each(space, range, |region| {
@@ -232,7 +233,7 @@ impl<P: Platform> Spaces<P> {
     /// The pages become the first to be evicted. How many there are.
     fn cool(&self, space: &Space, range: PageRange) -> u64 {
         let mut cooled = 0;
-        let mut gather = self.gather(space);
+        let mut gather = self.gather(space, range);
         let oldest = self.frames.lists.place(Arrival::Ahead);
         self.cursor(space, range).each(range, &mut |page, slot| {
             if let Entry::Present { frame, .. } = slot.get() {
@@ -258,45 +259,45 @@ impl<P: Platform> Spaces<P> {
         range: PageRange,
         f: &mut dyn FnMut(Vpn, bool),
     ) -> Result<(), Stop> {
-        let regions = space.regions(self.cpu());
-        if !regions.cover(range) {
+        if !space.covers(self.cpu(), range) {
             return Err(MmError::NotMapped.into());
         }
-        for region in regions.within(range) {
-            let part = region.range.intersect(&range);
-            let opaque = region.flags.contains(RegionFlags::OPAQUE);
-            let mut cursor = self.cursor(space, part);
-            for page in part.iter() {
-                let here = match cursor.get(page) {
-                    _ if opaque => true,
-                    Entry::Present { .. } => true,
-                    Entry::Swap { slot } => {
-                        self.swap.record(&self.frames, slot).is_some_and(|r| r.frame.is_some())
-                    }
-                    Entry::Absent => match &region.backing {
-                        Backing::Anonymous => false,
-                        Backing::Object { object, .. } => {
-                            matches!(
-                                object.pages.lock().get(region.index(page)),
-                                crate::object::Place::Frame(_)
-                            )
-                        }
-                    },
-                };
-                f(page, here);
-            }
+        for (regions, range) in space.parts(self.cpu(), range) {
+            regions.within(range).for_each(|region| self.residency_of(space, region, range, f));
         }
         Ok(())
     }
 
+    fn residency_of(&self, space: &Space, region: &Region, range: PageRange, f: &mut dyn FnMut(Vpn, bool)) {
+        let part = region.range.intersect(&range);
+        let opaque = region.flags.contains(RegionFlags::OPAQUE);
+        let mut cursor = self.cursor(space, part);
+        for page in part.iter() {
+            let here = match cursor.get(page) {
+                _ if opaque => true,
+                Entry::Present { .. } => true,
+                Entry::Swap { slot } => {
+                    self.swap.record(&self.frames, slot).is_some_and(|r| r.frame.is_some())
+                }
+                Entry::Absent => match &region.backing {
+                    Backing::Anonymous => false,
+                    Backing::Object { object, .. } => {
+                        matches!(object.pages.lock().get(region.index(page)), crate::object::Place::Frame(_))
+                    }
+                },
+            };
+            f(page, here);
+        }
+    }
+
     /// mlock and munlock: the regions, and the pages that are there. The caller brings in the rest.
     pub fn wire(&self, space: &Space, range: PageRange, on: bool) -> Result<(), Stop> {
-        let mut regions = space.regions_mut();
+        let mut regions = space.regions_mut(self, range)?;
         let covered = regions.cover(range);
         let mut at = range.start;
         while let Some((place, part)) = part_from(&regions, at, range) {
             at = part.end;
-            self.alter(&mut regions, place, part, |region| region.flags.set(RegionFlags::WIRED, on))?;
+            self.alter(space, &mut regions, place, part, |region| region.flags.set(RegionFlags::WIRED, on))?;
             self.cursor(space, part).each(part, &mut |_, slot| {
                 if let Entry::Present { frame, .. } = slot.get()
                     && frame != self.frames.zero

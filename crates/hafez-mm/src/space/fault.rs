@@ -132,7 +132,7 @@ impl<P: Platform> Spaces<P> {
     #[inline(always)]
     fn look(&self, space: &Space, page: Vpn, access: Access, brought: PageRange) -> Result<Look, Stop> {
         let cpu = self.cpu();
-        let regions = space.regions(cpu);
+        let regions = space.regions(cpu, page);
         let Some(region) = regions.find_again(page, &self.last[cpu % MAX_CPUS].0) else {
             drop(regions);
             self.grow_stack(space, page)?;
@@ -149,7 +149,7 @@ impl<P: Platform> Spaces<P> {
         let mut slot = match cursor.place(page) {
             Some(slot) => slot,
             None => {
-                let Some(back) = self.touch_leaf(space, region, page, access, cursor) else {
+                let Some(back) = self.touch_leaf(space, region, page, access, cursor)? else {
                     return Ok(Look::Done);
                 };
                 cursor = back;
@@ -180,7 +180,7 @@ impl<P: Platform> Spaces<P> {
                 if access.write && !rights.contains(Rights::WRITE) {
                     self.write_protected(space, region, page, frame, &slot)
                 } else {
-                    self.restore(space, region, page, rights, &slot)
+                    self.restore(space, region, page, rights, (&slot, &mut cursor))
                 }
             }
         }
@@ -321,7 +321,7 @@ impl<P: Platform> Spaces<P> {
         self.adopt(space, region, page, copy);
         let new = Entry::Present { frame: copy, rights: region.rights, accessed: true, dirty: true };
         slot.replace_after(new, |old| {
-            let mut gather = self.gather(space);
+            let mut gather = self.gather(space, one(page));
             if let Entry::Present { frame, dirty, .. } = old {
                 self.forget_map(frame, page, dirty, &mut gather);
             }
@@ -346,7 +346,8 @@ impl<P: Platform> Spaces<P> {
             && state.slots.get(&self.frames, meta.slot()).is_none_or(|record| record.refs == 0)
     }
 
-    /// The entry forbids what the region allows, or allows it already: bring the entry in line.
+    /// The entry forbids what the region allows: bring it in line. Or it allows that already: then another CPU was faster, or it is this
+    /// CPU's own way there that is missing.
     #[inline(never)]
     pub(super) fn restore(
         &self,
@@ -354,19 +355,20 @@ impl<P: Platform> Spaces<P> {
         region: &Region,
         page: Vpn,
         rights: Rights,
-        slot: &Slot<'_>,
+        (slot, cursor): (&Slot<'_>, &mut Cursor<'_>),
     ) -> Result<Look, Stop> {
         let mut wanted = region.rights | Rights::READ;
         if !region.is_shared() && !rights.contains(Rights::WRITE) {
             wanted = without_write(wanted);
         }
         if wanted == rights {
+            cursor.reach(page)?;
             return Ok(Look::Done);
         }
         slot.set_rights(wanted);
         // What is only allowed more needs no flush: see `write_protected`.
         if !wanted.contains(rights) {
-            let mut gather = self.gather(space);
+            let mut gather = self.gather(space, one(page));
             gather.page(page);
             gather.flush();
         }
@@ -376,7 +378,7 @@ impl<P: Platform> Spaces<P> {
     /// The access was below a stack: extend it, if it may reach so far.
     #[cold]
     fn grow_stack(&self, space: &Space, page: Vpn) -> Result<(), Stop> {
-        let mut regions = space.regions_mut();
+        let mut regions = space.regions_mut(self, one(page))?;
         let Some(stack) = regions.first_from(page) else { return Err(FaultError::NotMapped.into()) };
         let (start, pages) = (stack.range.start, stack.range.end.since(page));
         let fits = stack.flags.contains(RegionFlags::GROWS_DOWN) && pages <= stack.grow_limit();
@@ -390,6 +392,10 @@ impl<P: Platform> Spaces<P> {
         regions.change(start, |stack| stack.range.start = page);
         Ok(())
     }
+}
+
+fn one(page: Vpn) -> PageRange {
+    PageRange::new(page, page.add(1))
 }
 
 /// The page of a watched region is missing.

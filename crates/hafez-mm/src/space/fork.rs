@@ -10,9 +10,10 @@
 //! If frames run out half-way the child is taken down again; the parent finds its leaves alone at the next walk.
 
 use super::map::REGION_COST;
-use super::{Backing, Region, RegionFlags, Regions, Space, Spaces, Stop};
+use super::sections::All;
+use super::{ALL, Backing, Region, RegionFlags, Space, Spaces, Stop};
 use crate::account::AccountId;
-use crate::addr::{PageRange, USER_END, Vpn};
+use crate::addr::{PageRange, Vpn};
 use crate::mutant::mutant;
 use crate::paging::{Cursor, Entry, Gather};
 use crate::{MmError, Platform, Rights};
@@ -26,8 +27,8 @@ impl<P: Platform> Spaces<P> {
         child.set_no_huge(parent.no_huge.load(Relaxed));
         child.sealed.store(parent.sealed.load(Relaxed), Relaxed);
         // Held to the end: no page of the parent may come or go in between.
-        let regions = parent.regions_mut();
-        let mut of_child = child.regions_mut();
+        let regions = parent.all_regions();
+        let mut of_child = child.all_regions();
         let mut said = RegionFlags::empty();
         let copied = of_child.copy(&regions, |region| {
             if !self.platform.headroom(REGION_COST) {
@@ -59,8 +60,8 @@ impl<P: Platform> Spaces<P> {
     /// The child has no regions that its parent keeps for itself.
     #[cold]
     #[inline(never)]
-    fn leave_out(&self, child: &Space, regions: &Regions, of_child: &mut Regions) {
-        for region in regions.from(Vpn(0)).filter(|region| region.flags.contains(RegionFlags::DONT_FORK)) {
+    fn leave_out(&self, child: &Space, regions: &All<'_>, of_child: &mut All<'_>) {
+        for region in regions.within(ALL).filter(|region| region.flags.contains(RegionFlags::DONT_FORK)) {
             of_child.remove(region.range, |piece| self.forget_region(child, &piece));
         }
     }
@@ -69,18 +70,17 @@ impl<P: Platform> Spaces<P> {
         &self,
         parent: &Space,
         child: &Space,
-        regions: &Regions,
+        regions: &All<'_>,
         apart: bool,
     ) -> Result<(), Stop> {
-        let all = PageRange::new(Vpn(0), USER_END);
-        let mut theirs = self.cursor(parent, all);
-        let mut ours = self.cursor(child, all);
+        let mut theirs = self.cursor(parent, ALL);
+        let mut ours = self.cursor(child, ALL);
         // It flushes before the cursors go: who finds a page by way of the child knows nothing of the parent's right to write.
-        let mut gather = self.gather(parent);
+        let mut gather = self.gather(parent, ALL);
         // Whole leaves are one space's only.
-        theirs.open(all);
+        theirs.open(ALL);
         let mut from = Vpn(0);
-        for region in regions.from(Vpn(0)) {
+        for region in regions.parts().flat_map(|(regions, part)| regions.within(part)) {
             from = from.max(region.range.start);
             while from < region.range.end
                 && let Some(page) = theirs.next_leaf(PageRange::new(from, region.range.end))

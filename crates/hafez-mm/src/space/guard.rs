@@ -101,42 +101,53 @@ impl<P: Platform> Spaces<P> {
     /// Guard the pages of the range, or let them go; `absent`: also private ones that are not there. What is not watched for that is an
     /// error, once one comes to it.
     pub fn guard(&self, space: &Space, range: PageRange, on: bool, absent: bool) -> Result<(), Stop> {
-        let regions = space.regions(self.cpu());
-        if regions.within(range).next().is_none() {
+        let mut some = false;
+        for (regions, range) in space.parts(self.cpu(), range) {
+            for region in regions.within(range) {
+                some = true;
+                self.guard_region(space, region, region.range.intersect(&range), on, absent)?;
+            }
+        }
+        if some { Ok(()) } else { Err(MmError::NotMapped.into()) }
+    }
+
+    fn guard_region(
+        &self,
+        space: &Space,
+        region: &Region,
+        part: PageRange,
+        on: bool,
+        absent: bool,
+    ) -> Result<(), Stop> {
+        let watched = region.flags.contains(RegionFlags::GUARDED);
+        let Some(watcher) = region.watcher().filter(|_| watched) else {
             return Err(MmError::NotMapped.into());
+        };
+        let guarded = watcher.0.guarded();
+        if on && !guarded.prepare(part, &|bytes| self.platform.headroom(bytes)) {
+            return Err(MmError::NoMemory.into());
         }
-        for region in regions.within(range) {
-            let part = region.range.intersect(&range);
-            let watched = region.flags.contains(RegionFlags::GUARDED);
-            let Some(watcher) = region.watcher().filter(|_| watched) else {
-                return Err(MmError::NotMapped.into());
-            };
-            let guarded = watcher.0.guarded();
-            if on && !guarded.prepare(part, &|bytes| self.platform.headroom(bytes)) {
-                return Err(MmError::NoMemory.into());
-            }
-            let mut cursor = self.cursor(space, part);
-            if !on {
-                guarded.clear(part);
-                continue;
-            }
-            // No fork comes in between: the regions are held.
-            self.own_range(space, &mut cursor, part)?;
-            if absent || region.is_shared() {
-                guarded.put(part, true);
-            }
-            let mut gather = self.gather(space);
-            cursor.each(part, &mut |page, slot| {
-                guarded.put(PageRange::new(page, page.add(1)), true);
-                if let Entry::Present { rights, .. } = slot.get()
-                    && rights.contains(Rights::WRITE)
-                {
-                    slot.set_rights(without_write(rights));
-                    gather.page(page);
-                }
-            });
-            gather.flush();
+        let mut cursor = self.cursor(space, part);
+        if !on {
+            guarded.clear(part);
+            return Ok(());
         }
+        // No fork comes in between: the regions are held.
+        self.own_range(space, &mut cursor, part)?;
+        if absent || region.is_shared() {
+            guarded.put(part, true);
+        }
+        let mut gather = self.gather(space, part);
+        cursor.each(part, &mut |page, slot| {
+            guarded.put(PageRange::new(page, page.add(1)), true);
+            if let Entry::Present { rights, .. } = slot.get()
+                && rights.contains(Rights::WRITE)
+            {
+                slot.set_rights(without_write(rights));
+                gather.page(page);
+            }
+        });
+        gather.flush();
         Ok(())
     }
 
@@ -204,7 +215,13 @@ impl<P: Platform> Spaces<P> {
                 if access.write && !writable {
                     self.write_protected(space, region, page, frame, &slot)
                 } else {
-                    self.restore(space, if writable { region } else { &readable }, page, rights, &slot)
+                    self.restore(
+                        space,
+                        if writable { region } else { &readable },
+                        page,
+                        rights,
+                        (&slot, cursor),
+                    )
                 }
             }
         }

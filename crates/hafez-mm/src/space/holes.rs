@@ -6,14 +6,32 @@
 //! looks at a whole chunk in vain leaves the true value behind.
 
 use super::chunks::{Chunks, Id};
-use super::regions::{Place, Regions, hole};
-use crate::addr::{USER_END, USER_START, Vpn};
+use super::regions::{Bounds, Place, Regions, hole};
+use crate::addr::{PageRange, USER_END, USER_START, Vpn};
 
 impl Regions {
     /// The highest hole of `pages` pages below `top`, as Linux looks for it; else the lowest above `top`.
     #[inline]
     pub fn find_hole(&mut self, pages: u64, top: Vpn) -> Option<Vpn> {
-        self.hole_below(pages, top).or_else(|| self.hole_above(pages, top))
+        match self.bounds {
+            Bounds::None => self.hole_below(pages, top).or_else(|| self.hole_above(pages, top)),
+            bounds => self.hole_within(pages, top, bounds),
+        }
+    }
+
+    /// The same in one of several sections.
+    #[inline(never)]
+    fn hole_within(&mut self, pages: u64, top: Vpn, bounds: Bounds) -> Option<Vpn> {
+        let fits = |start: &Vpn| bounds.allow(PageRange::new(*start, start.add(pages)));
+        match bounds {
+            Bounds::Within { top, .. } => self.hole_below(pages, top).filter(fits),
+            _ => {
+                let above = |regions: &Self, end: Vpn| regions.hole_above(pages, end).filter(fits);
+                let block = if let Bounds::Beside(block) = bounds { block.end } else { top };
+                let found = self.hole_below(pages, top).filter(fits).or_else(|| above(self, top));
+                found.or_else(|| above(self, top.max(block)))
+            }
+        }
     }
 
     fn hole_below(&mut self, pages: u64, top: Vpn) -> Option<Vpn> {

@@ -14,7 +14,7 @@
 //! once: no slot, no write, as if they had never been touched. The others begin as not used, and what uses them
 //! from there on tells hot from cold. So with little memory a program needs what it would need with small pages, or less.
 
-use super::{Access, Backing, Region, RegionFlags, Space, Spaces};
+use super::{Access, Backing, Region, RegionFlags, Space, Spaces, Stop};
 use crate::account::Charge;
 use crate::addr::{Pfn, USER_END, Vpn};
 use crate::frame::BLOCK;
@@ -39,20 +39,21 @@ impl<P: Platform> Spaces<P> {
         region: &Region,
         page: Vpn,
         access: Access,
-        cursor: Cursor<'a>,
-    ) -> Option<Cursor<'a>> {
-        // Rights of a whole leaf are the region's, as who changes one opens it.
+        mut cursor: Cursor<'a>,
+    ) -> Result<Option<Cursor<'a>>, Stop> {
+        // Rights of a whole leaf are the region's, as who changes one opens it. So another CPU was faster, or this one has no way there.
         if cursor.is_whole(page) {
-            return None;
+            cursor.reach(page)?;
+            return Ok(None);
         }
         if !access.write
             || !self.may_be_huge(space, region, page)
             || !(cursor.is_vacant(page) && self.huge_wish.load(Relaxed) == HugeWish::Always as u8
                 || wants_huge(region, page, &cursor))
         {
-            return Some(cursor);
+            return Ok(Some(cursor));
         }
-        let Some((block, zeroed)) = self.frames.take_block() else { return Some(cursor) };
+        let Some((block, zeroed)) = self.frames.take_block() else { return Ok(Some(cursor)) };
         let mut cursor = match zeroed {
             true => cursor,
             false => {
@@ -64,10 +65,10 @@ impl<P: Platform> Spaces<P> {
         };
         cursor.alone();
         if cursor.is_vacant(page) && self.join(space, region, page, block, &mut cursor) {
-            return None;
+            return Ok(None);
         }
         self.frames.give_block(block);
-        if cursor.is_whole(page) { None } else { Some(cursor) }
+        Ok(if cursor.is_whole(page) { None } else { Some(cursor) })
     }
 
     fn may_be_huge(&self, space: &Space, region: &Region, page: Vpn) -> bool {

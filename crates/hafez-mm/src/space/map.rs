@@ -3,7 +3,10 @@
 //! None of them touches a page that is not there: to map costs a region, and frames come with faults.
 
 use super::regions::Place;
-use super::{Backing, Label, MmError, Rare, Region, RegionFlags, Regions, Space, Spaces, Stop};
+use super::sections::is_small;
+use super::{
+    ALL, Backing, Label, MmError, Rare, Region, RegionFlags, Regions, RegionsMut, Space, Spaces, Stop,
+};
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
 use crate::paging::huge::around;
 use crate::paging::{Cursor, Entry, Gather, Slot, Visitor};
@@ -45,6 +48,29 @@ pub struct MapRequest {
     pub wired: bool,
     /// Not to tell which of its pages are in RAM.
     pub opaque: bool,
+    /// Another thread is going to use it: a stack.
+    pub for_others: bool,
+}
+
+/// No page: what is common to all.
+const NOWHERE: PageRange = PageRange::new(Vpn(0), Vpn(0));
+
+impl Where {
+    /// The pages that are named, if any are.
+    fn range(self, pages: u64) -> PageRange {
+        let named = match self {
+            Where::Anywhere { hint } | Where::Low { hint } => hint,
+            Where::Fixed(at) | Where::FixedNoReplace(at) => Some(at),
+        };
+        let range = named.and_then(|at| PageRange::sized(at.page(), pages));
+        range.filter(PageRange::in_user_half).unwrap_or(NOWHERE)
+    }
+}
+
+/// Whether it is memory that the thread which asks for it is likely to use itself.
+fn is_for_own(request: &MapRequest) -> bool {
+    let plain = matches!(request.backing, Backing::Anonymous) && request.grows_down.is_none();
+    plain && !request.shared && !request.for_others && is_small(request.pages)
 }
 
 /// The range of one page, if programs can have it.
@@ -60,13 +86,23 @@ impl<P: Platform> Spaces<P> {
         if request.pages == 0 || request.pages > USER_END.0 {
             return Err(if request.pages == 0 { MmError::Invalid } else { MmError::NoMemory }.into());
         }
-        let mut regions = space.regions_mut();
-        let (start, replace) = place(space, &mut regions, request)?;
+        let mut regions = match request.at {
+            Where::Anywhere { hint: None } => space.regions_to_place(self.cpu(), || is_for_own(request)),
+            _ => space.regions_mut(self, request.at.range(request.pages))?,
+        };
+        let (start, replace) = match place(space, &mut regions, request) {
+            Ok(placed) => placed,
+            Err(stop) => {
+                let (elsewhere, placed) = self.place_elsewhere(space, regions, request, stop)?;
+                regions = elsewhere;
+                placed
+            }
+        };
         let range = PageRange::sized(start, request.pages).ok_or(MmError::NoMemory)?;
         if replace {
             self.cut(space, &mut regions, range)?;
         }
-        self.room_for(&mut regions, 0)?;
+        self.room_for(space, &mut regions, 0)?;
         let mut flags = RegionFlags::empty();
         flags.set(RegionFlags::SHARED, request.shared);
         flags.set(RegionFlags::GROWS_DOWN, request.grows_down.is_some());
@@ -91,11 +127,30 @@ impl<P: Platform> Spaces<P> {
         Ok(start.addr())
     }
 
+    /// There was no place for a mapping: perhaps there is one in the common section.
+    #[cold]
+    #[inline(never)]
+    fn place_elsewhere<'a>(
+        &self,
+        space: &'a Space,
+        regions: RegionsMut<'a>,
+        request: &MapRequest,
+        stop: Stop,
+    ) -> Result<(RegionsMut<'a>, (Vpn, bool)), Stop> {
+        if stop != Stop::Mm(MmError::NoMemory) || !regions.is_own() {
+            return Err(stop);
+        }
+        drop(regions);
+        let mut regions = space.regions_mut(self, NOWHERE)?;
+        let placed = place(space, &mut regions, request)?;
+        Ok((regions, placed))
+    }
+
     /// Whether a space may be cut into so many regions more, and the heap has room for them. As on Linux, who maps something new
     /// asks for none: so it may have one region more than the limit says, but not be cut any further.
     #[inline]
-    pub(super) fn room_for(&self, regions: &mut Regions, more: usize) -> Result<(), Stop> {
-        let fits = regions.len() + more <= self.most_regions.load(Relaxed) && regions.make_room();
+    pub(super) fn room_for(&self, space: &Space, regions: &mut Regions, more: usize) -> Result<(), Stop> {
+        let fits = space.count(regions) + more <= self.most_regions.load(Relaxed) && regions.make_room();
         if fits && self.platform.headroom(REGION_COST) { Ok(()) } else { Err(MmError::NoMemory.into()) }
     }
 
@@ -115,7 +170,7 @@ impl<P: Platform> Spaces<P> {
 
     #[inline]
     pub fn unmap(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
-        self.cut(space, &mut space.regions_mut(), range)
+        self.cut(space, &mut *space.regions_mut(self, range)?, range)
     }
 
     /// Take the range out of the regions, and its entries away.
@@ -128,7 +183,7 @@ impl<P: Platform> Spaces<P> {
         self.check_unsealed(space, regions, range)?;
         // A hole in the middle of a region makes one region more.
         if first.start < range.start && range.end < first.end {
-            self.room_for(regions, 1)?;
+            self.room_for(space, regions, 1)?;
         }
         // First the entries, then what leads reclaim to them.
         self.clear_range(space, range)?;
@@ -177,7 +232,7 @@ impl<P: Platform> Spaces<P> {
         let mut cursor = self.cursor(space, range);
         // It flushes when it goes, which is before the cursor does: reclaim takes a page from all whose tables lead to it, and
         // flushes those. Of a space that has just left the leaf it would know nothing.
-        let mut gather = self.gather(space);
+        let mut gather = self.gather(space, range);
         let mut clearing = Clearing { spaces: self, gather: &mut gather };
         if range.covers(&around(range.start)) {
             // Leaves that go as they are.
@@ -191,13 +246,14 @@ impl<P: Platform> Spaces<P> {
     }
 
     pub(super) fn unmap_all(&self, space: &Space) {
-        let mut regions = space.regions_mut();
-        let mut cursor = self.cursor(space, PageRange::new(Vpn(0), USER_END));
-        let mut gather = self.gather(space);
+        let mut regions = space.all_regions();
+        let mut cursor = self.cursor(space, ALL);
+        let mut gather = self.gather(space, ALL);
         gather.all_pages();
         let mut clearing = Clearing { spaces: self, gather: &mut gather };
         let mut at = Vpn(0);
-        for region in regions.from(Vpn(0)) {
+        let parts = regions.parts().flat_map(|(regions, part)| regions.within(part));
+        for region in parts {
             // By whole leaves: shared ones can just be left.
             let whole =
                 PageRange::new(Vpn(region.range.start.0 & !511), Vpn((region.range.end.0 + 511) & !511));
@@ -208,7 +264,7 @@ impl<P: Platform> Spaces<P> {
         }
         // A shared leaf that was emptied from elsewhere may be left where there is no region any more.
         if !cursor.is_empty() {
-            cursor.clear(PageRange::new(Vpn(0), USER_END), &mut clearing);
+            cursor.clear(ALL, &mut clearing);
         }
         // Before the cursor goes: see `clear_range`.
         gather.flush();
@@ -220,10 +276,10 @@ impl<P: Platform> Spaces<P> {
 
     /// mprotect. Up to a hole or a refusal the change is made, as on Linux.
     pub fn protect(&self, space: &Space, range: PageRange, rights: Rights) -> Result<(), Stop> {
-        let mut regions = space.regions_mut();
+        let mut regions = space.regions_mut(self, range)?;
         let mut cursor = self.cursor(space, range);
         // It flushes when it goes: before the cursor does, and the regions.
-        let mut gather = self.gather(space);
+        let mut gather = self.gather(space, range);
         self.own_range(space, &mut cursor, range)?;
         let mut at = range.start;
         while at < range.end {
@@ -241,7 +297,7 @@ impl<P: Platform> Spaces<P> {
             if region.rights == rights {
                 continue;
             }
-            self.alter(&mut regions, place, part, |region| region.rights = rights)?;
+            self.alter(space, &mut regions, place, part, |region| region.rights = rights)?;
             self.protect_entries(&mut cursor, part, rights, &mut gather);
         }
         Ok(())
@@ -251,6 +307,7 @@ impl<P: Platform> Spaces<P> {
     #[inline]
     pub(super) fn alter(
         &self,
+        space: &Space,
         regions: &mut Regions,
         place: Place,
         part: PageRange,
@@ -262,7 +319,7 @@ impl<P: Platform> Spaces<P> {
             return Ok(());
         }
         let pieces = (whole.start < part.start) as usize + (part.end < whole.end) as usize;
-        self.room_for(regions, pieces)?;
+        self.room_for(space, regions, pieces)?;
         let mut piece = regions.split_off(place, part);
         change(&mut piece);
         regions.insert(piece);
@@ -327,12 +384,13 @@ pub(super) fn at_hint(regions: &Regions, hint: Option<VirtAddr>, pages: u64, top
 #[inline(never)]
 fn at_page(regions: &Regions, hint: Vpn, pages: u64, top: Vpn) -> Option<Vpn> {
     let range = PageRange::sized(hint, pages)?;
-    let fits = range.in_user_half() && range.end <= top && regions.within(range).next().is_none();
+    let free = regions.bounds.allow(range) && regions.within(range).next().is_none();
+    let fits = range.in_user_half() && range.end <= top && free;
     fits.then_some(range.start)
 }
 
 /// Where the mapping goes, and whether something there is replaced.
-#[inline]
+#[inline(always)]
 fn place(space: &Space, regions: &mut Regions, request: &MapRequest) -> Result<(Vpn, bool), Stop> {
     let fixed = |at: VirtAddr| match PageRange::sized(at.page(), request.pages) {
         Some(range) if at.is_aligned() && range.in_user_half() => Ok(range),

@@ -13,6 +13,7 @@
 //! | `map.rs`, `remap.rs`, `advise.rs`, `fork.rs` | the calls |
 //! | `region.rs`, `regions.rs`, `chunks.rs` | a region, all of them, how they are found |
 //! | `rearrange.rs`, `holes.rs` | how they come, go and become one; the room between them |
+//! | `sections.rs` | parts of a space whose regions have a lock each, once it has threads |
 //! | `huge.rs` | when 2 MiB are one page, and when they are 512 again |
 //! | `share.rs` | a space's own copy of page-table leaves that a fork has left shared |
 //! | `watch.rs`, `guard.rs` | pages that a program brings in itself, and writes that it is told of |
@@ -37,6 +38,7 @@ pub mod region;
 pub mod regions;
 pub mod release;
 pub mod remap;
+pub mod sections;
 mod share;
 pub mod swapin;
 pub mod watch;
@@ -45,10 +47,10 @@ use crate::MAX_CPUS;
 use crate::account::AccountId;
 use crate::addr::{PageRange, Pfn, USER_END, USER_START, VirtAddr, Vpn};
 use crate::frame::{Frames, NoFrames};
-use crate::lock::{BigReaderLock, Mutex, ReadGuard, Readers, WriteGuard, rank};
+use crate::lock::{Mutex, Readers, WriteGuard, rank};
 use crate::object::{Family, Ghosts, Object, Registry};
 use crate::paging::cursor::is_in_one_leaf;
-use crate::paging::{Cursor, Flush, FlushPages, Gather, KernelHalf, Tables, Target};
+use crate::paging::{Cursor, Flush, FlushPages, Gather, KernelHalf, Tables};
 use crate::swap::Swap;
 use crate::{CpuSet, Platform, Rights};
 use alloc::sync::Arc;
@@ -56,6 +58,7 @@ pub use balance::Balance;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 pub use region::{Backing, Label, Rare, Region, RegionFlags};
 pub use regions::Regions;
+use sections::Sections;
 
 /// The number of a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
@@ -148,6 +151,9 @@ impl Access {
 /// The right to change a space's regions.
 pub(crate) type RegionsMut<'a> = WriteGuard<'a, Regions, { rank::REGIONS }>;
 
+/// All pages that a program could have.
+pub(crate) const ALL: PageRange = PageRange::new(Vpn(0), USER_END);
+
 /// Regions in one space at most, as Linux's `vm.max_map_count`.
 pub const MAX_REGIONS: usize = 65530;
 
@@ -157,7 +163,7 @@ pub struct Space {
     account: AccountId,
     pub(crate) family: Arc<Family>,
     pub(crate) tables: Tables,
-    regions: BigReaderLock<Regions, { rank::REGIONS }>,
+    sections: Sections,
     /// The program wants no huge pages (`PR_SET_THP_DISABLE`).
     pub(crate) no_huge: AtomicBool,
     /// Some region may be sealed.
@@ -231,21 +237,21 @@ impl Space {
     }
     /// In order of address. The callback must not call into memory management.
     pub fn for_each_region(&self, f: &mut dyn FnMut(&RegionInfo)) {
-        for region in self.read_here().from(Vpn(0)) {
-            f(&RegionInfo::from(region));
-        }
+        self.regions_from(Vpn(0), &mut |region| {
+            f(region);
+            true
+        });
     }
     /// Those that end after `page`, in order, for as long as the callback wants more. It must not call into memory management.
     pub fn regions_from(&self, page: Vpn, f: &mut dyn FnMut(&RegionInfo) -> bool) {
-        let regions = self.read_here();
-        let _ = regions.from(page).all(|region| f(&RegionInfo::from(region)));
+        self.each_region(page, &mut |region| f(&RegionInfo::from(region)));
     }
     pub fn region_at(&self, at: VirtAddr) -> Option<RegionInfo> {
-        self.read_here().find(at.page()).map(RegionInfo::from)
+        self.regions_here(at.page()).find(at.page()).map(RegionInfo::from)
     }
     /// Pages that its regions cover, resident or not.
     pub fn total_pages(&self) -> u64 {
-        self.read_here().pages()
+        self.pages_of(|_, _| true)
     }
     /// Pages of it that are promised: private, without a file that they could be read from again.
     pub fn promised(&self) -> u64 {
@@ -254,8 +260,8 @@ impl Space {
     }
     /// Pages of its regions of certain kinds: by whether they are shared, grow, are wired or not reserved, and whether they may be
     /// written.
-    pub fn pages_of(&self, which: impl FnMut(RegionFlags, bool) -> bool) -> u64 {
-        self.read_here().pages_of(which)
+    pub fn pages_of(&self, mut which: impl FnMut(RegionFlags, bool) -> bool) -> u64 {
+        self.sum_regions(&mut |regions| regions.pages_of(&mut which))
     }
     /// The heap's start and its present end, in bytes.
     pub fn heap(&self) -> (VirtAddr, VirtAddr) {
@@ -272,25 +278,6 @@ impl Space {
     #[inline]
     pub(crate) fn map_top(&self) -> Vpn {
         Vpn(self.map_top.load(Relaxed))
-    }
-    /// To look at its regions, on this CPU.
-    #[inline(always)]
-    #[cfg_attr(feature = "contention", track_caller)]
-    pub(crate) fn regions(&self, cpu: usize) -> ReadGuard<'_, Regions, { rank::REGIONS }> {
-        self.regions.read(cpu)
-    }
-    /// As [`Space::regions`], for who does not know the CPU.
-    fn read_here(&self) -> ReadGuard<'_, Regions, { rank::REGIONS }> {
-        self.regions.read(self.regions.here())
-    }
-    /// To change them; nobody else looks at them then.
-    #[inline(always)]
-    #[cfg_attr(feature = "contention", track_caller)]
-    pub(crate) fn regions_mut(&self) -> RegionsMut<'_> {
-        self.regions.write()
-    }
-    pub(crate) fn target(&self) -> Target<'_> {
-        self.tables.target()
     }
 }
 
@@ -372,8 +359,9 @@ impl<P: Platform> Spaces<P> {
         space.tables.cursor_alone(self, &self.frames, self.cpu(), range)
     }
 
-    pub(crate) fn gather<'a>(&'a self, space: &'a Space) -> Gather<'a, Self> {
-        Gather::new(self, &self.frames, self.cpu(), space.target())
+    /// To take back translations of pages of the range.
+    pub(crate) fn gather<'a>(&'a self, space: &'a Space, range: PageRange) -> Gather<'a, Self> {
+        Gather::new(self, &self.frames, self.cpu(), &space.tables, range)
     }
 
     /// A page is wanted that was evicted as the `evicted`th: count a mistake if it would still be here had others gone.
@@ -405,7 +393,7 @@ impl<P: Platform> Spaces<P> {
             account,
             family: family.clone(),
             tables: tables.of(SpaceId(id)),
-            regions: BigReaderLock::new(&self.readers, Regions::new()),
+            sections: Sections::new(&self.readers),
             no_huge: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
             heap: Mutex::new((VirtAddr(0), VirtAddr(0))),
@@ -428,11 +416,7 @@ impl<P: Platform> Spaces<P> {
     pub fn destroy_space(&self, space: &Space) {
         self.unmap_all(space);
         // Its translations may still be kept, and its root loaded where nothing uses it: not beyond this point.
-        let cpus = CpuSet(space.tables.cpus.load(SeqCst));
-        if cpus.0 != 0 {
-            let (id, root) = (space.id, space.root());
-            self.platform.flush(&Flush { space: id, root, pages: FlushPages::All, cpus });
-        }
+        self.forget_translations(space);
         if self.spaces.remove(space.id.0).is_none() {
             return;
         }
@@ -444,5 +428,14 @@ impl<P: Platform> Spaces<P> {
             self.families.remove(space.family.id);
         }
         space.tables.destroy(&self.frames, self.cpu());
+    }
+
+    /// Have every CPU forget what it keeps of the space.
+    fn forget_translations(&self, space: &Space) {
+        let cpus = CpuSet(space.tables.cpus.load(SeqCst));
+        if cpus.0 != 0 {
+            let (id, root) = (space.id, space.root());
+            self.platform.flush(&Flush { space: id, root, pages: FlushPages::All, cpus });
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! An object's pages without mapping them: read and write calls, truncation, write-back.
 
-use super::{Access, Backing, FaultError, MmError, Spaces, Stop};
+use super::{ALL, Access, Backing, FaultError, MmError, Region, Spaces, Stop};
 use crate::account::AccountId;
 use crate::addr::{PAGE_SIZE, PageRange, Pfn, Vpn};
 use crate::frame::meta::Flags;
@@ -154,19 +154,31 @@ impl<P: Platform> Spaces<P> {
             // A space at a time, however many mappings it has: they are found in its regions.
             after = Some(Mapping { delta: u64::MAX, ..mapping });
             let Some(space) = self.spaces.get(mapping.space.0) else { continue };
-            let regions = space.regions(self.cpu());
-            for region in regions.from(Vpn(0)) {
-                let Backing::Object { object: its, first } = &region.backing else { continue };
-                if its.id != object.id || region.is_shared() {
-                    continue;
-                }
-                let kept = end.saturating_sub(*first).min(region.range.len());
-                let gone = PageRange::new(region.range.start.add(kept), region.range.end);
-                if !gone.is_empty() {
-                    self.clear_range(&space, gone)?;
-                }
+            for (regions, part) in space.parts(self.cpu(), ALL) {
+                self.drop_copies_in(&space, regions.within(part), object, end)?;
             }
         }
+    }
+
+    fn drop_copies_in<'a>(
+        &self,
+        space: &super::Space,
+        regions: impl Iterator<Item = &'a Region>,
+        object: &Object,
+        end: u64,
+    ) -> Result<(), Stop> {
+        for region in regions {
+            let Backing::Object { object: its, first } = &region.backing else { continue };
+            if its.id != object.id || region.is_shared() {
+                continue;
+            }
+            let kept = end.saturating_sub(*first).min(region.range.len());
+            let gone = PageRange::new(region.range.start.add(kept), region.range.end);
+            if !gone.is_empty() {
+                self.clear_range(space, gone)?;
+            }
+        }
+        Ok(())
     }
 
     /// Make `len` bytes from `from` on, all in one page, zero, if the page holds data at all.
@@ -313,12 +325,14 @@ impl<P: Platform> Spaces<P> {
             let Some(mapping) = next else { return };
             last = Some(mapping);
             let Some(space) = self.spaces.get(mapping.space.0) else { continue };
-            let regions = space.regions(self.cpu());
-            for region in regions.from(Vpn(0)) {
-                let Backing::Object { object: backing, first } = &region.backing else { continue };
-                let here =
-                    backing.id == object.id && region.range.start.0.wrapping_sub(*first) == mapping.delta;
-                if here && region.is_shared() {
+            for (regions, part) in space.parts(self.cpu(), ALL) {
+                let here = |region: &&Region| match &region.backing {
+                    Backing::Object { object: backing, first } => {
+                        backing.id == object.id && region.range.start.0.wrapping_sub(*first) == mapping.delta
+                    }
+                    Backing::Anonymous => false,
+                };
+                for region in regions.within(part).filter(here).filter(|region| region.is_shared()) {
                     self.collect_dirty_in(&space, region.range);
                 }
             }
@@ -326,7 +340,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     fn collect_dirty_in(&self, space: &super::Space, range: PageRange) {
-        let mut gather = self.gather(space);
+        let mut gather = self.gather(space, range);
         self.cursor(space, range).each(range, &mut |page, slot| {
             if let Entry::Present { frame, dirty: true, .. } = slot.get()
                 && slot.take_dirty()
@@ -349,8 +363,8 @@ impl<P: Platform> Spaces<P> {
     /// msync: write back what the range's shared file mappings have changed.
     pub fn sync(&self, space: &super::Space, range: PageRange) -> Result<(), Stop> {
         let mut objects: alloc::vec::Vec<Arc<Object>> = alloc::vec::Vec::new();
-        let covered = {
-            let regions = space.regions(self.cpu());
+        let mut covered = true;
+        for (regions, range) in space.parts(self.cpu(), range) {
             for region in regions.within(range).filter(|r| r.is_shared()) {
                 if let Backing::Object { object, .. } = &region.backing
                     && !objects.iter().any(|o| o.id == object.id)
@@ -359,8 +373,8 @@ impl<P: Platform> Spaces<P> {
                     objects.push(object.clone());
                 }
             }
-            regions.cover(range)
-        };
+            covered &= regions.cover(range);
+        }
         for object in objects {
             self.write_back(&object).map_err(|_| MmError::Io)?;
         }

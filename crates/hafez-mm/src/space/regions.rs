@@ -30,6 +30,34 @@ pub struct Regions {
     /// Where something was changed last: chunk and place. Most who come next look for that. Faults, which look but change nothing,
     /// have a hint of their own for each CPU ([`Regions::find_again`]).
     hint: u32,
+    /// Which addresses these are the regions of.
+    pub(super) bounds: Bounds,
+}
+
+/// What a section's regions may cover.
+#[derive(Clone, Copy, Default)]
+pub(super) enum Bounds {
+    /// Anything.
+    #[default]
+    None,
+    /// What is not in this block.
+    Beside(PageRange),
+    /// What is in this section; mappings are placed below `top`.
+    Within { section: PageRange, top: Vpn },
+}
+
+impl Bounds {
+    pub fn section(self) -> Option<PageRange> {
+        if let Bounds::Within { section, .. } = self { Some(section) } else { None }
+    }
+
+    pub fn allow(self, range: PageRange) -> bool {
+        match self {
+            Bounds::None => true,
+            Bounds::Beside(block) => range.intersect(&block).is_empty(),
+            Bounds::Within { section, .. } => section.covers(&range),
+        }
+    }
 }
 
 /// Flags that tell regions of one kind from those of another; the right to write comes beside them.
@@ -70,7 +98,12 @@ impl Default for Regions {
 
 impl Regions {
     pub const fn new() -> Self {
-        Regions { chunks: Chunks::new(), count: 0, pages: [0; KINDS], hint: 0 }
+        Regions { chunks: Chunks::new(), count: 0, pages: [0; KINDS], hint: 0, bounds: Bounds::None }
+    }
+
+    /// Whether these are those of a CPU's own section.
+    pub fn is_own(&self) -> bool {
+        matches!(self.bounds, Bounds::Within { .. })
     }
 
     pub fn len(&self) -> usize {

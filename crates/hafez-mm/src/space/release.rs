@@ -201,7 +201,7 @@ impl<P: Platform> Spaces<P> {
 
     fn unmap_if_names(&self, space: &Space, page: Vpn, frame: Pfn) {
         let Some(range) = super::map::user_page(page) else { return };
-        let mut gather = self.gather(space);
+        let mut gather = self.gather(space, range);
         let mut cursor = self.cursor(space, range);
         if let Some(slot) = cursor.find(page) {
             if matches!(slot.get(), Entry::Present { frame: f, .. } if f == frame) {

@@ -4,7 +4,7 @@
 //! it shares stays noted where it was, and the family records the move (see `object::family`).
 
 use super::map::at_hint;
-use super::{Backing, MmError, Region, RegionFlags, Space, Spaces, Stop};
+use super::{ALL, Backing, MmError, Region, RegionFlags, Space, Spaces, Stop};
 use crate::addr::{PAGE_SIZE, PageRange, USER_END, VirtAddr, Vpn};
 use crate::frame::meta::State;
 use crate::paging::Entry;
@@ -38,7 +38,7 @@ impl<P: Platform> Spaces<P> {
         if new == 0 || new > USER_END.0 || old > USER_END.0 {
             return Err(MmError::Invalid.into());
         }
-        let mut regions = space.regions_mut();
+        let mut regions = space.regions_mut(self, span_of(at, old, new, how))?;
         let region = regions.find(at).cloned().ok_or(MmError::NotMapped)?;
         let old_range = PageRange::sized(at, old).ok_or(MmError::Invalid)?;
         if region.flags.contains(RegionFlags::SEALED) {
@@ -77,7 +77,7 @@ impl<P: Platform> Spaces<P> {
         if how == RemapHow::InPlace {
             return Err(MmError::NoMemory.into());
         }
-        self.room_for(&mut regions, 4)?;
+        self.room_for(space, &mut regions, 4)?;
         let to = match fixed {
             Some(range) => range,
             None => {
@@ -85,8 +85,15 @@ impl<P: Platform> Spaces<P> {
                     RemapHow::DontUnmap(hint) => at_hint(&regions, hint, new, USER_END),
                     _ => None,
                 };
-                let start = at_hint.or_else(|| regions.find_hole(new, space.map_top()));
-                let start = start.ok_or(MmError::NoMemory)?;
+                let start = match at_hint.or_else(|| regions.find_hole(new, space.map_top())) {
+                    None if regions.is_own() => {
+                        // There may be room elsewhere.
+                        drop(regions);
+                        drop(space.regions_mut(self, ALL)?);
+                        return self.remap(space, at, old, new, how);
+                    }
+                    start => start.ok_or(MmError::NoMemory)?,
+                };
                 PageRange::new(start, start.add(new))
             }
         };
@@ -154,7 +161,7 @@ impl<P: Platform> Spaces<P> {
     }
 
     fn move_entries(&self, space: &Space, from: PageRange, to: Vpn) -> Result<(), Stop> {
-        let mut gather = self.gather(space);
+        let mut gather = self.gather(space, from);
         let mut shared = false;
         let mut cursor = self.cursor_alone(space, span(from, to));
         let mut used = from.start;
@@ -200,7 +207,7 @@ impl<P: Platform> Spaces<P> {
 
     /// remap_file_pages: the range, of regions that share one object, shows that object's pages from `first` on.
     pub fn turn_pages(&self, space: &Space, range: PageRange, first: u64) -> Result<(), Stop> {
-        let mut regions = space.regions_mut();
+        let mut regions = space.regions_mut(self, range)?;
         let mut new = regions.find(range.start).cloned().ok_or(MmError::Invalid)?;
         let Backing::Object { object, .. } = &new.backing else { return Err(MmError::Invalid.into()) };
         let object = object.clone();
@@ -212,7 +219,7 @@ impl<P: Platform> Spaces<P> {
         if !new.is_shared() || !regions.cover(range) || !regions.within(range).all(alike) {
             return Err(MmError::Invalid.into());
         }
-        self.room_for(&mut regions, 2)?;
+        self.room_for(space, &mut regions, 2)?;
         new.range = range;
         new.backing = Backing::Object { object, first };
         // Told before the old mapping goes: it may have been the last.
@@ -234,14 +241,20 @@ impl<P: Platform> Spaces<P> {
 
     /// Move the heap's end. The end as it is afterwards: where it was, if it cannot move there.
     pub fn brk(&self, space: &Space, to: VirtAddr, limit: u64) -> Result<VirtAddr, Stop> {
-        let mut regions = space.regions_mut();
-        let mut heap = space.heap.lock();
-        let (start, end) = *heap;
+        let page_end = |at: VirtAddr| Vpn(at.0.div_ceil(PAGE_SIZE as u64));
+        let (start, seen) = space.heap();
         if to < start || to.0 - start.0 > limit {
+            return Ok(seen);
+        }
+        let most = page_end(to.max(seen)).add(1);
+        let mut regions = space.regions_mut(self, PageRange::new(start.page(), most))?;
+        let mut heap = space.heap.lock();
+        let end = heap.1;
+        let (old, new) = (page_end(end), page_end(to));
+        if !regions.bounds.allow(PageRange::new(start.page(), old.max(new).add(1))) {
+            // Another thread has moved it meanwhile, and far.
             return Ok(end);
         }
-        let page_end = |at: VirtAddr| Vpn(at.0.div_ceil(PAGE_SIZE as u64));
-        let (old, new) = (page_end(end), page_end(to));
         if new < old {
             self.cut(space, &mut regions, PageRange::new(new, old))?;
         } else if new > old {
@@ -249,7 +262,7 @@ impl<P: Platform> Spaces<P> {
             // A page of distance to the next region, as everywhere between neighbours that grow.
             let guard = PageRange::new(old, new.add(1));
             let taken = !more.in_user_half() || regions.within(guard).next().is_some();
-            if taken || self.room_for(&mut regions, 0).is_err() {
+            if taken || self.room_for(space, &mut regions, 0).is_err() {
                 return Ok(end);
             }
             let rights = Rights::READ | Rights::WRITE;
@@ -269,6 +282,19 @@ impl<P: Platform> Spaces<P> {
         }
         heap.1 = to;
         Ok(to)
+    }
+}
+
+/// All pages that a call of mremap names.
+fn span_of(at: Vpn, old: u64, new: u64, how: RemapHow) -> PageRange {
+    let range = PageRange::sized(at, old.max(new).max(1)).filter(PageRange::in_user_half);
+    let range = range.unwrap_or(PageRange::new(at, at.add(1)));
+    match how {
+        RemapHow::Fixed(to) | RemapHow::FixedDontUnmap(to) => match PageRange::sized(to.page(), new) {
+            Some(to) if to.in_user_half() => PageRange::new(range.start.min(to.start), range.end.max(to.end)),
+            _ => range,
+        },
+        _ => range,
     }
 }
 

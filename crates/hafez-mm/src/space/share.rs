@@ -18,7 +18,7 @@ impl<P: Platform> Spaces<P> {
     #[cold]
     pub(super) fn own(&self, space: &Space, cursor: &mut Cursor<'_>, page: Vpn) -> Result<(), Stop> {
         if let Some(old) = cursor.own(page, &mut |slot| self.copy_entry(slot))? {
-            let mut gather = self.gather(space);
+            let mut gather = self.gather(space, PageRange::new(page, page.add(1)));
             mutant!(OwnWithoutFlush, (), gather.all_pages());
             gather.leave_leaf(old);
             gather.flush();

@@ -141,7 +141,7 @@ impl<P: Platform> Spaces<P> {
         let nothing = PageRange::new(page, page);
         let mut pages: ArrayVec<(Vpn, Moving), CLUSTER> = ArrayVec::new();
         let (first_block, brought) = {
-            let regions = space.regions(self.cpu());
+            let regions = space.regions(self.cpu(), page);
             let Some(region) = regions.find(page) else { return Ok(nothing) };
             let mut cursor = self.cursor(space, neighbourhood(region, page, AHEAD_MAX));
             if cursor.get(page) != (Entry::Swap { slot }) {

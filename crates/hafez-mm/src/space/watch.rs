@@ -87,12 +87,10 @@ impl<P: Platform> Spaces<P> {
         how: RegionFlags,
     ) -> Result<(), Stop> {
         let on = !how.is_empty();
-        {
-            let regions = space.regions(self.cpu());
-            if regions.within(range).next().is_none() {
-                return Err(MmError::Invalid.into());
-            }
+        let mut some = false;
+        for (regions, range) in space.parts(self.cpu(), range) {
             for region in regions.within(range) {
+                some = true;
                 let file = matches!(&region.backing, Backing::Object { object, .. } if object.is_file() || !region.is_shared());
                 if file {
                     return Err(MmError::Invalid.into());
@@ -104,6 +102,9 @@ impl<P: Platform> Spaces<P> {
                     return Err(MmError::Busy.into());
                 }
             }
+        }
+        if !some {
+            return Err(MmError::Invalid.into());
         }
         let done = self.alter_each(space, range, |region| {
             if on {
@@ -133,18 +134,20 @@ impl<P: Platform> Spaces<P> {
 
     /// The watcher watches nothing any more. It takes no memory: each region is changed as a whole.
     pub fn unwatch(&self, space: &Space, watcher: &Watched) {
-        let mut regions = space.regions_mut();
-        let mut at = Vpn(0);
-        let mine = |region: &&Region| region.watcher() == Some(watcher);
-        while let Some(PageRange { start, end }) = { regions.from(at).find(mine).map(|region| region.range) }
-        {
-            at = end;
-            let Some(place) = regions.place(start) else { return };
-            regions.modify(place, |region| {
-                region.set_rare(|rare| rare.watcher = None);
-                region.flags -= WATCHES;
-            });
-        }
+        space.each_section_mut(&mut |regions| {
+            let mut at = Vpn(0);
+            let mine = |region: &&Region| region.watcher() == Some(watcher);
+            while let Some(PageRange { start, end }) =
+                { regions.from(at).find(mine).map(|region| region.range) }
+            {
+                at = end;
+                let Some(place) = regions.place(start) else { return };
+                regions.modify(place, |region| {
+                    region.set_rare(|rare| rare.watcher = None);
+                    region.flags -= WATCHES;
+                });
+            }
+        });
     }
 
     /// Ask for a page that the fault has found missing.
@@ -166,13 +169,13 @@ impl<P: Platform> Spaces<P> {
     }
 
     fn is_guarded(&self, space: &Space, page: Vpn, watched: &Watched) -> bool {
-        let regions = space.regions(self.cpu());
+        let regions = space.regions(self.cpu(), page);
         let region = regions.find(page).filter(|region| region.flags.contains(RegionFlags::GUARDED));
         region.is_some_and(|region| region.watcher() == Some(watched) && watched.0.guarded().has(page))
     }
 
     fn is_missing(&self, space: &Space, page: Vpn, watched: &Watched) -> bool {
-        let regions = space.regions(self.cpu());
+        let regions = space.regions(self.cpu(), page);
         let Some(region) = regions.find(page) else { return false };
         let Some(range) = super::map::user_page(page) else { return false };
         region.watcher() == Some(watched)
@@ -191,7 +194,7 @@ impl<P: Platform> Spaces<P> {
         bytes: Option<&[u8]>,
         guard: bool,
     ) -> Result<Result<(), PlaceError>, Stop> {
-        let regions = space.regions(self.cpu());
+        let regions = space.regions(self.cpu(), page);
         let watched = |region: &&Region| region.flags.intersects(WATCHES);
         let Some(region) = regions.find(page).filter(watched) else { return Ok(Err(PlaceError::NotWatched)) };
         let Some(range) = super::map::user_page(page) else { return Ok(Err(PlaceError::NotWatched)) };

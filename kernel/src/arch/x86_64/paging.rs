@@ -266,19 +266,31 @@ impl Tags {
 const NO_FLUSH: u64 = 1 << 63;
 
 /// Use this space's translations from now on, under a tag below [`MAX_TAGS`]. If the tag was last used for the same space,
-/// what the buffer kept of it is used again. `name` is what [`loaded`] will say.
-pub fn load_space(root: Pfn, id: SpaceId, tag: usize, name: *const ()) {
+/// what the buffer kept of it is used again; if not, nothing of it is, and `anew` says by which root to go from now on. The space is known by its own
+/// root, whatever a CPU goes by; `name` is what [`loaded`] will say.
+#[inline(always)]
+pub fn load_space(
+    root: Pfn,
+    id: SpaceId,
+    tag: usize,
+    name: *const (),
+    way: &mut Pfn,
+    anew: impl FnOnce() -> Pfn,
+) {
     let area = percpu::this();
     let whose = id.0 as u64 + 1;
     area.loaded.set(name);
     // Told first, then the tag looked at, then loaded (see `shootdown`).
     area.shared.loaded.swap(root.0, Ordering::SeqCst);
     let kept = area.shared.tags.0[tag].swap(whose, Ordering::SeqCst) == whose;
+    if !kept {
+        *way = anew();
+    }
     let value = if cpu::features().pcid {
         // Tag 0 of the processor is the kernel's own root.
-        root.addr().0 | (tag as u64 + 1) | if kept { NO_FLUSH } else { 0 }
+        way.addr().0 | (tag as u64 + 1) | if kept { NO_FLUSH } else { 0 }
     } else {
-        root.addr().0
+        way.addr().0
     };
     // SAFETY: every root has the kernel's half.
     unsafe { regs::set_cr3(value) };
@@ -317,8 +329,7 @@ pub fn flush(flush: &Flush<'_>) {
 }
 
 fn forget_own(flush: &Flush<'_>) {
-    let now = regs::cr3();
-    if now & ADDRESS != flush.root.addr().0 {
+    if percpu::this().shared.loaded.load(Ordering::Relaxed) != flush.root.0 {
         // Not in use: what a tag keeps of it is not used again.
         percpu::this().shared.tags.disown(flush.space);
         return;
@@ -330,14 +341,13 @@ fn forget_own(flush: &Flush<'_>) {
             }
         }
         // SAFETY: what is loaded is loaded again, under the same tag, which forgets all but global translations.
-        _ => unsafe { regs::set_cr3(now) },
+        _ => unsafe { regs::set_cr3(regs::cr3()) },
     }
 }
 
 /// Another CPU has changed pages (`None`: any) of the space with this root, or (root 0) of the kernel's half.
 pub(super) fn forget_here(id: SpaceId, root: Pfn, pages: Option<&[Vpn]>) {
-    let now = regs::cr3();
-    if root.0 != 0 && now & ADDRESS != root.addr().0 {
+    if root.0 != 0 && percpu::this().shared.loaded.load(Ordering::Relaxed) != root.0 {
         // It was in use when the request was posted: what its tag keeps is not used again.
         return percpu::this().shared.tags.disown(id);
     }
@@ -351,12 +361,12 @@ pub(super) fn forget_here(id: SpaceId, root: Pfn, pages: Option<&[Vpn]>) {
             }
         }
         // SAFETY: as above.
-        _ => unsafe { regs::set_cr3(now) },
+        _ => unsafe { regs::set_cr3(regs::cr3()) },
     }
 }
 
-/// Leave a space that nobody here needs; nothing of it is used again.
-fn leave_space() {
+/// Leave a space that nobody here needs, or that is to be loaded anew; nothing of it is used again.
+pub fn leave_space() {
     let tags = &percpu::this().shared.tags;
     if cpu::features().pcid {
         let tag = (regs::cr3() & 0xFFF) as usize;
