@@ -116,6 +116,16 @@ int main(void) {
     }
     T(sum);
     T(woke);
+    /* Who waits in the plain way is not moved to a lock. */
+    pthread_create(&th[0], 0, waiter, &w);
+    long refused = 0;
+    uint32_t lock = 0;
+    for (int i = 0; i < 5000 && refused == 0; i++, nap(2)) refused = fx(&w, FUTEX_CMP_REQUEUE_PI|128, 1, 0, &lock, 0);
+    T(refused < 0 ? -errno : refused);
+    T(lock);
+    T(fx(&w, FUTEX_WAKE|128, 1, 0, 0, 0));
+    pthread_join(th[0], &res);
+    T((long)res);
     /* shared across processes, at different addresses */
     sh = mmap(0, 4096, PROT_READ|PROT_WRITE, MAP_SHARED|MAP_ANONYMOUS, -1, 0);
     fflush(stdout);

@@ -1,5 +1,6 @@
 /* TCP and UDP on the machine itself. */
 #include "sockets.h"
+#include <poll.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -455,6 +456,37 @@ static void segments(void) {
     close(s);
 }
 
+/* Of sockets that share a port, those of IPv4 get what comes by it. */
+static void preferred(void) {
+    char c;
+    for (int six = 0; six < 2; six++) {
+        int s[4], none = 0;
+        struct sockaddr_in a = in("0.0.0.0", 0);
+        struct sockaddr_in6 a6 = {.sin6_family = AF_INET6};
+        for (int i = 0; i < 4; i++) {
+            int family = (i < 2) == six ? AF_INET6 : AF_INET;
+            s[i] = socket(family, SOCK_DGRAM, 0);
+            setopt(s[i], SOL_SOCKET, SO_REUSEPORT, 1);
+            if (i) a.sin_port = a6.sin6_port = htons(port_of(s[0]));
+            N("bind", i, family == AF_INET ? bind(s[i], SA(a)) : bind(s[i], SA(a6)));
+        }
+        a = in("127.0.0.1", port_of(s[0]));
+        for (int i = 0; i < 8; i++) {
+            int from = socket(AF_INET, SOCK_DGRAM, 0);
+            N("sent", i, sendto(from, "x", 1, 0, SA(a)));
+            close(from);
+        }
+        int came = 0, *four = six ? s + 2 : s;
+        struct pollfd both[2] = {{four[0], POLLIN, 0}, {four[1], POLLIN, 0}};
+        while (came < 8 && poll(both, 2, 3000) > 0)
+            for (int i = 0; i < 2; i++) came += recv(four[i], &c, 1, MSG_DONTWAIT) == 1;
+        for (int i = 0; i < 4; i++) none += recv(s[i], &c, 1, MSG_DONTWAIT) == 1;
+        N("came", six, came);
+        N("to others", six, none);
+        for (int i = 0; i < 4; i++) close(s[i]);
+    }
+}
+
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     to_nobody();
@@ -463,5 +495,6 @@ int main(void) {
     connections();
     datagrams();
     segments();
+    preferred();
     return 0;
 }

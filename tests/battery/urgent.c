@@ -47,6 +47,46 @@ static void tcp(int p[2]) {
         } } while (0)
 #define SETTLE(fd, events) poll1(fd, events, 1000)
 
+/* What becomes of a byte that was urgent until another came (within the machine at once: Unix). */
+static void older(void) {
+    int p[2];
+    for (int inlined = 0; inlined < 2; inlined++)
+        for (int first = 0; first < 2; first++) {
+            socketpair(AF_UNIX, SOCK_STREAM, 0, p);
+            if (inlined) T(setopt(p[1], SOL_SOCKET, SO_OOBINLINE, 1));
+            T(send(p[0], "x", 1, MSG_OOB));
+            if (first) S(got(p[1], 1, MSG_OOB));
+            T(send(p[0], "y", 1, MSG_OOB));
+            T(mark(p[1]));
+            S(got(p[1], 1, MSG_PEEK));
+            S(got(p[1], 1, 0));
+            T(mark(p[1]));
+            S(got(p[1], 1, MSG_OOB));
+            T(mark(p[1]));
+            S(got(p[1], 1, 0));
+            T(mark(p[1]));
+            close(p[0]); close(p[1]);
+        }
+    for (int inlined = 0; inlined < 2; inlined++) {
+        socketpair(AF_UNIX, SOCK_STREAM, 0, p);
+        T(send(p[0], "hello", 5, MSG_OOB));
+        T(send(p[0], "wor", 3, MSG_OOB));
+        S(got(p[1], 1, MSG_OOB));
+        T(mark(p[1]));
+        T(send(p[0], "ld", 2, MSG_OOB));
+        S(got(p[1], 20, MSG_PEEK));
+        S(got(p[1], 20, 0));
+        T(mark(p[1]));
+        S(got(p[1], 20, MSG_OOB));
+        T(send(p[0], "rest", 4, 0));
+        if (inlined) T(setopt(p[1], SOL_SOCKET, SO_OOBINLINE, 1));
+        S(got(p[1], 20, MSG_PEEK));
+        S(got(p[1], 20, 0));
+        T(mark(p[1]));
+        close(p[0]); close(p[1]);
+    }
+}
+
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGURG, on_urg);
@@ -174,6 +214,7 @@ int main(void) {
         T(select(p[1] + 1, 0, 0, &set, &now));
         close(e);
     });
+    older();
     int d[2];
     T(socketpair(AF_UNIX, SOCK_DGRAM, 0, d));
     T(send(d[0], "x", 1, MSG_OOB));

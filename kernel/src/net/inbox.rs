@@ -15,7 +15,8 @@
 //! packet.
 //!
 //! A stream may have a mark: the last *urgent* byte, which is a packet of its own. A read ends before it, and the next begins
-//! behind it; the byte itself is read apart (MSG_OOB), or in its place (SO_OOBINLINE).
+//! behind it; the byte itself is read apart (MSG_OOB), or in its place (SO_OOBINLINE). What becomes of it where a newer one follows, or where it
+//! is read in both ways, differs: `AF_UNIX` gives each byte once, TCP looks at where the newest is.
 //!
 //! Copies touch user memory and may sleep: no spin lock is held there. A reader takes the packet out, copies, and puts back
 //! what is left; `turn` makes that one step for other readers. Packets are dropped without a lock, since a file in one
@@ -113,6 +114,8 @@ pub struct Packet {
     pub rights: Flight,
     account: Arc<Account>,
     charged: usize,
+    /// It is the byte that the mark stands at.
+    urgent: bool,
 }
 
 impl Drop for Packet {
@@ -149,6 +152,7 @@ impl Packet {
             rights: Flight::default(),
             account: account.clone(),
             charged,
+            urgent: false,
         };
         packet.bytes.try_reserve_exact(room.max(len)).map_err(|_| Errno::ENOBUFS)?;
         packet.bytes.resize(len, 0);
@@ -240,6 +244,16 @@ pub struct Inbox {
     queue: Mutex<Queue>,
 }
 
+/// What becomes of the byte that was urgent until a newer one came. Else it is read in its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Older {
+    Stays,
+    /// It is passed over if it is next.
+    Skipped,
+    /// It is gone if it has been read apart.
+    GivenOnce,
+}
+
 /// What a read of a stream does.
 #[derive(Clone, Copy, Default)]
 pub struct Reading {
@@ -249,6 +263,8 @@ pub struct Reading {
     pub by_sender: bool,
     /// The urgent byte is one like the others (SO_OOBINLINE).
     pub inline: bool,
+    /// But not if it has been read apart.
+    pub once: bool,
 }
 
 impl Inbox {
@@ -322,10 +338,16 @@ impl Inbox {
         Ok(())
     }
 
-    /// Put the source's one last byte at the end of a stream, as an urgent one: the mark moves there. What was urgent before is
-    /// read in its place, unless it is next.
-    pub fn send_urgent(&self, from: &mut Source<'_>, account: &Arc<Account>, cred: Ucred) -> Result<()> {
-        let packet = Packet::new(from, 1, account, cred)?;
+    /// Put the source's one last byte at the end of a stream, as an urgent one: the mark moves there.
+    pub fn send_urgent(
+        &self,
+        from: &mut Source<'_>,
+        account: &Arc<Account>,
+        cred: Ucred,
+        older: Older,
+    ) -> Result<()> {
+        let mut packet = Packet::new(from, 1, account, cred)?;
+        packet.urgent = true;
         let Some(byte) = packet.bytes.first().copied() else { return Ok(()) };
         let passed = {
             let mut queue = self.queue.lock();
@@ -334,7 +356,16 @@ impl Inbox {
                 return Err(self.refused());
             }
             let mut passed = None;
-            if queue.at_mark() && !queue.in_hand {
+            let was_read = queue.mark.is_some_and(|mark| mark.read);
+            if older == Older::GivenOnce {
+                if let Some(old) = queue.packets.iter().rposition(|packet| packet.urgent) {
+                    queue.packets[old].urgent = false;
+                    if was_read {
+                        passed = queue.packets.remove(old);
+                        queue.bytes -= 1;
+                    }
+                }
+            } else if older == Older::Skipped && queue.at_mark() && !queue.in_hand {
                 passed = queue.packets.pop_front();
                 queue.advance(1);
             }
@@ -446,10 +477,12 @@ impl Inbox {
         while to.remaining() > 0 {
             let (packet, marked) = {
                 let mut queue = self.queue.lock();
-                let marked = queue.mark.is_some_and(|m| m.at == at);
+                let mark = queue.mark.filter(|mark| mark.at == at);
+                let marked = mark.is_some();
                 // What is before the urgent byte is for this read, what is behind it for the next.
                 let packet = if marked && sender.is_some() { None } else { queue.take() };
-                (packet, marked && !how.inline)
+                let gone = mark.is_some_and(|mark| mark.read && how.once);
+                (packet, marked && (!how.inline || gone))
             };
             let Some(mut packet) = packet else { break };
             if marked {

@@ -251,6 +251,11 @@ fn leave(waiters: &[Arc<Waiter>], sleeper: &Sleeper) -> Option<usize> {
     sleeper.fired()
 }
 
+/// Whether anybody sleeps on it.
+pub(super) fn is_awaited(key: Key) -> bool {
+    TABLE[key.bucket()].lock().iter().any(|waiter| *waiter.place.lock() == Some(key))
+}
+
 /// Two buckets, locked in order of their index; the second is `None` where both keys are in one.
 fn lock_two(a: Key, b: Key) -> (MutexGuard<'static, List>, Option<MutexGuard<'static, List>>) {
     let (a, b) = (a.bucket(), b.bucket());

@@ -18,7 +18,7 @@
 //! `STATE`, a spin lock over all that is known, and in it a waiter's `place`.
 #![forbid(unsafe_code)]
 
-use super::futex::Key;
+use super::futex::{self, Key};
 use super::task::Task;
 use super::{Pid, table};
 use crate::arch::user;
@@ -401,6 +401,10 @@ pub fn requeue(
     let _both = order_two(from, to);
     if user::read_u32(at)? != expected {
         return Err(Errno::EAGAIN);
+    }
+    if futex::is_awaited(from) {
+        // Who waits there in the plain way expects no lock.
+        return Err(Errno::EINVAL);
     }
     let mut done = 0;
     while done < moves.saturating_add(1) {

@@ -89,17 +89,19 @@ impl Entry {
 
     /// How well it fits what comes from `from` for `ip`; `None`: not at all.
     fn fits(&self, ip: IpAddr, from: Option<SocketAddr>) -> Option<u32> {
+        // IPv4 goes to who asked for that before it goes to one that takes both.
+        let same = u32::from(self.ip.is_ipv4() == ip.is_ipv4());
         let address = if self.ip == ip {
-            2
+            4
         } else if self.ip.is_unspecified() && (self.ip.is_ipv4() == ip.is_ipv4() || self.dual && ip.is_ipv4())
         {
-            1
+            2
         } else {
             return None;
-        };
+        } + same;
         match self.peer {
             None => Some(address),
-            Some(peer) if from == Some(peer) => Some(address + 4),
+            Some(peer) if from == Some(peer) => Some(address + 8),
             Some(_) => None,
         }
     }

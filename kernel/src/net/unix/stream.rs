@@ -4,7 +4,11 @@ use super::{Role, Unix, name};
 use crate::{
     errno::{Errno, Result},
     fs::iobuf::{Sink, Source},
-    net::{Incoming, Outgoing, Target, Wait, abi, caller, inbox::Reading, options},
+    net::{
+        Incoming, Outgoing, Target, Wait, abi, caller,
+        inbox::{Older, Reading},
+        options,
+    },
 };
 use alloc::{collections::VecDeque, sync::Arc};
 
@@ -192,7 +196,7 @@ impl Unix {
         }
         self.await_room(wait)?;
         let Some(peer) = self.peer() else { return Err(Errno::EPIPE) };
-        peer.inbox.send_urgent(from, &self.account, cred)?;
+        peer.inbox.send_urgent(from, &self.account, cred, Older::GivenOnce)?;
         peer.common.signal.urge();
         Ok(())
     }
@@ -202,7 +206,8 @@ impl Unix {
             return Err(Errno::EINVAL);
         }
         let inline = self.common.has(abi::SO_OOBINLINE);
-        let how = Reading { peek: into.peeks(), by_sender: self.common.has(abi::SO_PASSCRED), inline };
+        let how =
+            Reading { peek: into.peeks(), by_sender: self.common.has(abi::SO_PASSCRED), inline, once: true };
         let all = into.flags & abi::MSG_WAITALL != 0;
         let wanted = to.remaining();
         // Who wants nothing waits all the same until there is something.

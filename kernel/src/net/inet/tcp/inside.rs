@@ -5,7 +5,10 @@ use super::{NEW, Role, Shut, Tcp, turn_away};
 use crate::{
     errno::{Errno, Result},
     fs::iobuf::{Sink, Source},
-    net::{Incoming, Protocol, Ucred, Wait, abi, inbox::Reading},
+    net::{
+        Incoming, Protocol, Ucred, Wait, abi,
+        inbox::{Older, Reading},
+    },
 };
 use alloc::sync::{Arc, Weak};
 use core::net::SocketAddr;
@@ -245,7 +248,8 @@ impl Tcp {
             self.send_to_nobody(from);
             return Ok(());
         };
-        peer.inbox.send_urgent(from, &self.account, Ucred::default())?;
+        let older = if peer.common.has(abi::SO_OOBINLINE) { Older::Stays } else { Older::Skipped };
+        peer.inbox.send_urgent(from, &self.account, Ucred::default(), older)?;
         peer.common.signal.urge();
         Ok(())
     }
@@ -261,7 +265,7 @@ impl Tcp {
     pub(super) fn receive_inside(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()> {
         let wanted = to.remaining();
         let inline = self.common.has(abi::SO_OOBINLINE);
-        let how = Reading { peek: into.flags & abi::MSG_PEEK != 0, by_sender: false, inline };
+        let how = Reading { peek: into.flags & abi::MSG_PEEK != 0, by_sender: false, inline, once: false };
         let all = into.flags & abi::MSG_WAITALL != 0;
         // Who wants nothing waits all the same until there is something.
         let least = if all || wanted == 0 { 1 } else { self.common.low_water().min(wanted) };
