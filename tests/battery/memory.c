@@ -78,6 +78,37 @@ static void copies(void) {
     T(munmap(c, 4*PG));
     T(close(fd));
 }
+/* What is judged first, and what a stack may grow onto. */
+static void orders(void) {
+    int flags = MAP_PRIVATE|MAP_ANONYMOUS, rw = PROT_READ|PROT_WRITE;
+    char *a = mmap(0, 32*PG, PROT_NONE, flags, -1, 0), *b;
+    munmap(a, 16*PG);
+    T(mremap(a, PG, PG, MREMAP_MAYMOVE|MREMAP_FIXED, a));
+    T(mremap(a, PG, PG, MREMAP_MAYMOVE|MREMAP_FIXED, a+20*PG+1));
+    T(mremap(a, PG, PG, MREMAP_MAYMOVE|MREMAP_FIXED, a+20*PG));
+    b = mmap(a, 4*PG, rw, MAP_SHARED|MAP_ANONYMOUS|MAP_FIXED, -1, 0);
+    T(mremap(b, 0, PG, 0));
+    P(mremap(b, 0, PG, MREMAP_MAYMOVE));
+    b = mmap(a, 4*PG, rw, flags|MAP_FIXED, -1, 0);
+    T(mremap(b, 0, PG, 0));
+    munmap(a, 16*PG);
+    mmap(a+PG, 3*PG, rw, flags|MAP_FIXED, -1, 0);
+    T(mlock(a, 4*PG));
+    T(madvise(a+PG, 3*PG, MADV_DONTNEED));
+    mmap(a, 8*PG, rw, flags|MAP_GROWSDOWN|MAP_FIXED, -1, 0);
+    munmap(a+2*PG, PG);
+    WR(a+2*PG);
+    mmap(a, 2*PG, PROT_NONE, flags|MAP_FIXED, -1, 0);
+    munmap(a+2*PG, PG);
+    WR(a+2*PG);
+    mmap(a, 2*PG, rw, flags|MAP_FIXED, -1, 0);
+    munmap(a+2*PG, PG);
+    WR(a+2*PG);
+    W(CHILD(struct rlimit none = {0, 0}; b = mmap(a, 4*PG, PROT_READ, flags|MAP_FIXED, -1, 0); setrlimit(RLIMIT_DATA, &none);
+        T(mprotect(b, PG, rw)); T(mprotect(b, PG, PROT_NONE)); T(mprotect(b, 4*PG, PROT_READ))));
+    munmap(a, 32*PG);
+}
+
 int main(void) {
     catch_();
     huge();
@@ -524,6 +555,7 @@ int main(void) {
     S(shared_word);
     kill(p, 9);
     waitpid(p, &st, 0);
+    orders();
     unlink("file");
     return 0;
 }

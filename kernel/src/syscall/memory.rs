@@ -375,11 +375,15 @@ pub(super) fn room_for(caller: &Caller, count: u64, replaced: u64, data: bool) -
     if limit != INFINITY && caller.space().total_pages() - replaced + count > limit >> PAGE_SHIFT {
         return Err(Errno::ENOMEM);
     }
-    let limit = limits.soft(abi::RLIMIT_DATA);
-    if data && limit != INFINITY && data_pages(caller) + count > limit >> PAGE_SHIFT {
-        return Err(Errno::ENOMEM);
-    }
-    Ok(())
+    if data { data_for(caller, count) } else { Ok(()) }
+}
+
+/// Whether `count` more private writable pages fit `RLIMIT_DATA`.
+#[inline(always)]
+fn data_for(caller: &Caller, count: u64) -> Result<()> {
+    let limit = caller.task.process.limits.soft(abi::RLIMIT_DATA);
+    let over = limit != INFINITY && data_pages(caller) + count > limit >> PAGE_SHIFT;
+    if over { Err(Errno::ENOMEM) } else { Ok(()) }
 }
 
 fn is_data(region: &RegionInfo) -> bool {
@@ -446,12 +450,17 @@ fn mprotect(caller: &mut Caller) -> Result<u64> {
             return Err(Errno::EACCES);
         }
     }
-    if rights.contains(Rights::WRITE) && commit::MODE.load(Relaxed) != commit::ALWAYS {
+    let counted = commit::MODE.load(Relaxed) != commit::ALWAYS
+        || caller.task.process.limits.soft(abi::RLIMIT_DATA) != INFINITY;
+    if rights.contains(Rights::WRITE) && counted {
         let mut more = 0;
         caller.space().for_each_region(&mut |region| {
             let gains = !region.shared && !region.rights.contains(Rights::WRITE);
             more += if gains { region.range.intersect(&range).len() } else { 0 };
         });
+        if more > 0 {
+            data_for(caller, more)?;
+        }
         commit::check(&caller.task, more, false)?;
     }
     memory().protect(caller.space(), range, rights)?;
@@ -511,10 +520,6 @@ fn mremap(caller: &mut Caller) -> Result<u64> {
     let (Some(old), Some(new)) = (pages(old_len), pages(new_len).filter(fits)) else {
         return Err(Errno::EINVAL);
     };
-    let region = caller.space().region_at(VirtAddr(at)).ok_or(Errno::EFAULT)?;
-    if region.flags.contains(RegionFlags::SEALED) {
-        return Err(Errno::EPERM);
-    }
     let how = if flags & FIXED != 0 {
         check_target(at, old, to, new)?;
         if flags & DONT_UNMAP != 0 {
@@ -534,9 +539,13 @@ fn mremap(caller: &mut Caller) -> Result<u64> {
     } else {
         RemapHow::InPlace
     };
-    // A length of 0 asks for a second mapping of the same pages, which only shared ones have.
+    let region = caller.space().region_at(VirtAddr(at)).ok_or(Errno::EFAULT)?;
+    if region.flags.contains(RegionFlags::SEALED) {
+        return Err(Errno::EPERM);
+    }
+    // A length of 0 asks for a second mapping of the same pages, which only shared ones have, and elsewhere.
     if old == 0 && (!region.shared || how == RemapHow::InPlace) {
-        return Err(Errno::EINVAL);
+        return Err(if region.shared { Errno::ENOMEM } else { Errno::EINVAL });
     }
     let smaller = matches!(how, RemapHow::InPlace | RemapHow::MayMove) && new <= old;
     if region.range.end.since(VirtAddr(at).page()) < old && !smaller {

@@ -146,7 +146,8 @@ fn lock(caller: &mut Caller, on_fault: bool) -> Result<u64> {
         return Err(Errno::ENOMEM);
     }
     let (part, whole) = in_user_half(range);
-    if part.is_empty() {
+    // Where nothing is mapped at its beginning nothing is locked at all.
+    if part.is_empty() || caller.space().region_at(part.start.addr()).is_none() {
         return Err(Errno::ENOMEM);
     }
     wire(caller, part, on_fault)?;

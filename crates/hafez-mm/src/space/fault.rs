@@ -382,7 +382,11 @@ impl<P: Platform> Spaces<P> {
         let Some(stack) = regions.first_from(page) else { return Err(FaultError::NotMapped.into()) };
         let (start, pages) = (stack.range.start, stack.range.end.since(page));
         let fits = stack.flags.contains(RegionFlags::GROWS_DOWN) && pages <= stack.grow_limit();
-        let free = regions.last_before(page).is_none_or(|below| below.range.end.0 + STACK_GAP <= page.0);
+        // What nobody can use, and another stack, is no danger below.
+        let free = regions.last_before(page).is_none_or(|below| {
+            let harmless = below.rights.is_empty() || below.flags.contains(RegionFlags::GROWS_DOWN);
+            harmless || below.range.end.0 + STACK_GAP <= page.0
+        });
         if page >= start {
             return Ok(());
         }
