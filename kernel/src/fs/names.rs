@@ -10,7 +10,7 @@ use super::{
     inode::{Inode, Kind, NewKind, NewNode, RenameFlags, SetAttr, Stat, Writing},
     inotify, lease,
     lock::SleepLock,
-    path::{Last, Location, Walker},
+    path::{Last, Location, NAME_MAX, Walker},
     protected,
 };
 use crate::errno::{Errno, Result};
@@ -41,6 +41,11 @@ impl Walker {
             return Err(Errno::EINVAL);
         }
         let exclusive = flags & abi::O_CREAT != 0 && flags & abi::O_EXCL != 0;
+        if flags & abi::O_CREAT != 0 && path.ends_with(b"/") {
+            let last = self.resolve_last(base, path)?;
+            last.plain(Errno::EEXIST).or_else(|e| if exclusive { Err(e) } else { Ok(&[]) })?;
+            return Err(Errno::EISDIR);
+        }
         let follow = flags & abi::O_NOFOLLOW == 0 && !exclusive;
         let file = match self.resolve_open(base, path, follow)? {
             Ok(_) if exclusive => Err(Errno::EEXIST),
@@ -87,7 +92,9 @@ impl Walker {
         let inode = place.inode().clone();
         let mode = open_mode(flags);
         place.mount.used();
-        let changes = mode.write || flags & abi::O_TRUNC != 0;
+        // Good for requests to devices only, but for who could do both.
+        let neither = flags & abi::O_ACCMODE == abi::O_ACCMODE;
+        let changes = mode.write || neither || flags & abi::O_TRUNC != 0;
         match inode.kind() {
             Kind::Link => {
                 return Err(if flags & abi::O_DIRECTORY != 0 { Errno::ENOTDIR } else { Errno::ELOOP });
@@ -99,15 +106,19 @@ impl Walker {
             Kind::Char | Kind::Block if place.mount.flags().contains(Flags::NODEV) => {
                 return Err(Errno::EACCES);
             }
-            Kind::Socket => return Err(Errno::ENXIO),
+            Kind::Fifo if neither => return Err(Errno::EINVAL),
             _ => {}
         }
-        let wanted = (if mode.read { want::READ } else { 0 }) | (if changes { want::WRITE } else { 0 });
+        let reads = mode.read || neither;
+        let wanted = (if reads { want::READ } else { 0 }) | (if changes { want::WRITE } else { 0 });
         if !self.cred.passes() && wanted != 0 {
             inode.permission(&self.cred, wanted)?;
         }
         if flags & abi::O_NOATIME != 0 {
             self.cred.check_owner(&inode.stat()?)?;
+        }
+        if inode.kind() == Kind::Socket {
+            return Err(Errno::ENXIO);
         }
         if inode.kind() == Kind::Dir {
             inotify::fire(&place, inotify::OPEN);
@@ -170,6 +181,11 @@ impl Walker {
         }
         dir.mount.check_writable()?;
         self.may_change(dir)?;
+        // A character device of number 0 is none: what stands for a name that was taken away.
+        const NONE: NewKind = NewKind::Device { block: false, rdev: 0 };
+        if matches!(node, NewKind::Device { .. }) && node != NONE && !self.cred.may(cap::MKNOD) {
+            return Err(Errno::EPERM);
+        }
         let new = self.new_node(dir, node, mode)?;
         let inode = dir.inode().create(name, &new)?;
         inotify::fire_entry(dir, name, inotify::CREATE, node == NewKind::Dir);
@@ -276,6 +292,7 @@ impl Walker {
             b"." => return Err(Errno::EINVAL),
             b".." => return Err(Errno::ENOTEMPTY),
             b"" => return Err(Errno::EBUSY),
+            name if name.len() > NAME_MAX => return Err(Errno::ENAMETOOLONG),
             name => name,
         };
         let victim = last.dir.child(name)?;
@@ -321,11 +338,13 @@ impl Walker {
         if !Arc::ptr_eq(&from.dir.mount, &to.dir.mount) {
             return Err(Errno::EXDEV);
         }
-        let (name, to_name) = (from.plain(Errno::EBUSY)?, to.plain(Errno::EBUSY)?);
+        let keeps = how.contains(RenameFlags::NOREPLACE);
+        let name = from.plain(Errno::EBUSY)?;
+        let to_name = to.plain(if keeps { Errno::EEXIST } else { Errno::EBUSY })?;
         let _one = RENAME.lock();
         let moved = from.dir.child(name)?;
         let target = match to.dir.child(to_name) {
-            Ok(_) if how.contains(RenameFlags::NOREPLACE) => return Err(Errno::EEXIST),
+            Ok(_) if keeps => return Err(Errno::EEXIST),
             Ok(target) => Some(target),
             Err(Errno::ENOENT) if how.contains(RenameFlags::EXCHANGE) => return Err(Errno::ENOENT),
             Err(Errno::ENOENT) => None,
@@ -364,14 +383,28 @@ impl Walker {
         if !moved.is_dir() && (from.slash || (to.slash && !exchange)) {
             return Err(Errno::ENOTDIR);
         }
+        if exchange && to.slash && target.is_some_and(|target| !target.is_dir()) {
+            return Err(Errno::ENOTDIR);
+        }
         if !Arc::ptr_eq(&moved.mount, &from.dir.mount) {
             return Err(Errno::EBUSY);
         }
         if moved.is_dir() && moved.dentry.is_above(&to.dir.dentry) {
             return Err(Errno::EINVAL);
         }
+        if target.is_some_and(|target| Arc::ptr_eq(target.inode(), moved.inode())) {
+            return Ok(());
+        }
         self.may_delete(&from.dir, moved)?;
+        // Where a directory goes elsewhere its `..` is another.
+        let elsewhere = !Arc::ptr_eq(&from.dir.dentry, &to.dir.dentry);
+        if elsewhere && moved.is_dir() {
+            moved.inode().permission(&self.cred, want::WRITE)?;
+        }
         let Some(target) = target else { return self.may_change(&to.dir) };
+        if elsewhere && exchange && target.is_dir() {
+            target.inode().permission(&self.cred, want::WRITE)?;
+        }
         if !Arc::ptr_eq(&target.mount, &to.dir.mount) {
             return Err(Errno::EBUSY);
         }
@@ -423,10 +456,10 @@ impl Walker {
     pub fn chown(&self, place: &Location, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         place.mount.check_writable()?;
         let stat = place.inode().stat()?;
+        let owns = self.cred.fsuid == stat.uid;
         let may = self.cred.may(cap::CHOWN)
-            || (self.cred.fsuid == stat.uid
-                && uid.is_none_or(|u| u == stat.uid)
-                && gid.is_none_or(|g| g == stat.gid || self.cred.in_group(g)));
+            || uid.is_none_or(|u| owns && u == stat.uid)
+                && gid.is_none_or(|g| owns && (g == stat.gid || self.cred.in_group(g)));
         if !may {
             return Err(Errno::EPERM);
         }

@@ -213,6 +213,7 @@ impl Last {
     pub fn plain(&self, error: Errno) -> Result<&[u8]> {
         match self.name.as_slice() {
             b"" | b"." | b".." => Err(error),
+            name if name.len() > NAME_MAX => Err(Errno::ENAMETOOLONG),
             name => Ok(name),
         }
     }
@@ -242,8 +243,11 @@ impl Walker {
     }
 
     /// The directory and the name that `path` ends with. Links are followed up to there, not the last.
+    /// Whoever cannot search that directory learns nothing of the name.
     pub fn resolve_last(&self, base: &Location, path: &[u8]) -> Result<Last> {
-        self.last(base, path, &mut 0)
+        let last = self.last(base, path, &mut 0)?;
+        self.may_search(&last.dir)?;
+        Ok(last)
     }
 
     /// For `open`: the end of the path after following links, when that may not exist. `Ok(Ok)` is what exists.
@@ -326,9 +330,6 @@ impl Walker {
             let name = &rest[pos..pos + len];
             if !at.is_dir() {
                 return Err(Errno::ENOTDIR);
-            }
-            if name.len() > NAME_MAX {
-                return Err(Errno::ENAMETOOLONG);
             }
             let slash = pos + len < rest.len();
             let more = rest[pos + len..].iter().any(|c| *c != b'/');

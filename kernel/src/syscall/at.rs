@@ -53,6 +53,9 @@ impl Paths {
 
     /// What `path` names, as AT_EMPTY_PATH and `follow` say.
     pub fn find(&self, dir: u64, path: &[u8], flags: u32, follow: bool) -> Result<Location> {
+        if path.is_empty() && flags & abi::AT_EMPTY_PATH == 0 {
+            return Err(Errno::ENOENT);
+        }
         let base = self.base(dir, path)?;
         if path.is_empty() && flags & abi::AT_EMPTY_PATH != 0 {
             return Ok(base);

