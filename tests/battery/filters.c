@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/ucontext.h>
 
 #define LOAD(what) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, what))
 #define EQUAL(k, yes, no) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, k, yes, no)
@@ -77,6 +78,66 @@ static int try_(struct sock_filter *f, int count) {
 #define ONLY LOAD(nr), EQUAL(SYS_getppid, 1, 0), ANSWER(SECCOMP_RET_ALLOW)
 #define SAY BPF_STMT(BPF_ALU | BPF_OR | BPF_K, SECCOMP_RET_ERRNO), BPF_STMT(BPF_RET | BPF_A, 0)
 
+
+/* Calls that the program sees itself. */
+#define DISPATCH 59 /* PR_SET_SYSCALL_USER_DISPATCH */
+static volatile char selector;
+static void handed_back(int signo, siginfo_t *info, void *context) {
+    selector = 0;
+    caught(signo, info, context);
+    ((ucontext_t *)context)->uc_mcontext.gregs[REG_RAX] += 7;
+}
+static long divert(long mode, unsigned long start, unsigned long len, volatile void *at) {
+    return prctl(DISPATCH, mode, start, len, at);
+}
+static void *unheard(void *a) {
+    (void)a;
+    selector = 1;
+    long value = syscall(SYS_getppid) >= 0;
+    selector = 0;
+    return (void *)value;
+}
+static void handing_back(void) {
+    struct sigaction action = {.sa_sigaction = handed_back, .sa_flags = SA_SIGINFO};
+    sigaction(SIGSYS, &action, 0);
+    T(divert(-1, 0, 0, 0));
+    T(divert(9, 0, 0, 0));
+    T(divert(0, 1, 0, 0));
+    T(divert(0, 0, 1, 0));
+    T(divert(0, 0, 0, &selector));
+    T(divert(0, 0, 0, 0));
+    T(divert(1, 1, 0, &selector));
+    T(divert(1, -1L, 0, &selector));
+    T(divert(1, 1, -1L, &selector));
+    T(divert(1, -1L, 1, &selector));
+    T(divert(1, 0, 1, (void *)-1L));
+    T(divert(1, 0, 0, &selector));
+    T(syscall(SYS_getppid) >= 0);
+    got = 0;
+    selector = 1;
+    after = syscall(4711);
+    T(after); T(got); T(code); T(number); T(with); T(arch_); T(at_call); T(selector);
+    selector = 1;
+    after = syscall(SYS_getppid);
+    T(after == SYS_getppid + 7);
+    /* Neither threads nor children have it. */
+    pthread_t other_;
+    void *value;
+    pthread_create(&other_, 0, unheard, 0);
+    pthread_join(other_, &value);
+    T(value != 0);
+    W(CHILD(T(unheard(0) != 0)));
+    T(divert(0, 0, 0, 0));
+    T(unheard(0) != 0);
+    /* From a range of code all calls are done. */
+    T(divert(1, 0x1000, 0x7ffffffff000 - 0x1000, &selector));
+    T(unheard(0) != 0);
+    T(divert(0, 0, 0, 0));
+    W(CHILD(divert(1, 0, 0, &selector); selector = 5; syscall(SYS_getppid)));
+    W(CHILD(divert(1, 0, 0, (void *)8); syscall(SYS_getppid)));
+    W(CHILD(signal(SIGSYS, SIG_IGN); divert(1, 0, 0, &selector); selector = 1; syscall(SYS_getppid)));
+    W(CHILD(divert(1, 0, 0, 0); syscall(SYS_getppid)));
+}
 
 int main(void) {
     catch_();
@@ -201,5 +262,6 @@ int main(void) {
         if (!getuid()) setuid(1000); T(syscall(SYS_ioprio_set, 1, 0, 1 << 13 | 3)); T(syscall(SYS_ioprio_set, 1, 0, 3 << 13))));
     kill(child, SIGKILL);
     waitpid(child, 0, 0);
+    handing_back();
     return 0;
 }

@@ -462,6 +462,7 @@ fn commit(caller: &mut Caller, loaded: Loaded) {
     caller.alt_stack = AltStack::NONE;
     task.clear_child_tid.store(0, Ordering::Relaxed);
     task.robust_list.store(0, Ordering::Relaxed);
+    *task.dispatch.lock() = None;
     task.rseq.clear();
     if loaded.cred.uid != loaded.cred.euid || loaded.cred.gid != loaded.cred.egid {
         task.death_signal.store(0, Ordering::Relaxed);

@@ -120,6 +120,8 @@ pub struct Task {
     pub pi_closed: AtomicBool,
     /// What stands before its system calls.
     pub guard: Mutex<Guard>,
+    /// Which of its calls its program sees itself.
+    pub dispatch: Mutex<Option<Dispatch>>,
     /// `IOPRIO_*`, as it was chosen.
     pub io_priority: AtomicU32,
     /// Somebody traces it (see `trace`).
@@ -133,6 +135,14 @@ pub struct Task {
     pub(super) exit_code: AtomicU32,
     /// The kernel thread that runs it; gone before it starts and after it ends.
     thread: Mutex<Option<Arc<Thread>>>,
+}
+
+/// Calls that the program sees itself: but for those from a range of code, while a byte of its memory (0: none) does not say otherwise.
+#[derive(Clone, Copy)]
+pub struct Dispatch {
+    pub start: u64,
+    pub len: u64,
+    pub selector: u64,
 }
 
 /// What a new task starts from.
@@ -178,6 +188,7 @@ impl Task {
             pi_closed: AtomicBool::new(false),
             reset_on_fork: AtomicBool::new(false),
             guard: Mutex::default(),
+            dispatch: Mutex::default(),
             io_priority: AtomicU32::new(0),
             traced: AtomicBool::new(false),
             resumed: WaitQueue::new(),
@@ -361,6 +372,11 @@ impl Task {
         let (voluntary, involuntary) = thread.switched();
         let (user, system) = thread.cpu_times();
         Usage { user, system, voluntary, involuntary, ..Usage::default() }
+    }
+
+    /// Whether its calls are done without being looked at, but for a tracer.
+    pub fn is_unguarded(&self) -> bool {
+        matches!(*self.guard.lock(), Guard::Nothing) && self.dispatch.lock().is_none()
     }
 
     /// Put a guard before its calls, for another thread of its process.

@@ -11,7 +11,6 @@
 use crate::errno::{Errno, Result};
 use crate::process::calls::{Handler, Service};
 use crate::process::run::Caller;
-use crate::process::seccomp::Guard;
 use crate::process::{control, start, trace};
 use alloc::format;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +23,7 @@ mod at;
 mod capability;
 mod compare;
 mod dir;
+mod dispatch;
 mod epoll;
 mod fcntl;
 mod file;
@@ -144,11 +144,14 @@ pub fn service() -> Service {
 /// A number beyond the table, or any call where something stands before it.
 #[cold]
 fn unusual(caller: &mut Caller) -> Result<u64> {
+    if dispatch::hands_back(caller) {
+        return Ok(caller.user.rax);
+    }
     if caller.task.is_traced() {
         if !trace::enter_call(caller) {
             return Ok(caller.user.rax);
         }
-    } else if caller.calls.is_empty() && matches!(*caller.task.guard.lock(), Guard::Nothing) {
+    } else if caller.calls.is_empty() && caller.task.is_unguarded() {
         trace::forget(caller);
     }
     if caller.calls.is_empty()

@@ -3,7 +3,7 @@
 //! Some of `prctl` asks for what this kernel never does to anybody: asking then tells so, and switching it off succeeds, as it is off.
 #![forbid(unsafe_code)]
 
-use super::{Calls, advise, capability, processor, seccomp, user};
+use super::{Calls, advise, capability, dispatch, processor, seccomp, user};
 use crate::arch;
 use crate::errno::{Errno, Result};
 use crate::process::run::Caller;
@@ -93,6 +93,7 @@ fn prctl(caller: &mut Caller) -> Result<u64> {
         }
         prctl::PR_GET_SECCOMP => return Ok(task.guard.lock().told().0.into()),
         prctl::PR_SET_SECCOMP => return seccomp::set_mode(caller, a, b),
+        prctl::PR_SET_SYSCALL_USER_DISPATCH => return dispatch::set_own(caller, a, [b, c, d]),
         what => {
             let args = [a, b, c, d];
             let known = capability::request(caller, what, args);

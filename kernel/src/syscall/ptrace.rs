@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::foreign::may_look;
-use super::{Calls, seccomp, user, words};
+use super::{Calls, dispatch, seccomp, user, words};
 use crate::arch::fpu;
 use crate::arch::user::copy_words_to;
 use crate::errno::{Errno, Result};
@@ -209,6 +209,14 @@ fn of_stopped(caller: &mut Caller, request: u32, pid: Pid, addr: u64, data: u64)
             match request {
                 pt::PTRACE_SECCOMP_GET_FILTER => seccomp::filter_of(me, &task, addr, data),
                 _ => seccomp::metadata_of(me, &task, addr, data),
+            }
+        }
+        pt::PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG | pt::PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG => {
+            stopped(&mut |_| Ok(()))?;
+            let (task, ..) = trace::tracee(me, pid)?;
+            match request {
+                pt::PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG => dispatch::set_traced(&task, addr, data),
+                _ => dispatch::get_traced(&task, addr, data),
             }
         }
         pt::PTRACE_PEEKSIGINFO => peek_queue(caller, pid, addr, data),

@@ -146,6 +146,11 @@ impl SigInfo {
         let fields = [at, pair(number, architecture), 0, 0, 0, 0];
         SigInfo { signo: abi::SIGSYS, errno: with as i32, code: SYS_SECCOMP, fields }
     }
+    /// A system call that the program wants to see itself.
+    pub fn dispatch(at: u64, number: u32, architecture: u32) -> SigInfo {
+        const SYS_USER_DISPATCH: i32 = 2;
+        SigInfo { code: SYS_USER_DISPATCH, ..Self::seccomp(at, number, architecture, 0) }
+    }
     /// A message has come to a queue.
     pub fn queue(signo: u32, pid: i32, uid: u32, value: u64) -> SigInfo {
         SigInfo { signo, errno: 0, code: abi::SI_MESGQ, fields: [pair(pid as u32, uid), value, 0, 0, 0, 0] }
