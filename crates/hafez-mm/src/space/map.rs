@@ -86,10 +86,7 @@ impl<P: Platform> Spaces<P> {
         if request.pages == 0 || request.pages > USER_END.0 {
             return Err(if request.pages == 0 { MmError::Invalid } else { MmError::NoMemory }.into());
         }
-        let mut regions = match request.at {
-            Where::Anywhere { hint: None } => space.regions_to_place(self.cpu(), || is_for_own(request)),
-            _ => space.regions_mut(self, request.at.range(request.pages))?,
-        };
+        let mut regions = space.regions_or(|| self.section_for(space, request))?;
         let (start, replace) = match place(space, &mut regions, request) {
             Ok(placed) => placed,
             Err(stop) => {
@@ -125,6 +122,16 @@ impl<P: Platform> Spaces<P> {
         // Who maps something is likely to use it next.
         regions.tell_hint(self.hint());
         Ok(start.addr())
+    }
+
+    /// The regions that a mapping is to join, where there are several sections.
+    #[cold]
+    #[inline(never)]
+    fn section_for<'a>(&self, space: &'a Space, request: &MapRequest) -> Result<RegionsMut<'a>, MmError> {
+        match request.at {
+            Where::Anywhere { hint: None } if is_for_own(request) => Ok(space.section_of(self.cpu())),
+            _ => space.section_mut(self, request.at.range(request.pages)),
+        }
     }
 
     /// There was no place for a mapping: perhaps there is one in the common section.

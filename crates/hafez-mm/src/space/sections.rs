@@ -231,15 +231,12 @@ impl Space {
         spaces: &Spaces<P>,
         range: PageRange,
     ) -> Result<RegionsMut<'_>, MmError> {
-        match self.sections.one.write() {
-            Some(regions) => Ok(regions),
-            None => self.section_mut(spaces, range),
-        }
+        self.regions_or(|| self.section_mut(spaces, range))
     }
 
     #[inline(never)]
     #[cfg_attr(feature = "contention", track_caller)]
-    fn section_mut<P: Platform>(
+    pub(super) fn section_mut<P: Platform>(
         &self,
         spaces: &Spaces<P>,
         range: PageRange,
@@ -254,21 +251,24 @@ impl Space {
         Ok(regions)
     }
 
-    /// To map something wherever there is room: in this CPU's own section, or in the common one.
+    /// As [`Space::regions_mut`], where `elsewhere` says in which of several.
     #[inline(always)]
     #[cfg_attr(feature = "contention", track_caller)]
-    pub(crate) fn regions_to_place(&self, cpu: usize, own: impl FnOnce() -> bool) -> RegionsMut<'_> {
+    pub(super) fn regions_or<'a>(
+        &'a self,
+        elsewhere: impl FnOnce() -> Result<RegionsMut<'a>, MmError>,
+    ) -> Result<RegionsMut<'a>, MmError> {
         match self.sections.one.write() {
-            Some(regions) => regions,
-            None => self.section_to_place(cpu, own()),
+            Some(regions) => Ok(regions),
+            None => elsewhere(),
         }
     }
 
-    #[inline(never)]
+    /// To map something wherever there is room: in this CPU's section, if it has one.
     #[cfg_attr(feature = "contention", track_caller)]
-    fn section_to_place(&self, cpu: usize, own: bool) -> RegionsMut<'_> {
+    pub(super) fn section_of(&self, cpu: usize) -> RegionsMut<'_> {
         let several = self.sections.several();
-        let own = several.own.get(cpu).filter(|_| own).and_then(|own| own.lock.write());
+        let own = several.own.get(cpu).and_then(|own| own.lock.write());
         own.unwrap_or_else(|| several.common.lock.write().expect(CLOSED))
     }
 
@@ -290,9 +290,9 @@ impl Space {
     /// Regions in all, where these are held.
     #[inline]
     pub(super) fn count(&self, regions: &Regions) -> usize {
-        match self.sections.several.get() {
-            None => regions.len(),
-            Some(several) => several.len(regions),
+        match regions.bounds {
+            Bounds::None => regions.len(),
+            _ => self.sections.several().len(regions),
         }
     }
 }
