@@ -59,6 +59,20 @@ struct Tagged {
     way: Pfn,
 }
 
+impl Tagged {
+    #[inline(always)]
+    fn is(&self, at: *const Space) -> bool {
+        Arc::as_ptr(&self.space) == at
+    }
+
+    #[inline(always)]
+    fn load(&mut self, tag: usize) {
+        let Tagged { space, way } = self;
+        let name = Arc::as_ptr(space).cast();
+        paging::load_space(space.root(), space.id(), tag, name, way, || way_of(space));
+    }
+}
+
 pub(super) struct Queue {
     pub current: Arc<Thread>,
     pub idle: Arc<Thread>,
@@ -308,15 +322,23 @@ impl Queue {
     /// Load the thread's space, if it is tagged; whether it was.
     #[inline(always)]
     pub(super) fn load_tagged(&mut self, thread: &Thread, at: *const Space) -> bool {
-        let is_it = |tagged: &Tagged| Arc::as_ptr(&tagged.space) == at;
         let last = thread.tag.load(Relaxed);
-        let same = self.tagged.get(last).is_some_and(is_it);
-        let Some(tag) = (if same { Some(last) } else { self.tagged.iter().position(is_it) }) else {
-            return false;
-        };
+        match self.tagged.get_mut(last).filter(|tagged| tagged.is(at)) {
+            Some(tagged) => {
+                tagged.load(last);
+                true
+            }
+            None => self.load_other(thread, at),
+        }
+    }
+
+    /// The same where it is not the tag that the thread had last.
+    #[cold]
+    #[inline(never)]
+    fn load_other(&mut self, thread: &Thread, at: *const Space) -> bool {
+        let Some(tag) = self.tagged.iter().position(|tagged| tagged.is(at)) else { return false };
         thread.tag.store(tag, Relaxed);
-        let Tagged { space, way } = &mut self.tagged[tag];
-        paging::load_space(space.root(), space.id(), tag, at.cast(), way, || way_of(space));
+        self.tagged[tag].load(tag);
         true
     }
 

@@ -43,19 +43,38 @@ pub fn around(page: Vpn) -> PageRange {
     PageRange::new(first, first.add(PAGES))
 }
 
+/// What is where the leaf of a page would be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Above {
+    Nothing,
+    Leaf,
+    /// A leaf that the processor does not look into.
+    Whole,
+}
+
 /// What is to be done with the entries of a leaf that is being opened: nobody can use them yet, nor could since the flush.
 type Inspect<'a> = &'a mut dyn FnMut(Vpn, &Slot<'_>, &Flushed);
 
 impl<'a> Cursor<'a> {
+    /// What the entry above the page's leaf says.
+    #[inline]
+    pub fn above(&self, page: Vpn) -> Above {
+        match self.upper(page).map_or(0, |word| word.load(Relaxed)) {
+            0 => Above::Nothing,
+            bits if entry::large_frame(bits).is_some() => Above::Whole,
+            _ => Above::Leaf,
+        }
+    }
+
     /// Whether the page is part of a huge one.
     #[cold]
     pub fn is_whole(&self, page: Vpn) -> bool {
-        self.upper(page).is_some_and(|word| entry::large_frame(word.load(Relaxed)).is_some())
+        self.above(page) == Above::Whole
     }
 
     /// Whether there is nothing where the leaf of the page would be.
     pub fn is_vacant(&self, page: Vpn) -> bool {
-        self.upper(page).is_none_or(|word| word.load(Relaxed) == 0)
+        self.above(page) == Above::Nothing
     }
 
     /// Whether every entry of the page's leaf is used, and the leaf is the space's own.

@@ -21,7 +21,7 @@ use crate::frame::BLOCK;
 use crate::frame::lists::Arrival;
 use crate::frame::meta::{Flags, State, Word};
 use crate::lock::{Attentive, RelaxStrategy};
-use crate::paging::huge::{PAGES, around};
+use crate::paging::huge::{Above, PAGES, around};
 use crate::paging::{Cursor, Entry, Shootdown};
 use crate::stats::HugeWish;
 use crate::{Platform, Rights};
@@ -42,14 +42,17 @@ impl<P: Platform> Spaces<P> {
         mut cursor: Cursor<'a>,
     ) -> Result<Option<Cursor<'a>>, Stop> {
         // Rights of a whole leaf are the region's, as who changes one opens it. So another CPU was faster, or this one has no way there.
-        if cursor.is_whole(page) {
-            cursor.reach(page)?;
-            return Ok(None);
-        }
-        if !access.write
+        let vacant = match cursor.above(page) {
+            Above::Whole => {
+                cursor.reach(page)?;
+                return Ok(None);
+            }
+            above => above == Above::Nothing,
+        };
+        if !vacant
+            || !access.write
             || !self.may_be_huge(space, region, page)
-            || !(cursor.is_vacant(page) && self.huge_wish.load(Relaxed) == HugeWish::Always as u8
-                || wants_huge(region, page, &cursor))
+            || self.huge_wish.load(Relaxed) != HugeWish::Always as u8 && !wants_huge(region, page, &cursor)
         {
             return Ok(Some(cursor));
         }
@@ -173,8 +176,7 @@ impl<P: Platform> Spaces<P> {
 /// Whether the program has said, or shown, that it will use the 2 MiB around the page.
 fn wants_huge(region: &Region, page: Vpn, cursor: &Cursor<'_>) -> bool {
     let below = Vpn(around(page).start.0.saturating_sub(PAGES));
-    cursor.is_vacant(page)
-        && (region.flags.contains(RegionFlags::HUGE) || region.range.start <= below && cursor.is_full(below))
+    region.flags.contains(RegionFlags::HUGE) || region.range.start <= below && cursor.is_full(below)
 }
 
 /// Regions that have small pages only.

@@ -16,7 +16,7 @@
 
 use super::{boot::VirtioMmio, cpu, entry, percpu, regs, shootdown};
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use hafez_mm::{Flush, FlushPages, PAGE_SIZE, Pfn, PfnRange, PhysMap, SpaceId, VirtAddr, Vpn, lock::Mutex};
 
 /// Where frame 0 is seen.
@@ -170,9 +170,14 @@ pub(super) fn init(ram: &[PfnRange], virtio: &[VirtioMmio], next: &mut Pfn) {
 
 /// With the kernel's tables in use: global pages, and tags where the CPU has them.
 pub(super) fn enable() {
+    let pcid = cpu::features().pcid;
     // SAFETY: the new tables map all that the kernel uses; global pages are now allowed.
-    unsafe { regs::set_cr4(regs::cr4() | 1 << 7 | (cpu::features().pcid as u64) << 17) };
+    unsafe { regs::set_cr4(regs::cr4() | 1 << 7 | (pcid as u64) << 17) };
+    TAGGED.store(pcid, Ordering::Relaxed);
 }
+
+/// Whether the processor keeps translations of several spaces apart.
+static TAGGED: AtomicBool = AtomicBool::new(false);
 
 /// Device registers, uncached, in the direct map.
 fn map_device(base: u64, size: u64, source: Source<'_>) {
@@ -286,7 +291,7 @@ pub fn load_space(
     if !kept {
         *way = anew();
     }
-    let value = if cpu::features().pcid {
+    let value = if TAGGED.load(Ordering::Relaxed) {
         // Tag 0 of the processor is the kernel's own root.
         way.addr().0 | (tag as u64 + 1) | if kept { NO_FLUSH } else { 0 }
     } else {
@@ -368,7 +373,7 @@ pub(super) fn forget_here(id: SpaceId, root: Pfn, pages: Option<&[Vpn]>) {
 /// Leave a space that nobody here needs, or that is to be loaded anew; nothing of it is used again.
 pub fn leave_space() {
     let tags = &percpu::this().shared.tags;
-    if cpu::features().pcid {
+    if TAGGED.load(Ordering::Relaxed) {
         let tag = (regs::cr3() & 0xFFF) as usize;
         if let Some(tag) = tag.checked_sub(1).and_then(|tag| tags.0.get(tag)) {
             tag.store(0, Ordering::SeqCst);
