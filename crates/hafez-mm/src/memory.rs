@@ -459,11 +459,10 @@ impl<P: Platform> Memory<P> {
     /// Make the page usable. May sleep; the caller holds no lock.
     #[inline]
     pub fn fault(&self, space: &Arc<Space>, at: VirtAddr, access: Access) -> Result<(), FaultError> {
-        match self.retry(space.account(), || self.spaces.fault(space, at, access)) {
-            Ok(()) => Ok(()),
-            Err(Stop::Fault(error)) => Err(error),
-            Err(_) => Err(FaultError::OutOfMemory),
-        }
+        self.retry(space.account(), || self.spaces.fault(space, at, access)).map_err(|stop| match stop {
+            Stop::Fault(error) => error,
+            _ => FaultError::OutOfMemory,
+        })
     }
 
     /// Fault in every page of the range as its region allows: with the right to write where it has it and `write` says so.

@@ -209,11 +209,7 @@ impl Queue {
         let ran = now.saturating_sub(self.since);
         self.since = now;
         self.turn_end = now + fair::SLICE;
-        self.current.cpu_ns.store(self.current.cpu_ns.load(Relaxed) + ran, Relaxed);
-        self.current.count_switch(stays);
-        let had = self.current.virtual_time.load(Relaxed);
-        let had = had + virtual_time(ran, self.current.rate.load(Relaxed));
-        self.current.virtual_time.store(had, Relaxed);
+        let had = self.current.ran(ran, stays);
         let next = match self.ready.pop() {
             Some(entry) => {
                 if entry.virtual_time > cpu.clock.load(Relaxed) {

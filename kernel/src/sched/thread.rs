@@ -196,12 +196,17 @@ impl Thread {
     pub(super) fn clear_interrupt(&self) {
         self.interrupted.store(false, SeqCst);
     }
-    #[inline]
-    pub(super) fn count_switch(&self, wanted_on: bool) {
-        let count = &self.switches[wanted_on as usize];
+    /// It leaves its CPU after so many nanoseconds, to wait or though it would have gone on. Its virtual time then.
+    #[inline(always)]
+    pub(super) fn ran(&self, ns: u64, wanted_on: bool) -> u64 {
         // Only the CPU that it leaves counts.
+        self.cpu_ns.store(self.cpu_ns.load(Relaxed) + ns, Relaxed);
+        let count = &self.switches[wanted_on as usize];
         count.store(count.load(Relaxed) + 1, Relaxed);
         self.left.store(true, Relaxed);
+        let had = self.virtual_time.load(Relaxed) + fair::virtual_time(ns, self.rate.load(Relaxed));
+        self.virtual_time.store(had, Relaxed);
+        had
     }
     /// How often it has left its CPU: to wait, and though it would have gone on.
     pub fn switched(&self) -> (u64, u64) {

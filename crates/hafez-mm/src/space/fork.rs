@@ -45,7 +45,7 @@ impl<P: Platform> Spaces<P> {
             }
             self.share_tables(parent, &child, &regions, said.intersects(APART))
         } else {
-            of_child.drain().for_each(|region| self.forget_region(&child, &region));
+            of_child.drain(|region| self.forget_region(&child, &region));
             Err(MmError::NoMemory.into())
         };
         drop(of_child);

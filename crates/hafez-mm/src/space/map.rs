@@ -276,9 +276,7 @@ impl<P: Platform> Spaces<P> {
         // Before the cursor goes: see `clear_range`.
         gather.flush();
         drop(cursor);
-        for region in regions.drain() {
-            self.forget_region(space, &region);
-        }
+        regions.drain(|region| self.forget_region(space, &region));
     }
 
     /// mprotect. Up to a hole or a refusal the change is made, as on Linux.

@@ -27,6 +27,7 @@ use crate::{MAX_CPUS, Platform};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
+use core::iter::once;
 use core::sync::atomic::{AtomicUsize, Ordering::*};
 
 /// A CPU's section has 32 GiB: all together stay within what tools that lay out the address space by themselves leave to `mmap`.
@@ -317,18 +318,12 @@ pub(crate) struct All<'a> {
 impl All<'_> {
     /// The regions of each section, and the part of the space that is theirs: in order of address.
     pub fn parts(&self) -> impl Iterator<Item = (&Regions, PageRange)> {
-        let mut parts = ArrayVec::<_, { MAX_CPUS + 2 }>::new();
-        let mut end = self.block;
-        parts.push((&*self.common, PageRange::new(ALL.start, end)));
-        for own in &self.own {
-            let section = own.bounds.section().unwrap_or(ALL);
-            parts.push((&**own, section));
-            end = section.end;
-        }
-        if !self.own.is_empty() {
-            parts.push((&*self.common, PageRange::new(end, ALL.end)));
-        }
-        parts.into_iter()
+        let common = |part| (&*self.common, part);
+        let section = |own: &Regions| own.bounds.section().unwrap_or(ALL);
+        let below = PageRange::new(ALL.start, self.block);
+        let own = self.own.iter().map(move |own| (&**own, section(own)));
+        let above = self.own.last().map(|last| PageRange::new(section(last).end, ALL.end));
+        once(below).map(common).chain(own).chain(above.map(common))
     }
 
     /// Have the regions of another space, in place of none (see [`Regions::copy`]). What lies in sections there comes to the others here.
@@ -356,9 +351,9 @@ impl All<'_> {
     }
 
     /// Take out all.
-    pub fn drain(&mut self) -> impl Iterator<Item = Region> {
-        let All { common, own, .. } = self;
-        common.drain().chain(own.iter_mut().flat_map(|regions| regions.drain()))
+    pub fn drain(&mut self, mut taken: impl FnMut(Region)) {
+        self.common.drain().for_each(&mut taken);
+        self.own.iter_mut().for_each(|own| own.drain().for_each(&mut taken));
     }
 }
 
