@@ -53,7 +53,10 @@ impl Cursor<'_> {
             return false;
         }
         let Some(Leaf { node, shared: false, .. }) = self.leaf_of(range.start) else { return false };
-        self.clear_leaf(node, range, visitor);
+        // Many a single page goes that was never touched.
+        if range.len() != 1 || self.frames.phys.word(node, index(range.start, 0)).load(Acquire) != 0 {
+            self.clear_leaf(node, range, visitor);
+        }
         true
     }
 
