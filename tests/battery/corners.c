@@ -121,10 +121,61 @@ static void seals(void) {
     close(fd);
 }
 
+/* Of several things that are wrong, which is told. */
+static void orders(void) {
+    const int nobody = 0x3fffffff;
+    char *edge = mmap(0, 8192, PROT_READ|PROT_WRITE, MAP_PRIVATE|MAP_ANONYMOUS, -1, 0);
+    struct sched_param none = {0};
+    siginfo_t info = {0};
+    stack_t stack = {0};
+    munmap(edge + 4096, 4096);
+    T(kill(nobody, 65));
+    T(kill(-nobody, 65));
+    T(kill(getpid(), 65));
+    T(syscall(SYS_tkill, nobody, 65));
+    T(syscall(SYS_tkill, -1, 65));
+    T(syscall(SYS_tgkill, nobody, nobody, 65));
+    T(syscall(SYS_rt_sigqueueinfo, nobody, 65, &info));
+    T(syscall(SYS_rt_tgsigqueueinfo, nobody, -1, 1, &info));
+    T(syscall(SYS_rt_tgsigqueueinfo, nobody, nobody, 1, &info));
+    T(sigaltstack(&stack, 0));
+    T(syscall(SYS_sched_setscheduler, -1, 0, 8));
+    T(syscall(SYS_sched_setscheduler, 0, 6, &none));
+    T(syscall(SYS_sched_setparam, -1, 8));
+    T(syscall(SYS_sched_setattr, -1, 8, 0));
+    T(syscall(SYS_sched_setaffinity, nobody, 0, -1L));
+    T(setpgid(-1, 5));
+    T(setpgid(-1, 0));
+    T(setpgid(-1, -1));
+    T(syscall(SYS_timer_create, 100, 8, 0));
+    T(syscall(SYS_timer_create, 100, 0, 0));
+    T(syscall(SYS_clock_adjtime, 100, 8));
+    T(syscall(SYS_getrandom, edge + 4090, 100, 0));
+    T(syscall(SYS_getrandom, edge + 4096, 100, 0));
+    int fd = open("few", O_CREAT|O_RDWR, 0600), self = syscall(SYS_pidfd_open, getpid(), 0);
+    T(syscall(SYS_readahead, fd, 0, -1L));
+    T(syscall(SYS_readahead, fd, 0, 10));
+    T(syscall(SYS_sendfile, -1, -1, 8, 1));
+    T(syscall(SYS_sendfile, -1, -1, 0, 1));
+    T(syscall(SYS_pidfd_send_signal, self, 0, 0, 1));
+    T(syscall(SYS_pidfd_send_signal, self, 0, 0, 2));
+    T(syscall(SYS_pidfd_send_signal, self, 0, 0, 3));
+    T(syscall(SYS_pidfd_send_signal, self, 0, 0, 8));
+    /* A child that leads its group, and who is in it. */
+    W(CHILD(setpgid(0, 0); int leader = syscall(SYS_pidfd_open, getpid(), 0), status; signal(SIGTERM, SIG_IGN);
+        pid_t member = fork();
+        if (!member) { signal(SIGTERM, SIG_DFL); for (;;) pause(); }
+        do syscall(SYS_pidfd_send_signal, leader, SIGTERM, 0, 4); while (waitpid(member, &status, WNOHANG) == 0);
+        T(WTERMSIG(status))));
+    close(fd);
+    close(self);
+}
+
 int main(void) {
     descriptors();
     fdinfo();
     barriers();
     message_copies();
     seals();
+    orders();
 }

@@ -85,7 +85,10 @@ fn clock_adjtime(caller: &mut Caller) -> Result<u64> {
     let [clock, at, ..] = caller.args();
     match clock as i32 as u32 {
         abi::CLOCK_REALTIME => tune(caller, at),
-        _ => super::time::clock_of(caller, clock as i32).and(Err(Errno::EOPNOTSUPP)),
+        _ => {
+            user::copy_from(&mut [0; TIMEX], at)?;
+            super::time::clock_of(caller, clock as i32).and(Err(Errno::EOPNOTSUPP))
+        }
     }
 }
 

@@ -328,11 +328,12 @@ fn fadvise64(caller: &mut Caller) -> Result<u64> {
 }
 
 fn readahead(caller: &mut Caller) -> Result<u64> {
-    let [fd, ..] = caller.args();
+    let [fd, _, len, ..] = caller.args();
     let file = at::file(caller, fd)?;
     if !file.mode().read {
         return Err(Errno::EBADF);
     }
+    length(len)?;
     if file.is_regular() { Ok(0) } else { Err(Errno::EINVAL) }
 }
 

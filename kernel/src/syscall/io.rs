@@ -197,7 +197,9 @@ fn readv(caller: &mut Caller) -> Result<u64> {
 
 fn writev(caller: &mut Caller) -> Result<u64> {
     let [fd, at, count, ..] = caller.args();
-    at::file(caller, fd)?;
+    if !at::file(caller, fd)?.mode().write {
+        return Err(Errno::EBADF);
+    }
     write_from(caller, fd, Segments::read(at, count)?.as_slice(), None)
 }
 
@@ -262,10 +264,10 @@ fn pwritev2(caller: &mut Caller) -> Result<u64> {
     let offset = position_or_own(offset)?;
     let file = at::file(caller, fd)?;
     can_at(&file, offset)?;
-    let segments = Segments::read(at, count)?;
     if !file.mode().write {
         return Err(Errno::EBADF);
     }
+    let segments = Segments::read(at, count)?;
     let (how, append) = way(caller, &file, flags)?;
     let limit = iobuf::total(segments.as_slice()).min(MAX_TRANSFER);
     let result = file.write_how(offset, &mut Source::user(segments.as_slice(), limit), how, append);

@@ -1,7 +1,7 @@
 //! Process descriptors: `pidfd_open`, `pidfd_send_signal`, `pidfd_getfd`.
 #![forbid(unsafe_code)]
 
-use super::signal::{made_up, mine, number, send};
+use super::signal::{made_up, mine, number, queue_for_task, send};
 use super::{Calls, at, foreign};
 use crate::errno::{Errno, Result};
 use crate::process::pidfd::{self, PidFile};
@@ -14,6 +14,11 @@ pub const CALLS: &Calls = &[
     (abi::__NR_pidfd_send_signal, pidfd_send_signal),
     (abi::__NR_pidfd_getfd, pidfd_getfd),
 ];
+
+/// To whom a signal goes: the one thread, its whole process (as without), the group that has the process's number.
+const THREAD: u32 = 1;
+const ALL_THREADS: u32 = 2;
+const GROUP: u32 = 4;
 
 fn pidfd_open(caller: &mut Caller) -> Result<u64> {
     let [pid, flags, ..] = caller.args();
@@ -31,7 +36,8 @@ fn pidfd_open(caller: &mut Caller) -> Result<u64> {
 
 fn pidfd_send_signal(caller: &mut Caller) -> Result<u64> {
     let [fd, signo, info_at, flags, ..] = caller.args();
-    if flags as u32 != 0 {
+    let scope = flags as u32;
+    if scope & !(THREAD | ALL_THREADS | GROUP) != 0 || scope.count_ones() > 1 {
         return Err(Errno::EINVAL);
     }
     let file = at::file(caller, fd)?;
@@ -47,8 +53,22 @@ fn pidfd_send_signal(caller: &mut Caller) -> Result<u64> {
             info
         }
     };
-    send(caller, &process, info)?;
-    Ok(0)
+    match scope {
+        GROUP => {
+            let group = process.pid;
+            let mut result = Err(Errno::ESRCH);
+            for member in table::group_members(group) {
+                match send(caller, &member, info) {
+                    Ok(()) => result = Ok(0),
+                    Err(error) if result == Err(Errno::ESRCH) => result = Err(error),
+                    Err(_) => {}
+                }
+            }
+            result
+        }
+        THREAD => queue_for_task(caller, None, process.pid, info),
+        _ => send(caller, &process, info).map(|()| 0),
+    }
 }
 
 fn pidfd_getfd(caller: &mut Caller) -> Result<u64> {

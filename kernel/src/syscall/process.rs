@@ -83,8 +83,8 @@ fn getsid(caller: &mut Caller) -> Result<u64> {
 
 fn setpgid(caller: &mut Caller) -> Result<u64> {
     let [pid, group, ..] = caller.args();
-    if (group as Pid) < 0 || (pid as Pid) < 0 {
-        return Err(Errno::EINVAL);
+    if (pid as Pid) < 0 || (group as Pid) < 0 {
+        return Err(if group as Pid > 0 { Errno::ESRCH } else { Errno::EINVAL });
     }
     let pid = whom(caller, pid)?;
     // A thread's number, but not its process's.

@@ -30,8 +30,17 @@ fn getrandom(caller: &mut Caller) -> Result<u64> {
         random::fill(part);
         match user::copy_to(to + done as u64, part) {
             Ok(()) => done += part.len(),
-            Err(_) if done > 0 => break,
-            Err(bad) => return Err(bad.into()),
+            Err(bad) => {
+                // As far as there is room.
+                let fits = part.iter().enumerate().take_while(|&(i, byte)| {
+                    user::copy_to(to.wrapping_add((done + i) as u64), core::slice::from_ref(byte)).is_ok()
+                });
+                done += fits.count();
+                if done == 0 {
+                    return Err(bad.into());
+                }
+                break;
+            }
         }
         if caller.task.has_work() {
             break;

@@ -1,8 +1,8 @@
 //! Scheduling as programs see it: nice values, policies, affinity.
 //!
-//! There is one policy, a fair one, under the names `SCHED_OTHER`, `SCHED_BATCH` and `SCHED_IDLE`; the name that a thread
-//! chose is kept and told. Real-time policies and deadlines are refused with EPERM, as to a user without the
-//! privilege, so that no program relies on what is not there.
+//! There is a fair policy, under the names `SCHED_OTHER`, `SCHED_BATCH` and `SCHED_IDLE`, and there are the real-time ones, `SCHED_FIFO`
+//! and `SCHED_RR`; the name that a thread chose is kept and told. Deadlines are refused with EPERM, as to a user without
+//! the privilege, so that no program relies on what is not there.
 #![forbid(unsafe_code)]
 
 use super::{Calls, words};
@@ -69,7 +69,9 @@ fn setaffinity(caller: &mut Caller) -> Result<u64> {
     let [pid, len, from, ..] = caller.args();
     let mut raw = [0; 8];
     let len = (len as u32 as usize).min(8);
-    user::copy_from(&mut raw[..len], from)?;
+    if len > 0 {
+        user::copy_from(&mut raw[..len], from)?;
+    }
     let task = named(caller, pid)?;
     if !owns(caller, &task) {
         return Err(Errno::EPERM);
@@ -87,11 +89,15 @@ fn getscheduler(caller: &mut Caller) -> Result<u64> {
 
 fn setscheduler(caller: &mut Caller) -> Result<u64> {
     let [pid, policy, parameter, ..] = caller.args();
-    if (policy as i32) < 0 || parameter == 0 {
+    if (policy as i32) < 0 || parameter == 0 || (pid as i32) < 0 {
         return Err(Errno::EINVAL);
     }
     let priority = user::read_u32(parameter)?;
     let task = target(caller, pid)?;
+    // A deadline takes more than a priority: `sched_setattr`.
+    if policy as u32 & !abi::SCHED_RESET_ON_FORK == abi::SCHED_DEADLINE {
+        return Err(Errno::EINVAL);
+    }
     let reset = policy as u32 & abi::SCHED_RESET_ON_FORK != 0;
     set_policy(caller, &task, policy as u32 & !abi::SCHED_RESET_ON_FORK, priority, reset)
 }
@@ -144,7 +150,7 @@ fn getparam(caller: &mut Caller) -> Result<u64> {
 
 fn setparam(caller: &mut Caller) -> Result<u64> {
     let [pid, from, ..] = caller.args();
-    if from == 0 {
+    if from == 0 || (pid as i32) < 0 {
         return Err(Errno::EINVAL);
     }
     let priority = user::read_u32(from)?;
@@ -174,7 +180,7 @@ fn getattr(caller: &mut Caller) -> Result<u64> {
 
 fn setattr(caller: &mut Caller) -> Result<u64> {
     let [pid, from, flags, ..] = caller.args();
-    if from == 0 || flags as u32 != 0 {
+    if from == 0 || flags as u32 != 0 || (pid as i32) < 0 {
         return Err(Errno::EINVAL);
     }
     let mut raw = [0; ATTR];

@@ -67,7 +67,8 @@ fn to_init(caller: &Caller) -> Result<u64> {
 
 fn kill(caller: &mut Caller) -> Result<u64> {
     let [pid, signo, ..] = caller.args();
-    let (pid, signo) = (pid as Pid, number(signo)?);
+    let pid = pid as Pid;
+    let signo = number(signo).map_err(|bad| if is_somebody(pid) { bad } else { Errno::ESRCH })?;
     let own = pid == caller.task.process.pid;
     // Of the tasks of a process the first is asked first.
     if own && pid == caller.task.tid() && signal::raise(caller, signo, abi::SI_USER as i32) {
@@ -107,7 +108,28 @@ fn kill(caller: &mut Caller) -> Result<u64> {
     result
 }
 
-fn queue_for_task(caller: &Caller, group: Option<Pid>, tid: Pid, info: SigInfo) -> Result<u64> {
+/// Whether `kill` with this number means anybody: that is asked before what is to be sent.
+#[cold]
+fn is_somebody(pid: Pid) -> bool {
+    match pid {
+        -1 | 0 => true,
+        1.. => table::process_of(pid).is_some(),
+        _ => pid.checked_neg().is_some_and(|group| table::group_members(group).next().is_some()),
+    }
+}
+
+/// The number of a signal for one task; who it is is asked first.
+fn number_for(group: Option<Pid>, tid: Pid, signo: u64) -> Result<u32> {
+    number(signo).map_err(|bad| {
+        if tid <= 0 || group.is_some_and(|g| g <= 0) {
+            return Errno::EINVAL;
+        }
+        let named = table::task(tid).filter(|task| group.is_none_or(|g| g == task.process.pid));
+        if named.is_some() { bad } else { Errno::ESRCH }
+    })
+}
+
+pub(super) fn queue_for_task(caller: &Caller, group: Option<Pid>, tid: Pid, info: SigInfo) -> Result<u64> {
     if tid <= 0 || group.is_some_and(|g| g <= 0) {
         return Err(Errno::EINVAL);
     }
@@ -136,23 +158,24 @@ fn send_to_task(caller: &mut Caller, group: Option<Pid>, tid: Pid, signo: u32) -
 
 fn tkill(caller: &mut Caller) -> Result<u64> {
     let [tid, signo, ..] = caller.args();
-    send_to_task(caller, None, tid as Pid, number(signo)?)
+    send_to_task(caller, None, tid as Pid, number_for(None, tid as Pid, signo)?)
 }
 
 fn tgkill(caller: &mut Caller) -> Result<u64> {
     let [group, tid, signo, ..] = caller.args();
-    send_to_task(caller, Some(group as Pid), tid as Pid, number(signo)?)
+    let signo = number_for(Some(group as Pid), tid as Pid, signo)?;
+    send_to_task(caller, Some(group as Pid), tid as Pid, signo)
 }
 
 /// An info that the program made up. It may say what it likes to itself, but not pose as the kernel, or as `kill`, to others.
 pub(super) fn made_up(caller: &Caller, target: Pid, signo: u64, at: u64) -> Result<SigInfo> {
     let mut raw = [0; SIGINFO_LEN];
     user::copy_from(&mut raw, at)?;
-    let info = SigInfo { signo: number(signo)?, ..SigInfo::from_bytes(&raw) };
+    let info = SigInfo::from_bytes(&raw);
     if (info.code >= 0 || info.code == abi::SI_TKILL) && target != caller.task.process.pid {
         return Err(Errno::EPERM);
     }
-    Ok(info)
+    Ok(SigInfo { signo: number(signo)?, ..info })
 }
 
 fn rt_sigqueueinfo(caller: &mut Caller) -> Result<u64> {
@@ -167,6 +190,11 @@ fn rt_sigqueueinfo(caller: &mut Caller) -> Result<u64> {
 
 fn rt_tgsigqueueinfo(caller: &mut Caller) -> Result<u64> {
     let [group, tid, signo, at, ..] = caller.args();
+    let mut seen = [0; SIGINFO_LEN];
+    user::copy_from(&mut seen, at)?;
+    if group as Pid <= 0 || tid as Pid <= 0 {
+        return Err(Errno::EINVAL);
+    }
     let info = made_up(caller, group as Pid, signo, at)?;
     queue_for_task(caller, Some(group as Pid), tid as Pid, info)
 }
@@ -356,7 +384,11 @@ fn sigaltstack(caller: &mut Caller) -> Result<u64> {
         if in_use {
             return Err(Errno::EPERM);
         }
+        // Of none at all nobody asks whether it is disabled.
+        let same = (base, size) == (before.base, before.size) && (flags == before.flags || size == 0);
         let next = match flags & !SS_AUTODISARM {
+            // Nothing is to be changed, whatever it is.
+            abi::SS_DISABLE | 0 | abi::SS_ONSTACK if same => before,
             abi::SS_DISABLE => AltStack { flags: flags | abi::SS_DISABLE, ..AltStack::NONE },
             0 | abi::SS_ONSTACK if size < abi::MINSIGSTKSZ as u64 => return Err(Errno::ENOMEM),
             0 | abi::SS_ONSTACK => AltStack { base, size, flags: flags & SS_AUTODISARM },

@@ -105,6 +105,9 @@ fn is_at_end(file: &File) -> Result<bool> {
 /// `sendfile(2)`: from what has positions to anything; or from anything into a pipe, which is a splice.
 pub fn sendfile(caller: &mut Caller) -> Result<u64> {
     let [out, input, offset, count, ..] = caller.args();
+    if offset != 0 {
+        user::read_u64(offset)?;
+    }
     let (input, output) = (at::file(caller, input)?, at::file(caller, out)?);
     if !input.mode().read || !output.mode().write {
         return Err(Errno::EBADF);
@@ -112,11 +115,7 @@ pub fn sendfile(caller: &mut Caller) -> Result<u64> {
     if offset != 0 && !input.ops().seekable() {
         return Err(Errno::ESPIPE);
     }
-    if !gives(&input)
-        || pipe(&input).is_some()
-        || output.is_append()
-        || Arc::ptr_eq(&input, &output) && input.ops().counts()
-    {
+    if !gives(&input) || pipe(&input).is_some() || output.is_append() {
         return Err(Errno::EINVAL);
     }
     let len = usize::try_from(count).unwrap_or(usize::MAX).min(io::MAX_TRANSFER);

@@ -107,6 +107,10 @@ pub(super) fn read_event(at: u64) -> Result<(u64, u32, u32, i32)> {
 fn timer_create(caller: &mut Caller) -> Result<u64> {
     let [clock, event, to, ..] = caller.args();
     let clock = clock as i32;
+    let event = match event {
+        0 => None,
+        at => Some(read_event(at)?),
+    };
     let source = match clock as u32 {
         abi::CLOCK_REALTIME_COARSE | abi::CLOCK_MONOTONIC_COARSE | abi::CLOCK_MONOTONIC_RAW => {
             return Err(Errno::EOPNOTSUPP);
@@ -119,11 +123,8 @@ fn timer_create(caller: &mut Caller) -> Result<u64> {
         },
     };
     let (value, notify) = match event {
-        0 => (None, Notify::Process { signo: abi::SIGALRM }),
-        _ => {
-            let (value, signo, how, tid) = read_event(event)?;
-            (Some(value), notify(caller, signo, how, tid)?)
-        }
+        None => (None, Notify::Process { signo: abi::SIGALRM }),
+        Some((value, signo, how, tid)) => (Some(value), notify(caller, signo, how, tid)?),
     };
     let process = &caller.task.process;
     let number = process.timers.create(process, (clock, source), notify, value)?;
