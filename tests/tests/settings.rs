@@ -179,3 +179,23 @@ fn configuration_is_told() {
         assert!(told.lines().any(|told| told == line), "{line}: {told}");
     }
 }
+
+/// A descriptor of `userfaultfd(2)` comes from its device, too: for who may open that. (The host may not have it.)
+#[test]
+fn userfaults_have_a_device() {
+    let script = "
+import fcntl, os, struct
+device = os.open('/dev/userfaultfd', os.O_RDWR)
+fd = fcntl.ioctl(device, 0xaa00, os.O_CLOEXEC)
+api = fcntl.ioctl(fd, 0xc018aa3f, struct.pack('QQQ', 0xaa, 0, 0))
+print(os.readlink(f'/proc/self/fd/{fd}'), struct.unpack('QQQ', api)[0])
+for asked, request in (device, 0xaa01), (os.open('/dev/null', os.O_RDWR), 0xaa00):
+    try: fcntl.ioctl(asked, request, 0)
+    except OSError as e: print(e.errno)
+os.setuid(65534)
+try: os.open('/dev/userfaultfd', os.O_RDWR)
+except OSError as e: print(e.errno)
+";
+    let told = Hafez::memory("64M").run(&["/usr/bin/python3", "-c", script]).good().text();
+    assert_eq!(told, "anon_inode:[userfaultfd] 170\n22\n25\n13\n");
+}

@@ -9,6 +9,7 @@
 //! | kmsg | 1:11 | what the kernel has said | say more ([`super::kmsg`]) |
 //! | tty | 5:0 | the terminal that controls the caller | the same |
 //! | console | 5:1 | the terminal that `hafez` runs on | the same |
+//! | userfaultfd | 10:126 | nothing; `ioctl` makes a descriptor (`userfaultfd(2)`) | nothing |
 //! | ptmx, pts/N | 5:2, 136:N | a new pseudoterminal's master, its other side | ([`super::tty`]) |
 
 use super::{
@@ -33,6 +34,9 @@ pub const fn makedev(major: u32, minor: u32) -> u64 {
     minor & 0xff | (major & 0xfff) << 8 | (minor & !0xff) << 12 | (major & !0xfff) << 32
 }
 
+/// What `/dev/userfaultfd` is.
+pub const USERFAULT: u64 = makedev(10, 126);
+
 /// A device number for a file system that is on no device: major 0.
 pub fn next_anonymous() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(32);
@@ -46,6 +50,7 @@ enum Mem {
     Zero,
     Full,
     Random,
+    Userfault,
 }
 
 /// Bytes of randomness that one go makes: the rest of a long read comes in further ones.
@@ -61,6 +66,7 @@ impl FileOps for Mem {
     fn read(&self, _: u64, to: &mut Sink<'_>, _: How) -> Result<()> {
         match self {
             Mem::Null => {}
+            Mem::Userfault => return Err(Errno::EINVAL),
             Mem::Zero | Mem::Full => {
                 let all = to.remaining();
                 to.put_zeroes(all);
@@ -78,6 +84,7 @@ impl FileOps for Mem {
     }
     fn write(&self, _: u64, from: &mut Source<'_>, _: How) -> Result<()> {
         match self {
+            Mem::Userfault => return Err(Errno::EINVAL),
             Mem::Full if from.remaining() > 0 => return Err(Errno::ENOSPC),
             Mem::Random => {
                 let mut bytes = [0; RANDOM_CHUNK];
@@ -106,7 +113,7 @@ impl FileOps for Mem {
             (Mem::Random, RNDGETENTCNT) => {
                 user::write_u32(argument, ENTROPY_BITS).map(|()| 0).map_err(Errno::from)
             }
-            (Mem::Random, _) => Err(Errno::EINVAL),
+            (Mem::Random | Mem::Userfault, _) => Err(Errno::EINVAL),
             _ => Err(Errno::ENOTTY),
         }
     }
@@ -131,6 +138,7 @@ pub fn open_number(rdev: u64, how: OpenMode) -> Result<Arc<dyn FileOps>> {
         ZERO => Arc::new(Mem::Zero),
         FULL => Arc::new(Mem::Full),
         RANDOM | URANDOM => Arc::new(Mem::Random),
+        USERFAULT => Arc::new(Mem::Userfault),
         KMSG => return super::kmsg::open(how),
         TTY => return tty::open_own(how),
         CONSOLE => return tty::console(how),
@@ -149,6 +157,7 @@ pub fn tree() -> Arc<dyn super::Inode> {
         ("random", 1, 8, 0o666),
         ("urandom", 1, 9, 0o666),
         ("kmsg", 1, 11, 0o644),
+        ("userfaultfd", 10, 126, 0o600),
         ("tty", 5, 0, 0o666),
         ("console", 5, 1, 0o600),
         ("ptmx", 5, 2, 0o666),

@@ -177,13 +177,22 @@ fn mseal(caller: &mut Caller) -> Result<u64> {
 /// The kernel's own accesses fault, too: to hold those up is for who may trace others.
 fn userfaultfd(caller: &mut Caller) -> Result<u64> {
     let flags = caller.args()[0] as u32;
-    const USER_ONLY: u32 = abi::UFFD_USER_MODE_ONLY;
-    if flags & !(abi::O_CLOEXEC | abi::O_NONBLOCK | USER_ONLY) != 0 {
+    if flags & !USERFAULT_FLAGS != 0 {
         return Err(Errno::EINVAL);
     }
     // The kernel's accesses are not told apart here: who may not have those told may have none.
     if !caller.task.cred().may(cap::SYS_PTRACE) {
         return Err(Errno::EPERM);
+    }
+    new_userfault(caller, flags)
+}
+
+const USERFAULT_FLAGS: u32 = abi::O_CLOEXEC | abi::O_NONBLOCK | abi::UFFD_USER_MODE_ONLY;
+
+/// The same, for who could open `/dev/userfaultfd`.
+pub(super) fn new_userfault(caller: &Caller, flags: u32) -> Result<u64> {
+    if flags & !USERFAULT_FLAGS != 0 {
+        return Err(Errno::EINVAL);
     }
     let file = userfault::open(&caller.image, flags & abi::O_NONBLOCK)?;
     at::install(caller, file, flags & abi::O_CLOEXEC != 0)

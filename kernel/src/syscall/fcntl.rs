@@ -1,9 +1,10 @@
 //! `fcntl`, `flock` and `ioctl`: what else can be asked of a descriptor.
 
-use super::at;
 use super::{Calls, user};
+use super::{advise, at};
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
+use crate::fs::dev;
 use crate::fs::lease::{self, Lease};
 use crate::fs::locks::{self, Owner, Record};
 use crate::fs::owner::{Target, Who};
@@ -25,6 +26,7 @@ const FIBMAP: u32 = 1;
 /// The size that quotas count.
 const FIOQSIZE: u32 = 0x5460;
 const FIEMAP: u32 = 0xc020_660b;
+const USERFAULTFD_NEW: u32 = 0xaa00;
 const FICLONE: u32 = 0x4004_9409;
 const FICLONERANGE: u32 = 0x4020_940d;
 
@@ -385,6 +387,9 @@ fn ioctl(caller: &mut Caller) -> Result<u64> {
         FIBMAP if file.is_regular() => {
             let raw = caller.task.cred().may(cap::SYS_RAWIO);
             return Err(if raw { Errno::EINVAL } else { Errno::EPERM });
+        }
+        USERFAULTFD_NEW if file.kind() == Kind::Char && file.stat()?.rdev == dev::USERFAULT => {
+            return advise::new_userfault(caller, argument as u32);
         }
         FIEMAP => return Err(Errno::EOPNOTSUPP),
         FICLONE => return clone_range(caller, argument, &file),

@@ -23,7 +23,9 @@ pub const FILES: &[(&str, Text)] = &[
     ("cmdline", || String::from("\n")),
     ("cpuinfo", cpuinfo),
     ("crypto", String::new),
-    ("devices", || String::from("Character devices:\n  1 mem\n  5 /dev/tty\n136 pts\n\nBlock devices:\n")),
+    ("devices", || {
+        String::from("Character devices:\n  1 mem\n  5 /dev/tty\n 10 misc\n136 pts\n\nBlock devices:\n")
+    }),
     ("diskstats", String::new),
     ("execdomains", || String::from("0-0\tLinux           \t[kernel]\n")),
     ("filesystems", || mount::KINDS.iter().map(|kind| format!("nodev\t{kind}\n")).collect()),
@@ -32,7 +34,7 @@ pub const FILES: &[(&str, Text)] = &[
     ("lock_stat", lock_stat),
     ("locks", tables::locks),
     ("meminfo", meminfo),
-    ("misc", String::new),
+    ("misc", || String::from("126 userfaultfd\n")),
     ("modules", String::new),
     ("partitions", || String::from("major minor  #blocks  name\n\n")),
     ("stat", stat),
