@@ -487,6 +487,30 @@ static void preferred(void) {
     }
 }
 
+/* The other side has sent all, and is gone when something comes: reading ends in order, the error is for who writes. */
+static void gone(void) {
+    char c;
+    int s = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM, 0), other;
+    struct sockaddr_in a = in("127.0.0.1", 0);
+    T(bind(s, SA(a)));
+    T(listen(s, 1));
+    a.sin_port = htons(port_of(s));
+    T(connect(client, SA(a)));
+    other = accept(s, 0, 0);
+    close(other);
+    T(poll1(client, POLLIN, 3000));
+    T(send(client, "x", 1, 0));
+    T(poll1(client, 0, 3000));
+    T(recv(client, &c, 1, 0));
+    T(recv(client, &c, 1, MSG_DONTWAIT));
+    T(opt(client, SOL_SOCKET, SO_ERROR));
+    T(opt(client, SOL_SOCKET, SO_ERROR));
+    T(send(client, "y", 1, 0));
+    T(recv(client, &c, 1, 0));
+    close(client);
+    close(s);
+}
+
 int main(void) {
     signal(SIGPIPE, SIG_IGN);
     to_nobody();
@@ -496,5 +520,6 @@ int main(void) {
     datagrams();
     segments();
     preferred();
+    gone();
     return 0;
 }

@@ -172,6 +172,7 @@ impl Tcp {
     pub(super) fn hears_reset(&self, error: Errno) {
         {
             let mut state = self.state.lock();
+            state.reset_after_fin |= state.fin && !state.reset;
             (state.fin, state.gone, state.reset) = (true, true, true);
             state.shut.write = true;
         }
@@ -285,7 +286,10 @@ impl Tcp {
                 }
             }
             if self.inbox.stream_bytes(inline) == 0 {
-                self.common.take_error()?;
+                // Who had sent all there was to read ended that in order, whatever came of it: the error is for who sends.
+                if !self.state.lock().reset_after_fin {
+                    self.common.take_error()?;
+                }
                 if ended() {
                     return Ok(());
                 }

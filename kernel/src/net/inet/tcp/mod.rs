@@ -83,8 +83,9 @@ struct State {
     fin: bool,
     /// The other side has gone altogether.
     gone: bool,
-    /// It broke the connection off.
+    /// It broke the connection off; after it had sent all.
     reset: bool,
+    reset_after_fin: bool,
     /// A `connect` failed that did not wait: one more call is to hear of it.
     failed: bool,
 }
@@ -122,6 +123,7 @@ const NEW: State = State {
     fin: false,
     gone: false,
     reset: false,
+    reset_after_fin: false,
     failed: false,
 };
 
