@@ -27,7 +27,7 @@
 //! In this order; no lock is held across anything that waits (a pager, the disk, [`Platform::wait`]):
 //!
 //! ```text
-//!   Space::regions
+//!   a space's regions (of several sections: the common one, then by CPU)
 //!     Family::members, Object::mappings
 //!       the shape of Tables (a cursor; in a fork the parent's, then the child's)
 //!         a leaf of them
