@@ -36,6 +36,7 @@ pub mod smp;
 pub mod time;
 mod trap;
 pub mod user;
+mod user_context;
 mod user_copy;
 pub mod vdso;
 #[cfg(feature = "watermark")]
