@@ -11,7 +11,7 @@
 use super::Pid;
 use super::process::Process;
 use super::task::Task;
-use super::wait::{Selector, Status, Waited};
+use super::wait::{Selector, Status, Waited, Whom};
 use crate::errno::{Errno, Result};
 use crate::mem::TryPush;
 use alloc::collections::BTreeMap;
@@ -108,8 +108,12 @@ impl Table {
     fn forget(&mut self, pid: Pid) -> Option<Arc<Process>> {
         let node = self.nodes.remove(&pid)?;
         self.unname(node.group, node.session);
-        if let Some(parent) = self.nodes.get_mut(&node.parent) {
-            parent.children.retain(|c| *c != pid);
+        if let Some(Node { children, .. }) = self.nodes.get_mut(&node.parent) {
+            // They stand in the order in which they came: by number, until numbers begin again or an orphan comes.
+            let at = children.binary_search(&pid).ok();
+            if let Some(at) = at.or_else(|| children.iter().position(|child| *child == pid)) {
+                children.remove(at);
+            }
         }
         Some(node.process)
     }
@@ -471,7 +475,14 @@ pub(super) enum Look {
 pub(super) fn wait(parent: &Process, selector: &Selector) -> Result<Look> {
     let mut guard = TABLE.lock();
     let table = &mut *guard;
-    let children = &table.nodes.get(&parent.pid).ok_or(Errno::ECHILD)?.children;
+    let all = &table.nodes.get(&parent.pid).ok_or(Errno::ECHILD)?.children;
+    let is_child = |pid: &Pid| table.nodes.get(pid).is_some_and(|node| node.parent == parent.pid);
+    // Who asks about one need not look at the others.
+    let children = match &selector.whom {
+        Whom::Pid(pid) if is_child(pid) => core::slice::from_ref(pid),
+        Whom::Pid(_) => &[],
+        Whom::Any | Whom::Group(_) => &all[..],
+    };
     let (mut any, mut soon) = (false, false);
     let mut found = None;
     for pid in children {
