@@ -94,7 +94,7 @@ impl Program {
             noreserve: false,
             wired: false,
             opaque: false,
-            for_others: false,
+            by: None,
         };
         self.memory().map(&self.space, request).unwrap();
     }

@@ -87,7 +87,7 @@ impl Bench {
             noreserve: false,
             wired: false,
             opaque: false,
-            for_others: false,
+            by: None,
         };
         self.memory().map(space, request).unwrap();
     }

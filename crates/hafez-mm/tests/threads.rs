@@ -383,7 +383,7 @@ fn anonymous(at: Where, pages: u64, rights: Rights) -> MapRequest {
         noreserve: false,
         wired: false,
         opaque: false,
-        for_others: false,
+        by: Some(hafez_mm::sim::machine::current_cpu() as u32),
     }
 }
 

@@ -319,7 +319,7 @@ pub(super) fn request(
         noreserve: false,
         wired: false,
         opaque: false,
-        for_others: false,
+        by: None,
     }
 }
 

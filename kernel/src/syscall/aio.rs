@@ -94,7 +94,7 @@ fn map_page(caller: &Caller) -> Result<u64> {
         noreserve: false,
         wired: false,
         opaque: false,
-        for_others: false,
+        by: None,
     };
     Ok(memory().map(caller.space(), request)?.0)
 }

@@ -136,7 +136,7 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
             noreserve: request.has(abi::MAP_NORESERVE),
             wired,
             opaque: source.opaque,
-            for_others: request.has(abi::MAP_STACK),
+            by: (!request.has(abi::MAP_STACK)).then(|| caller.task.tid() as u32),
         },
     );
     if let Some(object) = nameless {

@@ -119,7 +119,7 @@ fn shmat(caller: &mut Caller) -> Result<u64> {
             noreserve: false,
             wired: false,
             opaque: false,
-            for_others: false,
+            by: None,
         },
     );
     match mapped.map_err(Errno::from) {

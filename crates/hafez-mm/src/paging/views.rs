@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Who takes back a translation asks the CPUs that have *seen* the GiB around it, and leaves the others in peace. With a section for
-//! each CPU ([`crate::space::sections`]) that is the ordinary case.
+//! each thread ([`crate::space::sections`]) that is the ordinary case.
 //!
 //! Cursors walk from the space's root only, and know nothing of views. A fault that finds all as it should be, and yet no way there
 //! by the view, gets the link ([`Cursor::reach`]): one fault more for each GiB that a CPU uses. It says that it has seen the GiB before it

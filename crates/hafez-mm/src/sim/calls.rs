@@ -46,7 +46,7 @@ pub(super) fn request(at: Where, pages: u64, rights: Rights, backing: Backing, s
         noreserve: false,
         wired: false,
         opaque: false,
-        for_others: false,
+        by: Some(super::machine::current_cpu() as u32),
     }
 }
 

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 /// Pages where programs map, chosen to need several leaves and upper nodes.
 pub const ZONES: [(u64, u64); 3] = [(0x1F0, 0x210), (0x600, 0x618), (0xA00, 0xA20)];
-/// Sections of processors, which end in the midst of zones: where they are, and how many pages each has, as a power of two.
+/// Sections of threads, which end in the midst of zones: where they are, and how many pages each has, as a power of two.
 pub const SECTIONS: (PageRange, u32) = (PageRange::new(Vpn(0x208), Vpn(0xA08)), 10);
 /// Where mappings without an address go: below.
 pub const MAP_TOP: u64 = 0xA20;

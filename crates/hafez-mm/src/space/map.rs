@@ -48,8 +48,8 @@ pub struct MapRequest {
     pub wired: bool,
     /// Not to tell which of its pages are in RAM.
     pub opaque: bool,
-    /// Another thread is going to use it: a stack.
-    pub for_others: bool,
+    /// The number of the thread that asks for it, if it is the one that is going to use it: not of a stack.
+    pub by: Option<u32>,
 }
 
 /// No page: what is common to all.
@@ -67,10 +67,10 @@ impl Where {
     }
 }
 
-/// Whether it is memory that the thread which asks for it is likely to use itself.
-fn is_for_own(request: &MapRequest) -> bool {
+/// The thread that asks for memory which it is likely to use itself.
+fn own_user(request: &MapRequest) -> Option<u32> {
     let plain = matches!(request.backing, Backing::Anonymous) && request.grows_down.is_none();
-    plain && !request.shared && !request.for_others && is_small(request.pages)
+    request.by.filter(|_| plain && !request.shared && is_small(request.pages))
 }
 
 /// The range of one page, if programs can have it.
@@ -128,8 +128,8 @@ impl<P: Platform> Spaces<P> {
     #[cold]
     #[inline(never)]
     fn section_for<'a>(&self, space: &'a Space, request: &MapRequest) -> Result<RegionsMut<'a>, MmError> {
-        match request.at {
-            Where::Anywhere { hint: None } if is_for_own(request) => Ok(space.section_of(self.cpu())),
+        match (request.at, own_user(request)) {
+            (Where::Anywhere { hint: None }, Some(thread)) => Ok(space.section_of(thread)),
             _ => space.section_mut(self, request.at.range(request.pages)),
         }
     }

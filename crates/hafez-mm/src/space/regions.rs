@@ -101,7 +101,7 @@ impl Regions {
         Regions { chunks: Chunks::new(), count: 0, pages: [0; KINDS], hint: 0, bounds: Bounds::None }
     }
 
-    /// Whether these are those of a CPU's own section.
+    /// Whether these are those of a thread's section.
     pub fn is_own(&self) -> bool {
         matches!(self.bounds, Bounds::Within { .. })
     }

@@ -1,17 +1,18 @@
 //! Sections: parts of a space whose regions have a lock each.
 //!
 //! While a space has one thread, all of it is one section. When it is about to have a second ([`Spaces::divide`]), and there are CPUs to
-//! run them side by side, each CPU gets a section of its own: addresses where it puts the memory that its threads map wherever there is
-//! room.
+//! run them side by side, there are sections for threads: addresses where each puts the memory that it maps wherever there is room. Which
+//! is whose is told by the thread's number; where there are more threads than sections, some have one together.
 //!
 //! ```text
-//!   common                                  of CPU 0, 1, 2 …                 common
-//!   program, heap, what is large       |----|----|----|----|       libraries, files, stacks
+//!   common                                  of threads 0, 16 .. ; 1, 17 .. ; 2 …          common
+//!   program, heap, what is large       |----|----|----|----|                   libraries, files, stacks
 //! ```
 //!
-//! A section belongs to its CPU by custom only: any thread may use, change or unmap what lies there, and takes the section's lock for
+//! A section belongs to its thread by custom only: any other may use, change or unmap what lies there, and takes the section's lock for
 //! that. But most of what a thread maps it uses and unmaps itself, and then two CPUs meet neither at a lock nor at a line: who wants to
-//! write a section looks at the lines of those CPUs that have ever read it ([`crate::lock::BigReaderLock`]), and that is only himself. What
+//! write a section looks at the lines of those CPUs that have ever read it ([`crate::lock::BigReaderLock`]), and that is mostly himself. It
+//! goes by threads, not by the CPU that one happens to run on, so that what a thread has mapped before it was moved is still its own. What
 //! other threads are going to use is put in the common part: stacks, files, shared memory.
 //!
 //! Where a section ends is fixed, and no region lies in two. Who looks at a range goes from one to the next. Who wants
@@ -21,16 +22,18 @@
 use super::region::Region;
 use super::regions::{Bounds, Regions};
 use super::{ALL, MmError, RegionsMut, Space, Spaces};
+use crate::Platform;
 use crate::addr::{PageRange, Vpn};
 use crate::lock::{BigReaderLock, Once, ReadGuard, Readers, rank};
-use crate::{MAX_CPUS, Platform};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::iter::once;
 use core::sync::atomic::{AtomicUsize, Ordering::*};
 
-/// A CPU's section has 32 GiB: all together stay within what tools that lay out the address space by themselves leave to `mmap`.
+/// Sections for threads.
+const SECTIONS: usize = 16;
+/// Each has 32 GiB: all together stay within what tools that lay out the address space by themselves leave to `mmap`.
 const SHIFT: u32 = 23;
 /// One mapping may have this part of it.
 const LARGE: u64 = 1 << (SHIFT - 2);
@@ -52,10 +55,11 @@ pub(crate) struct Sections {
 /// The sections of a space that has several.
 struct Several {
     common: Section,
-    /// What those of CPUs cover, side by side: by CPU. Closed once the space is united.
+    /// What those of threads cover, side by side.
     block: PageRange,
     /// Each has `1 << shift` pages.
     shift: u32,
+    /// By thread's number, modulo how many there are. Closed once the space is united.
     own: Box<[Section]>,
 }
 
@@ -72,11 +76,11 @@ impl Section {
     }
 }
 
-/// What never happens: only a space's first section and those of CPUs are closed.
+/// What never happens: only a space's first section and those of threads are closed.
 const CLOSED: &str = "the common section stays open";
 
 impl Several {
-    /// The section of a CPU that the page is in, if it is in one.
+    /// The section of a thread that the page is in, if it is in one.
     fn own(&self, page: Vpn) -> Option<&Section> {
         self.own.get((page.0.wrapping_sub(self.block.start.0) >> self.shift) as usize)
     }
@@ -107,7 +111,7 @@ impl Several {
     /// Put all regions into the common section, which has all addresses then. `room`: whether there is memory for so many regions.
     fn unite(&self, room: &dyn Fn(usize) -> bool) -> Result<(), MmError> {
         let mut common = self.common.lock.write().expect(CLOSED);
-        let mut own: ArrayVec<_, MAX_CPUS> = self.own.iter().filter_map(|own| own.lock.write()).collect();
+        let mut own: ArrayVec<_, SECTIONS> = self.own.iter().filter_map(|own| own.lock.write()).collect();
         if !room(own.iter().map(|regions| regions.len()).sum()) {
             return Err(MmError::NoMemory);
         }
@@ -265,11 +269,11 @@ impl Space {
         }
     }
 
-    /// To map something wherever there is room: in this CPU's section, if it has one.
+    /// To map something wherever there is room, for the thread of that number.
     #[cfg_attr(feature = "contention", track_caller)]
-    pub(super) fn section_of(&self, cpu: usize) -> RegionsMut<'_> {
+    pub(super) fn section_of(&self, thread: u32) -> RegionsMut<'_> {
         let several = self.sections.several();
-        let own = several.own.get(cpu).and_then(|own| own.lock.write());
+        let own = several.own[thread as usize % several.own.len()].lock.write();
         own.unwrap_or_else(|| several.common.lock.write().expect(CLOSED))
     }
 
@@ -301,7 +305,7 @@ impl Space {
 impl Several {
     fn all(&self) -> All<'_> {
         let common = self.common.lock.write().expect(CLOSED);
-        let own: ArrayVec<_, MAX_CPUS> = self.own.iter().filter_map(|own| own.lock.write()).collect();
+        let own: ArrayVec<_, SECTIONS> = self.own.iter().filter_map(|own| own.lock.write()).collect();
         // United: there is no block.
         All { block: if own.is_empty() { ALL.end } else { self.block.start }, common, own }
     }
@@ -309,10 +313,10 @@ impl Several {
 
 /// The right to change all regions.
 pub(crate) struct All<'a> {
-    /// Where what CPUs have begins, between what is common.
+    /// Where what threads have begins, between what is common.
     block: Vpn,
     common: RegionsMut<'a>,
-    own: ArrayVec<RegionsMut<'a>, MAX_CPUS>,
+    own: ArrayVec<RegionsMut<'a>, SECTIONS>,
 }
 
 impl All<'_> {
@@ -358,18 +362,18 @@ impl All<'_> {
 }
 
 impl<P: Platform> Spaces<P> {
-    /// The space is about to have threads that run side by side, on so many CPUs: each gets a section, and its own way to what it uses.
+    /// The space is about to have threads that run side by side, on so many CPUs: threads get sections, and CPUs their own ways to what
+    /// they use.
     /// Whether that changes something.
     pub fn divide(&self, space: &Space, cpus: usize) -> bool {
         if cpus < 2 || space.tables.is_parted() {
             return false;
         }
-        let cpus = cpus.min(MAX_CPUS);
-        let size = PageRange::new(Vpn(0), Vpn((cpus as u64) << SHIFT));
         self.divide_regions(space, SHIFT, &mut |regions, top| {
-            let hole = regions.find_hole(size.len() + ALIGN, top)?;
+            let pages = (SECTIONS as u64) << SHIFT;
+            let hole = regions.find_hole(pages + ALIGN, top)?;
             let start = Vpn(hole.0.next_multiple_of(ALIGN));
-            Some(PageRange::new(start, start.add(size.len()))).filter(|block| block.end <= top)
+            Some(PageRange::new(start, start.add(pages))).filter(|block| block.end <= top)
         });
         space.tables.part(&self.frames, self.cpu(), cpus, &self.kernel);
         self.forget_translations(space);
@@ -410,7 +414,7 @@ impl<P: Platform> Spaces<P> {
     }
 }
 
-/// Whether a mapping of so many pages may be put in a CPU's section.
+/// Whether a mapping of so many pages may be put in a thread's section.
 pub(super) fn is_small(pages: u64) -> bool {
     pages <= LARGE
 }
