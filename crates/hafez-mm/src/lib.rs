@@ -78,7 +78,7 @@ pub use addr::*;
 pub use audit::AuditError;
 pub use memory::{Config, FramePin, Memory};
 pub use object::{Object, Pager, PagerError};
-pub use paging::{Flush, FlushPages};
+pub use paging::{Flush, FlushPages, Leaving};
 pub use phys::PhysMap;
 pub use reclaim::PolicyKind;
 pub use space::advise::Advice;

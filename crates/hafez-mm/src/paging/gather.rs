@@ -10,6 +10,7 @@
 //! sweep notes in each space that it is behind there ([`Unflushed`]), and the next gather of that space flushes all of it.
 
 use super::cursor::{Tables, free_node};
+use super::views::Leaving;
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::Frames;
 use crate::mutant::mutant;
@@ -36,6 +37,8 @@ pub struct Flush<'a> {
     pub pages: FlushPages<'a>,
     /// The CPUs that may hold translations of the space.
     pub cpus: CpuSet,
+    /// The others of them are to give up their ways there.
+    pub leaving: Option<&'a Leaving<'a>>,
 }
 
 /// Single pages, or the whole space where that is cheaper.
@@ -78,7 +81,13 @@ pub(super) fn forget_all(above: &dyn Shootdown, tables: &Tables) -> Flushed {
     fence(SeqCst);
     let cpus = CpuSet(tables.cpus.load(Acquire));
     if cpus.0 != 0 {
-        above.flush(&Flush { space: tables.space(), root: tables.root(), pages: FlushPages::All, cpus });
+        above.flush(&Flush {
+            space: tables.space(),
+            root: tables.root(),
+            pages: FlushPages::All,
+            cpus,
+            leaving: None,
+        });
     }
     Flushed(())
 }
@@ -173,14 +182,17 @@ impl<'a, S: Shootdown + ?Sized> Gather<'a, S> {
             // The entries are gone before the set is looked at: a CPU that enters it later sees them gone.
             fence(SeqCst);
             let mut cpus = CpuSet(tables.cpus.load(Acquire));
+            let mut leaving = None;
             if let Some(views) = tables.views.get()
                 && !behind
             {
                 cpus.0 &= views.seen_in(self.range);
+                leaving = views.leaving(self.frames, self.cpu, cpus, self.range);
             }
             if cpus.0 != 0 {
                 let pages = if self.all { FlushPages::All } else { FlushPages::List(&self.pages) };
-                self.above.flush(&Flush { space: tables.space(), root: tables.root(), pages, cpus });
+                let (space, root, leaving) = (tables.space(), tables.root(), leaving.as_ref());
+                self.above.flush(&Flush { space, root, pages, cpus, leaving });
             }
             if behind {
                 unflushed.flushed.fetch_max(taken, AcqRel);
@@ -263,7 +275,7 @@ impl<'a, S: Shootdown + ?Sized> Sweep<'a, S> {
             && self.cpus != 0
         {
             let pages = if self.all { FlushPages::All } else { FlushPages::List(&self.pages) };
-            self.above.flush(&Flush { space, root, pages, cpus: CpuSet(self.cpus) });
+            self.above.flush(&Flush { space, root, pages, cpus: CpuSet(self.cpus), leaving: None });
         }
         self.pages.clear();
         (self.cpus, self.all) = (0, false);

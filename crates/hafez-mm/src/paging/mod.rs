@@ -15,3 +15,4 @@ pub use cursor::{Cursor, KernelHalf, Tables};
 pub use entry::Entry;
 pub use gather::{Flush, FlushPages, Flushed, Gather, Shootdown, Sweep, Unflushed};
 pub use slot::Slot;
+pub use views::Leaving;

@@ -20,15 +20,18 @@
 //! links, so whoever clears an entry after the link is there finds its name. Who unlinks such a node takes it out of all views
 //! ([`Cursor::cut_off`]), and flushes as ever.
 //!
-//! What a CPU has seen is noted by GiB, for several of them together where there are many, and never taken back: a name too many costs a
-//! question, one too few would be a stale translation. A CPU that has no view goes by the space's root, and counts as having seen everything.
+//! What a CPU has seen is noted by GiB, for several of them together where there are many. A name too many costs a question, one too few
+//! would be a stale translation. A CPU that has no view goes by the space's root, and counts as having seen everything.
+//!
+//! A thread that is moved to another CPU leaves its name behind. So whoever has asked others often enough bids them *leave* ([`Leaving`]):
+//! each gives up its way there, forgets the space, and then its name is gone. Who still wants to be there has one fault more.
 
 use super::cursor::{Cursor, KernelHalf, TOP, Tables, begin_node, free_node, index, new_node};
 use super::entry;
-use crate::MAX_CPUS;
 use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::{Frames, NoFrames, Priority};
 use crate::mutant::mutant;
+use crate::{CpuSet, MAX_CPUS};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering::*};
 
@@ -49,7 +52,16 @@ pub(super) struct Views {
     common: AtomicU16,
     /// By GiB: a bit for each CPU that has linked to it.
     seen: [AtomicU16; PLACES],
+    /// By CPU: how often it has asked others.
+    asked: [Asked; MAX_CPUS],
 }
+
+#[derive(Default)]
+#[repr(align(64))]
+struct Asked(AtomicU32);
+
+/// So often others are asked before they are bidden to leave.
+const PATIENCE: u32 = 8;
 
 const _: () = assert!(MAX_CPUS <= 16);
 
@@ -59,6 +71,7 @@ impl Views {
             roots: [const { AtomicU32::new(0) }; MAX_CPUS],
             common: AtomicU16::new(u16::MAX),
             seen: [const { AtomicU16::new(0) }; PLACES],
+            asked: Default::default(),
         }
     }
 
@@ -76,10 +89,59 @@ impl Views {
         (seen | self.common.load(SeqCst)) as u64
     }
 
+    /// Whether the CPU, which is about to ask these, should bid them leave.
+    pub fn leaving<'a>(
+        &'a self,
+        frames: &'a Frames,
+        cpu: usize,
+        asked: CpuSet,
+        range: PageRange,
+    ) -> Option<Leaving<'a>> {
+        if asked.0 & !(1 << cpu) == 0 || range.len() > WIDE << SPAN {
+            return None;
+        }
+        let count = &self.asked[cpu % MAX_CPUS].0;
+        count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+        count.load(Relaxed).is_multiple_of(PATIENCE).then_some(Leaving { views: self, frames, range })
+    }
+
     /// This CPU's root, if it has one.
     #[inline]
     fn own(&self, cpu: usize) -> Option<Pfn> {
         Some(Pfn(self.roots[cpu % MAX_CPUS].load(Acquire))).filter(|root| root.0 != 0)
+    }
+}
+
+/// Some GiB that CPUs are to give up their ways to.
+pub struct Leaving<'a> {
+    views: &'a Views,
+    frames: &'a Frames,
+    range: PageRange,
+}
+
+impl Leaving<'_> {
+    fn places(&self) -> impl Iterator<Item = u64> {
+        (self.range.start.0 >> SPAN)..=(self.range.end.0.saturating_sub(1) >> SPAN)
+    }
+
+    /// What the CPU does first: no way leads there any more, nor to what is noted together with it.
+    pub fn cut(&self, cpu: usize) {
+        let Some(own) = self.views.own(cpu) else { return };
+        for middle in
+            self.frames.phys.words(own)[..512 / 2].iter().filter_map(|w| entry::linked(w.load(Relaxed)))
+        {
+            for gib in self.places() {
+                let links = self.frames.phys.words(middle).iter();
+                links.skip(gib as usize % PLACES).step_by(PLACES).for_each(|link| link.store(0, SeqCst));
+            }
+        }
+    }
+
+    /// And last, when it has forgotten all that it had found of the space.
+    pub fn done(&self, cpu: usize) {
+        for gib in self.places() {
+            self.views.seen(gib).fetch_and(!(1 << cpu), SeqCst);
+        }
     }
 }
 

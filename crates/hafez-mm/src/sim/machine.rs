@@ -291,6 +291,16 @@ impl Platform for Host {
             }
             machine.hooks.before_flush(&machine, cpu, flush);
             let mut processor = machine.processor(cpu);
+            // Where threads are real, the processor's own may be on its way there.
+            if let Some(leaving) = flush.leaving
+                && cpu != current_cpu()
+                && machine.strict.load(Relaxed)
+            {
+                leaving.cut(cpu);
+                processor.cpu.forget_space(flush.root);
+                leaving.done(cpu);
+                continue;
+            }
             match flush.pages {
                 FlushPages::All => processor.cpu.forget_space(flush.root),
                 FlushPages::List(pages) => {

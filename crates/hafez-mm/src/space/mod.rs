@@ -435,7 +435,7 @@ impl<P: Platform> Spaces<P> {
         let cpus = CpuSet(space.tables.cpus.load(SeqCst));
         if cpus.0 != 0 {
             let (id, root) = (space.id, space.root());
-            self.platform.flush(&Flush { space: id, root, pages: FlushPages::All, cpus });
+            self.platform.flush(&Flush { space: id, root, pages: FlushPages::All, cpus, leaving: None });
         }
     }
 }

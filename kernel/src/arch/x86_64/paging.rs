@@ -17,7 +17,9 @@
 use super::{boot::VirtioMmio, cpu, entry, percpu, regs, shootdown};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use hafez_mm::{Flush, FlushPages, PAGE_SIZE, Pfn, PfnRange, PhysMap, SpaceId, VirtAddr, Vpn, lock::Mutex};
+use hafez_mm::{
+    Flush, FlushPages, Leaving, PAGE_SIZE, Pfn, PfnRange, PhysMap, SpaceId, VirtAddr, Vpn, lock::Mutex,
+};
 
 /// Where frame 0 is seen.
 pub const DIRECT_MAP: u64 = 0xFFFF_8000_0000_0000;
@@ -329,7 +331,7 @@ pub fn flush(flush: &Flush<'_>) {
     if others == 0 {
         forget_own(flush);
     } else {
-        shootdown::space(others, flush.space, flush.root, &flush.pages, || forget_own(flush));
+        shootdown::space(others, flush, || forget_own(flush));
     }
 }
 
@@ -350,8 +352,17 @@ fn forget_own(flush: &Flush<'_>) {
     }
 }
 
-/// Another CPU has changed pages (`None`: any) of the space with this root, or (root 0) of the kernel's half.
-pub(super) fn forget_here(id: SpaceId, root: Pfn, pages: Option<&[Vpn]>) {
+/// Another CPU has changed pages (`None`: any) of the space with this root, or (root 0) of the kernel's half; and this one is perhaps to
+/// give up its way there.
+pub(super) fn forget_here(id: SpaceId, root: Pfn, pages: Option<&[Vpn]>, leaving: Option<&Leaving<'_>>) {
+    let Some(leaving) = leaving else { return forget_pages(id, root, pages) };
+    let here = percpu::this().id.get() as usize;
+    leaving.cut(here);
+    forget_pages(id, root, None);
+    leaving.done(here);
+}
+
+fn forget_pages(id: SpaceId, root: Pfn, pages: Option<&[Vpn]>) {
     if root.0 != 0 && percpu::this().shared.loaded.load(Ordering::Relaxed) != root.0 {
         // It was in use when the request was posted: what its tag keeps is not used again.
         return percpu::this().shared.tags.disown(id);

@@ -28,7 +28,7 @@
 
 use super::{apic, paging, percpu, trap};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*, fence};
-use hafez_mm::{FlushPages, Pfn, SpaceId, Vpn, lock::Attentive, lock::RelaxStrategy};
+use hafez_mm::{Flush, FlushPages, Leaving, Pfn, SpaceId, Vpn, lock::Attentive, lock::RelaxStrategy};
 
 /// What other CPUs may see of a CPU.
 #[repr(C, align(64))]
@@ -67,6 +67,8 @@ struct Request {
     pages: AtomicPtr<Vpn>,
     /// How many there are; [`EVERYTHING`] for all of the space.
     count: AtomicUsize,
+    /// Null, or what those who are asked are to leave.
+    leaving: AtomicPtr<Leaving<'static>>,
 }
 
 const EVERYTHING: usize = usize::MAX;
@@ -79,6 +81,7 @@ impl Request {
             space: AtomicU32::new(0),
             pages: AtomicPtr::new(core::ptr::null_mut()),
             count: AtomicUsize::new(0),
+            leaving: AtomicPtr::new(core::ptr::null_mut()),
         }
     }
 }
@@ -103,7 +106,9 @@ fn serve_posted(own: &Shared) {
         let pages = request.pages.load(Relaxed).cast_const();
         // SAFETY: the asker lends its list until this CPU has answered.
         let list = (count != EVERYTHING).then(|| unsafe { core::slice::from_raw_parts(pages, count) });
-        paging::forget_here(SpaceId(request.space.load(Relaxed)), root, list);
+        // SAFETY: as above.
+        let leaving = unsafe { request.leaving.load(Relaxed).as_ref() };
+        paging::forget_here(SpaceId(request.space.load(Relaxed)), root, list, leaving);
         request.waiting.fetch_and(!mine, AcqRel);
     }
 }
@@ -116,14 +121,23 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
     })
 }
 
+/// What others are asked: pages, so many of them or [`EVERYTHING`], and what to leave.
+struct What<'a> {
+    pages: &'a [Vpn],
+    count: usize,
+    leaving: Option<&'a Leaving<'a>>,
+}
+
 /// Ask the CPUs of the set, `here` among them or not, and do `meanwhile`; returns when all have answered.
-fn ask(targets: u64, id: SpaceId, root: Pfn, pages: &[Vpn], count: usize, meanwhile: impl FnOnce()) {
+fn ask(targets: u64, (id, root): (SpaceId, Pfn), what: What<'_>, meanwhile: impl FnOnce()) {
     let area = percpu::this();
     let request = &area.shared.request;
     request.root.store(root.0, Relaxed);
     request.space.store(id.0, Relaxed);
-    request.pages.store(pages.as_ptr().cast_mut(), Relaxed);
-    request.count.store(count, Relaxed);
+    request.pages.store(what.pages.as_ptr().cast_mut(), Relaxed);
+    request.count.store(what.count, Relaxed);
+    let leaving = what.leaving.map_or(core::ptr::null(), core::ptr::from_ref);
+    request.leaving.store(leaving.cast_mut().cast(), Relaxed);
     request.waiting.store(targets, Release);
     for cpu in bits(targets) {
         if let Some(other) = percpu::shared(cpu) {
@@ -139,7 +153,8 @@ fn ask(targets: u64, id: SpaceId, root: Pfn, pages: &[Vpn], count: usize, meanwh
 
 /// Have the CPUs in `others` (this one not among them) forget pages of a space, and do `here` meanwhile.
 #[cold]
-pub fn space(others: u64, id: SpaceId, root: Pfn, pages: &FlushPages<'_>, here: impl FnOnce()) {
+pub fn space(others: u64, flush: &Flush<'_>, here: impl FnOnce()) {
+    let (id, root) = (flush.space, flush.root);
     let mut running = 0;
     fence(SeqCst);
     for cpu in bits(others) {
@@ -151,11 +166,12 @@ pub fn space(others: u64, id: SpaceId, root: Pfn, pages: &FlushPages<'_>, here: 
             running |= 1 << cpu;
         }
     }
-    let (list, count): (&[Vpn], _) = match pages {
+    let (pages, count): (&[Vpn], _) = match flush.pages {
         FlushPages::List(list) => (list, list.len()),
         FlushPages::All => (&[], EVERYTHING),
     };
-    if running == 0 { here() } else { ask(running, id, root, list, count, here) }
+    let what = What { pages, count, leaving: flush.leaving };
+    if running == 0 { here() } else { ask(running, (id, root), what, here) }
 }
 
 /// All CPUs but this.
@@ -168,7 +184,7 @@ fn others() -> u64 {
 pub fn kernel(pages: &[Vpn]) {
     let others = others();
     if others != 0 {
-        ask(others, SpaceId(0), Pfn(0), pages, pages.len(), || {});
+        ask(others, (SpaceId(0), Pfn(0)), What { pages, count: pages.len(), leaving: None }, || {});
     }
 }
 
