@@ -236,6 +236,20 @@ impl<P: Platform> Spaces<P> {
     /// Make every entry of the range absent, and free the nodes that this empties.
     #[inline]
     pub(crate) fn clear_range(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
+        // Parts of two leaves, one after the other: who has the tables alone keeps other threads from theirs.
+        let border = around(range.start).end;
+        if range.contains(border) && !range.covers(&around(range.start)) && space.tables.is_parted() {
+            let above = PageRange::new(border, range.end);
+            if above.len() < around(border).len() {
+                self.clear_at_once(space, PageRange::new(range.start, border))?;
+                return self.clear_at_once(space, above);
+            }
+        }
+        self.clear_at_once(space, range)
+    }
+
+    #[inline]
+    fn clear_at_once(&self, space: &Space, range: PageRange) -> Result<(), Stop> {
         let mut cursor = self.cursor(space, range);
         // It flushes when it goes, which is before the cursor does: reclaim takes a page from all whose tables lead to it, and
         // flushes those. Of a space that has just left the leaf it would know nothing.
