@@ -195,7 +195,10 @@ impl<P: Platform> Memory<P> {
 
     /// Whether what cannot be reclaimed leaves programs so little room that nothing more of its kind may be made.
     pub fn is_crowded(&self) -> bool {
-        self.within_reach() < self.least()
+        self.within_reach() < self.least() && {
+            self.spaces.frames.recall();
+            self.within_reach() < self.least()
+        }
     }
 
     /// Nothing more can be evicted: the process that holds most goes, and says why.
@@ -259,6 +262,7 @@ impl<P: Platform> Memory<P> {
     /// One waking of the reclaim thread.
     pub fn reclaim_to_high(&self) {
         let frames = &self.spaces.frames;
+        frames.recall();
         let mut fruitless = 0;
         while frames.free() < frames.marks.high && fruitless < self.patience() && !self.is_starved() {
             self.spaces.note_peak();

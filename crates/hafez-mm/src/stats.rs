@@ -281,6 +281,7 @@ impl<P: Platform> Memory<P> {
     pub fn free_blocks(&self) -> [u32; 16] {
         let frames = &self.spaces.frames;
         let mut orders = [0; 16];
+        orders[0] = frames.in_runs();
         for frame in frames.known() {
             let meta = frames.meta(frame);
             match meta.word().state() {

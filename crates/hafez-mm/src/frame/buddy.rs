@@ -15,6 +15,7 @@
 //! not back RAM, nor records of it, that nobody has used. As blocks of the largest order are never merged, nobody looks
 //! across the border between what is open and what is fresh.
 
+use super::magazine::{Loose, REFILL};
 use super::meta::{FrameMeta, NONE, State, Word};
 use crate::account::AccountId;
 use crate::addr::{Pfn, PfnRange};
@@ -44,9 +45,8 @@ pub struct Buddy {
     fresh: Vec<PfnRange>,
     /// A bit for each chunk that is open.
     open: Vec<u64>,
-    /// The stack of single frames that have come back since the last merge, through `next`; and how many.
-    loose: u32,
-    unmerged: u32,
+    /// The single frames that have come back since the last merge.
+    loose: Loose,
 }
 
 impl Buddy {
@@ -61,8 +61,7 @@ impl Buddy {
             free,
             fresh,
             open: vec![0; chunks.div_ceil(64)],
-            loose: NONE,
-            unmerged: 0,
+            loose: Loose::default(),
         }
     }
 
@@ -80,7 +79,7 @@ impl Buddy {
     fn open_chunk(&mut self, table: &[FrameMeta]) -> bool {
         let Some(last) = self.fresh.last_mut() else { return false };
         let chunk = (last.end.0 - 1) / CHUNK;
-        let mut at = last.start.0.max(chunk * CHUNK);
+        let at = last.start.0.max(chunk * CHUNK);
         let end = last.end.0;
         last.end = Pfn(at);
         if last.is_empty() {
@@ -92,19 +91,16 @@ impl Buddy {
             *word |= 1 << (chunk % 64);
             table[(chunk * CHUNK) as usize..].iter().take(CHUNK as usize).for_each(FrameMeta::clear_all);
         }
-        while at < end {
-            let fits = (end - at).ilog2();
-            let order = at.trailing_zeros().min(fits).min(ORDERS as u32 - 1);
-            self.push(table, at, order as usize);
-            at += 1 << order;
-        }
+        blocks_of(PfnRange { start: Pfn(at), end: Pfn(end) }, |at, order| self.push(table, at, order));
         true
     }
 
     /// A block of 2^order frames, split from a larger one where need be.
     pub fn take(&mut self, table: &[FrameMeta], order: u8) -> Option<Pfn> {
-        if order == 0 && self.loose != NONE {
-            return Some(self.take_loose(table));
+        if order == 0
+            && let Some(frame) = self.take_loose(table)
+        {
+            return Some(frame);
         }
         let order = order as usize;
         let found = loop {
@@ -129,7 +125,7 @@ impl Buddy {
     /// that it may well be worth it.
     pub fn take_block(&mut self, table: &[FrameMeta], order: u8) -> Option<Pfn> {
         let there = |buddy: &Buddy| (order as usize..ORDERS).any(|o| buddy.heads[o] != NONE);
-        let worth = |buddy: &Buddy| buddy.unmerged >= 1 << order;
+        let worth = |buddy: &Buddy| buddy.loose.len() >= 1 << order;
         if there(self)
             || self.open_chunk(table) && there(self)
             || worth(self) && self.merge(table) && there(self)
@@ -177,8 +173,10 @@ impl Buddy {
     /// Up to `count` single frames, those that are single already before a block is split for more. Loose ones are idle already.
     pub fn take_singles(&mut self, table: &[FrameMeta], count: usize, out: &mut impl FnMut(Pfn)) {
         let mut left = count as u32;
-        while left > 0 && self.loose != NONE {
-            out(self.take_loose(table));
+        while left > 0
+            && let Some(frame) = self.take_loose(table)
+        {
+            out(frame);
             left -= 1;
         }
         while left > 0 {
@@ -193,37 +191,47 @@ impl Buddy {
         }
     }
 
+    /// A block to be used up frame by frame: the smallest that is there of those worth it, of 2^most frames at most. None while there
+    /// are single frames, which are to be used first.
+    pub fn take_run(&mut self, table: &[FrameMeta], most: u8) -> Option<PfnRange> {
+        if self.loose.len() > 0 {
+            return None;
+        }
+        let there = (REFILL.ilog2() as u8..most).find(|&order| self.heads[order as usize] != NONE);
+        let order = there.unwrap_or(most);
+        let start = self.take(table, order)?;
+        Some(PfnRange { start, end: start.add(1 << order) })
+    }
+
+    /// Give back what is left of a run.
+    pub fn give_run(&mut self, table: &[FrameMeta], run: PfnRange) {
+        blocks_of(run, |at, order| self.give(table, Pfn(at), order as u8));
+    }
+
     /// The single frame that came back last.
     #[inline]
-    fn take_loose(&mut self, table: &[FrameMeta]) -> Pfn {
-        let frame = self.loose;
-        self.loose = table[frame as usize].next();
+    fn take_loose(&mut self, table: &[FrameMeta]) -> Option<Pfn> {
+        let frame = self.loose.take(table)?;
         self.free -= 1;
-        self.unmerged -= 1;
-        Pfn(frame)
+        Some(frame)
     }
 
     /// Give idle frames back, to be merged when need be.
     pub fn give_singles(&mut self, table: &[FrameMeta], frames: &[Pfn]) {
         for &frame in frames {
-            table[frame.0 as usize].set_next(self.loose);
-            self.loose = frame.0;
+            self.loose.put(table, frame);
         }
         self.free += frames.len() as u32;
-        self.unmerged += frames.len() as u32;
     }
 
     /// Merge the single frames; false if none has come back since the last time.
     #[cold]
     fn merge(&mut self, table: &[FrameMeta]) -> bool {
-        if self.loose == NONE {
-            return false;
-        }
-        while self.loose != NONE {
-            let frame = self.take_loose(table);
+        let some = self.loose.len() > 0;
+        while let Some(frame) = self.take_loose(table) {
             self.give(table, frame, 0);
         }
-        true
+        some
     }
 
     /// Give a block back, merging it upwards.
@@ -266,5 +274,16 @@ impl Buddy {
             table[next as usize].set_prev(prev);
         }
         meta.set_word(Word::new(State::Inner, AccountId::KERNEL, 0));
+    }
+}
+
+/// The largest blocks that make up the range, as first frame and order, ascending.
+fn blocks_of(range: PfnRange, mut each: impl FnMut(u32, usize)) {
+    let (mut at, end) = (range.start.0, range.end.0);
+    while at < end {
+        let fits = (end - at).ilog2();
+        let order = at.trailing_zeros().min(fits).min(ORDERS as u32 - 1);
+        each(at, order as usize);
+        at += 1 << order;
     }
 }

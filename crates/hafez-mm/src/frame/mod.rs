@@ -1,19 +1,21 @@
 //! Frames: where all of the machine's RAM is kept, and the only place that hands it out.
 //!
 //! ```text
-//!   buddy (2^0..2^10)  --32 at a time-->  magazine of a CPU  --1-->  fault, page table, cache
-//!                      <-----------------                    <-----
+//!   buddy (2^0..2^10)  --a block, or 32-->  magazine of a CPU  --1-->  fault, page table, cache
+//!                      <-----------------                      <-----
 //! ```
 //!
 //! The magazine makes the common case a pop from a small array that no other CPU touches. Three watermarks divide the
 //! free frames: below `low` the reclaim thread works (up to `high`); the last `reserve` frames are not for programs,
 //! because getting a page out of RAM itself takes a few: page-table nodes on the way, records of slots, request memory.
+//! And above `plenty` a magazine may be large.
 //!
 //! Locks: a magazine, then the buddy lists; both innermost.
 
 mod blocks;
 pub mod buddy;
 pub mod lists;
+mod magazine;
 pub mod meta;
 
 use crate::MAX_CPUS;
@@ -26,20 +28,14 @@ use arrayvec::ArrayVec;
 use buddy::Buddy;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 use lists::Lists;
+use magazine::{Magazine, REFILL};
 use meta::{FrameMeta, State, Word};
-
-/// Frames in a magazine. Two refills' worth, so that freeing and allocating in turn never crosses to the buddy lists each time.
-const MAGAZINE: usize = 64;
-const REFILL: usize = MAGAZINE / 2;
 
 /// Empty nodes of page tables that a CPU keeps: what a small process takes.
 const NODES: usize = 12;
 
 /// Frames of a huge page.
 pub const BLOCK: u32 = 512;
-
-/// A CPU's own small stock of free frames.
-type Magazine = Mutex<ArrayVec<Pfn, MAGAZINE>>;
 
 /// What is one CPU's has no cache line in common with another's.
 #[derive(Default)]
@@ -81,13 +77,16 @@ pub struct Watermarks {
     pub low: u32,
     /// The reclaim thread stops.
     pub high: u32,
+    /// Magazines may be large.
+    pub plenty: u32,
 }
 
 impl Watermarks {
     /// 1/128 of RAM as reserve, at least 24 frames (a page walk's nodes and a batch's slot records, twice) and at most 512.
     fn of(frames: u32) -> Self {
         let reserve = (frames / 128).clamp(24, 512).min(frames / 8);
-        Watermarks { reserve, low: reserve * 2, high: reserve * 3 }
+        let high = reserve * 3;
+        Watermarks { reserve, low: reserve * 2, high, plenty: high + frames / 8 }
     }
 }
 
@@ -106,7 +105,9 @@ pub struct Frames {
     buddy: Mutex<Buddy>,
     /// Copy of the buddy's count, to be read without its lock.
     free: AtomicU32,
-    magazines: Box<[Own<Magazine>]>,
+    magazines: Box<[Own<Mutex<Magazine>>]>,
+    /// Set where some magazine may have more than its hand.
+    stocked: AtomicBool,
     /// By block of 512 frames: the leaf behind the huge page that it is, or 0. Made with the first huge page.
     behind: Once<Box<[AtomicU32]>>,
     /// Huge pages, and the block after the one that was opened last.
@@ -147,6 +148,7 @@ impl Frames {
             free: AtomicU32::new(buddy.free_frames()),
             buddy: Mutex::new(buddy),
             magazines: (0..MAX_CPUS).map(|_| Own::default()).collect(),
+            stocked: AtomicBool::new(false),
             behind: Once::new(),
             whole: AtomicU32::new(0),
             hand: AtomicU32::new(0),
@@ -185,37 +187,68 @@ impl Frames {
 
     /// Free frames, those in magazines counted too.
     pub fn all_free(&self) -> u32 {
-        let magazines: usize = self.magazines.iter().map(|m| m.lock().len()).sum();
+        let magazines: u32 = self.magazines.iter().map(|m| m.lock().len()).sum();
         let nodes: usize = self.nodes.iter().map(|n| n.lock().len()).sum();
-        self.buddy.lock().free_frames() + (magazines + nodes) as u32
+        self.buddy.lock().free_frames() + magazines + nodes as u32
+    }
+
+    /// Those of them that no record tells of: the rest of blocks which magazines use up.
+    pub fn in_runs(&self) -> u32 {
+        self.magazines.iter().map(|m| m.lock().run()).sum()
     }
 
     /// One frame, its bytes unknown, its record [`State::Idle`], charged to nobody yet.
     #[inline]
     pub fn alloc(&self, cpu: usize, priority: Priority) -> Result<Pfn, NoFrames> {
-        let mut magazine = self.magazines[cpu].lock();
-        match magazine.pop() {
-            Some(frame) => Ok(frame),
-            None => self.refill(&mut magazine, priority),
+        if let Some(frame) = self.magazines[cpu].lock().take() {
+            return Ok(frame);
         }
+        self.refill(cpu, priority)
     }
 
     #[cold]
-    fn refill(&self, magazine: &mut ArrayVec<Pfn, MAGAZINE>, priority: Priority) -> Result<Pfn, NoFrames> {
+    fn refill(&self, cpu: usize, priority: Priority) -> Result<Pfn, NoFrames> {
+        let mut magazine = self.magazines[cpu].lock();
+        if let Some(frame) = magazine.draw(self.table) {
+            return Ok(frame);
+        }
         let mut buddy = self.buddy.lock();
+        if buddy.free_frames() > self.marks.plenty
+            && let Some(run) = buddy.take_run(self.table, self.most().ilog2() as u8)
+        {
+            self.free.store(buddy.free_frames(), Relaxed);
+            magazine.begin_run(run);
+            self.note_stocked();
+            return magazine.draw(self.table).ok_or(NoFrames);
+        }
+        if buddy.free_frames() < self.marks.high + REFILL as u32 && self.stocked.load(Relaxed) {
+            drop((buddy, magazine));
+            self.drain();
+            return self.refill(cpu, priority);
+        }
         let free = buddy.free_frames();
         if free < self.marks.low + REFILL as u32 {
             self.wanted.store(true, Release);
         }
-        let keep = self.floor(priority);
-        if free <= keep {
+        if free <= self.floor(priority) {
             return Err(NoFrames);
         }
         // Near the reserve a magazine takes one at a time: what it holds, another priority could pop.
         let count = if free > self.marks.low + REFILL as u32 { REFILL } else { 1 };
-        buddy.take_singles(self.table, count, &mut |frame| magazine.push(frame));
+        magazine.refill(self.table, &mut buddy, count);
         self.free.store(buddy.free_frames(), Relaxed);
-        magazine.pop().ok_or(NoFrames)
+        magazine.take().ok_or(NoFrames)
+    }
+
+    /// Frames that a run begins with, and that lie loose in a magazine, at most: a 64th of RAM, not more than 4 MiB.
+    fn most(&self) -> u32 {
+        (self.usable / 64).clamp(REFILL as u32, buddy::CHUNK)
+    }
+
+    fn note_stocked(&self) {
+        if !self.stocked.load(Relaxed) {
+            self.stocked.store(true, Relaxed);
+        }
     }
 
     fn floor(&self, priority: Priority) -> u32 {
@@ -239,7 +272,7 @@ impl Frames {
     #[inline]
     pub fn give_idle(&self, cpu: usize, frames: &[Pfn]) {
         let mut magazine = self.magazines[cpu].lock();
-        if self.wanted.load(Relaxed) || magazine.try_extend_from_slice(frames).is_err() {
+        if self.wanted.load(Relaxed) || !magazine.put(frames) {
             self.spill(&mut magazine, frames);
         }
     }
@@ -264,23 +297,32 @@ impl Frames {
         }
     }
 
-    /// These, and half of what the magazine holds, go to the buddy lists; all of it where frames are wanted.
-    fn spill(&self, magazine: &mut ArrayVec<Pfn, MAGAZINE>, frames: &[Pfn]) {
-        let kept = if self.wanted.load(Relaxed) { 0 } else { REFILL.min(magazine.len()) };
+    /// There is no room in hand for these: they, and half of it, are laid by, or go to the buddy lists; all of it where frames are wanted.
+    fn spill(&self, magazine: &mut Magazine, frames: &[Pfn]) {
+        let wanted = self.wanted.load(Relaxed);
+        if !wanted && self.free() > self.marks.plenty && magazine.lay_by(self.table, frames, self.most()) {
+            return self.note_stocked();
+        }
         let mut buddy = self.buddy.lock();
-        buddy.give_singles(self.table, &magazine[kept..]);
+        magazine.spill(self.table, &mut buddy, if wanted { 0 } else { REFILL });
         buddy.give_singles(self.table, frames);
         self.free.store(buddy.free_frames(), Relaxed);
-        magazine.truncate(kept);
+    }
+
+    /// See that no magazine has more than its hand.
+    pub fn recall(&self) {
+        if self.stocked.load(Relaxed) {
+            self.drain();
+        }
     }
 
     /// Bring all that the magazines hold back to the buddy lists, where blocks form again.
     pub fn drain(&self) {
+        self.stocked.store(false, Relaxed);
         for (cpu, magazine) in self.magazines.iter().enumerate() {
             let mut magazine = magazine.lock();
             let mut buddy = self.buddy.lock();
-            buddy.give_singles(self.table, &magazine);
-            magazine.clear();
+            magazine.empty(self.table, &mut buddy);
             let mut nodes = self.nodes[cpu].lock();
             buddy.give_singles(self.table, &nodes);
             nodes.clear();

@@ -217,6 +217,7 @@ impl Machine {
         let way = processor.way(root);
         let frame =
             processor.cpu.translate(&phys, &self.random, way, at.page(), access.write, access.exec)?;
+        assert!(frame.0 < self.ram.frames(), "I5: cpu {cpu} is sent to {frame:?}, where there is no memory");
         Ok(f(frame, at.offset()))
     }
 
@@ -355,6 +356,10 @@ unsafe impl Send for Ram {}
 unsafe impl Sync for Ram {}
 
 impl Ram {
+    fn frames(&self) -> u32 {
+        (self.layout.size() / PAGE_SIZE) as u32
+    }
+
     fn new(frames: usize) -> Ram {
         let layout = Layout::from_size_align(frames * PAGE_SIZE, PAGE_SIZE).expect("a sensible size");
         // SAFETY: the size is not zero.
