@@ -85,6 +85,7 @@ pub use space::advise::Advice;
 pub use space::guard::Guarded;
 pub use space::map::{MapRequest, Where};
 pub use space::remap::RemapHow;
+pub use space::scan::{Seen, Verdict};
 pub use space::watch::{About, PlaceError, Watched, Watcher};
 pub use space::{Access, Backing, FaultError, Label, MmError, RegionFlags, RegionInfo, Space, SpaceId};
 pub use stats::{CacheStat, FrameUse, HugeWish, PageAt, RegionStat, Stats};

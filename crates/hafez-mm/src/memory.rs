@@ -20,6 +20,7 @@ use crate::reclaim::{PolicyKind, Reclaim};
 use crate::space::advise::{Advice, Naming};
 use crate::space::map::MapRequest;
 use crate::space::remap::RemapHow;
+use crate::space::scan::{Seen, Verdict};
 use crate::space::watch::{PlaceError, Watched};
 use crate::space::{
     Access, Balance, Counters, FaultError, MAX_REGIONS, MmError, Region, RegionFlags, Space, Spaces, Stop,
@@ -338,6 +339,17 @@ impl<P: Platform> Memory<P> {
     /// Guard pages that are watched for that, or let them go; `absent`: also private ones that nobody has made.
     pub fn guard(&self, space: &Arc<Space>, range: PageRange, on: bool, absent: bool) -> Result<(), MmError> {
         self.retry(space.account(), || self.spaces.guard(space, range, on, absent)).map_err(refused)
+    }
+    /// Tell of the pages of a range, as far as the region goes that it begins in, and guard those that are taken; the page to go on
+    /// with. Who guards asks for one leaf's worth at most.
+    pub fn scan(
+        &self,
+        space: &Arc<Space>,
+        range: PageRange,
+        guarding: bool,
+        tell: &mut dyn FnMut(&Seen) -> Verdict,
+    ) -> Result<Vpn, MmError> {
+        self.retry(space.account(), || self.spaces.scan(space, range, guarding, tell)).map_err(refused)
     }
     /// Put a page where one is missing and watched: these bytes, or zeroes; guarded, if `guard` says so.
     pub fn place_page(

@@ -5,8 +5,8 @@ use crate::addr::{PageRange, Pfn, Vpn};
 use crate::frame::meta::{Flags, State};
 use crate::memory::Memory;
 use crate::object::{Object, Place};
-use crate::paging::Entry;
 use crate::paging::huge::around;
+use crate::paging::{Entry, Slot};
 use crate::space::{Space, Spaces};
 use core::sync::atomic::Ordering::*;
 
@@ -103,8 +103,27 @@ pub enum PageAt {
         file: bool,
         /// Nobody else maps it.
         exclusive: bool,
+        /// It is the one that all share who only read zeroes.
+        zeroes: bool,
     },
     Slot(u32),
+}
+
+impl<P: Platform> Spaces<P> {
+    /// What the entry names, if anything.
+    pub(crate) fn page_at(&self, slot: &Slot<'_>) -> Option<PageAt> {
+        match slot.get() {
+            Entry::Present { frame, .. } => {
+                let word = self.frames.meta(frame).word();
+                let users = word.maps().max(1) - 1 + slot.sharers();
+                let file = matches!(word.state(), State::File | State::Shared);
+                let zeroes = frame == self.frames.zero;
+                Some(PageAt::Frame { frame, file, exclusive: !zeroes && users == 1, zeroes })
+            }
+            Entry::Swap { slot } => Some(PageAt::Slot(slot)),
+            Entry::Absent => None,
+        }
+    }
 }
 
 /// What a frame is used for.
@@ -252,16 +271,10 @@ impl<P: Platform> Memory<P> {
     /// What stands in the entries of a range, where there is something.
     pub fn page_map(&self, space: &Space, range: PageRange, tell: &mut dyn FnMut(Vpn, PageAt)) {
         let spaces = &self.spaces;
-        spaces.cursor(space, range).look(range, &mut |page, slot| match slot.get() {
-            Entry::Present { frame, .. } => {
-                let word = spaces.frames.meta(frame).word();
-                let users = word.maps().max(1) - 1 + slot.sharers();
-                let file = matches!(word.state(), State::File | State::Shared);
-                let exclusive = frame != spaces.frames.zero && users == 1;
-                tell(page, PageAt::Frame { frame, file, exclusive });
+        spaces.cursor(space, range).look(range, &mut |page, slot| {
+            if let Some(at) = spaces.page_at(slot) {
+                tell(page, at);
             }
-            Entry::Swap { slot } => tell(page, PageAt::Slot(slot)),
-            Entry::Absent => {}
         });
     }
 

@@ -5,7 +5,8 @@ use hafez_mm::sim::machine::{Host, current_cpu};
 use hafez_mm::sim::{Build, Disk, Faults, Hooks, Machine, SimFile, tasks};
 use hafez_mm::{
     About, Access, AccountId, Advice, Backing, FaultError, Guarded, MapRequest, Memory, MmError, OomReport,
-    PageRange, PlaceError, PolicyKind, RegionFlags, Rights, Space, VirtAddr, Watched, Watcher, Where,
+    PageRange, PlaceError, PolicyKind, RegionFlags, Rights, Seen, Space, Verdict, VirtAddr, Watched, Watcher,
+    Where,
 };
 use std::sync::{Arc, Mutex};
 
@@ -458,6 +459,78 @@ fn writes_to_guarded_pages_are_told() {
         assert_eq!(told(), before + if shared { 2 } else { 1 });
         memory.unwatch(&space, &watched);
         (0..200).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(2)), Ok(2)));
+        memory.audit().unwrap();
+    }
+}
+
+/// Lets every write through.
+#[derive(Default)]
+struct Noter(Guarded);
+
+impl Watcher for Noter {
+    fn guarded(&self) -> &Guarded {
+        &self.0
+    }
+    fn only_notes(&self) -> bool {
+        true
+    }
+    fn wanted(&self, _: VirtAddr, _: bool, _: About, _: &dyn Fn() -> bool) -> Result<(), FaultError> {
+        panic!("nobody is to be asked");
+    }
+}
+
+/// Who scans and guards at once finds each page that was written since, and no other, whatever became of it in between.
+#[test]
+fn written_pages_are_found() {
+    for shared in [false, true] {
+        let bench = Arc::new(Bench::new(64, 1024));
+        let space = bench.space();
+        let memory = bench.memory();
+        bench.map_watchable(&space, shared);
+        let watched = Watched(Arc::new(Noter::default()));
+        let range = PageRange::of_bytes(VirtAddr(BASE), 200 << 12).unwrap();
+        assert_eq!(memory.watch(&space, range, &watched, RegionFlags::GUARDED), Ok(()));
+        // Pages that are not guarded, by number; they are again.
+        let scan = || {
+            let (mut found, mut seen_to) = (Vec::new(), range.start);
+            let mut tell = |seen: &Seen| {
+                assert_eq!(seen.pages.start, seen_to);
+                seen_to = seen.pages.end;
+                if !seen.guarded {
+                    assert_eq!(seen.pages.len(), 1);
+                    found.push(seen.pages.start.0 - range.start.0);
+                }
+                Verdict { guard: seen.pages.len(), go_on: true }
+            };
+            assert_eq!(memory.scan(&space, range, true, &mut tell), Ok(range.end));
+            assert_eq!(seen_to, range.end);
+            found
+        };
+        (0..50).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(n)), Ok(n)));
+        assert_eq!(scan(), (0..200).collect::<Vec<_>>());
+        assert_eq!(scan(), []);
+        for round in 0..5 {
+            let written: Vec<u64> = (0..200).filter(|n| (n * 7 + round) % 11 == 0).collect();
+            // More than there is RAM for, before and after.
+            (0..50).for_each(|n| _ = bench.touch(&space, page(n), None).unwrap());
+            (200..300).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(round)), Ok(round)));
+            written.iter().for_each(|&n| assert_eq!(bench.touch(&space, page(n), Some(round)), Ok(round)));
+            let child = memory.fork_space(&space, memory.open_account().unwrap()).unwrap();
+            bench.touch(&child, page(written[0] + 1), Some(9)).unwrap();
+            (200..300).for_each(|n| _ = bench.touch(&space, page(n), None).unwrap());
+            assert_eq!(scan(), written);
+            assert_eq!(scan(), []);
+            leave(&bench.machine, &child);
+        }
+        // A scan that stops has guarded what it took, and no more.
+        bench.touch(&space, page(3), Some(1)).unwrap();
+        bench.touch(&space, page(4), Some(1)).unwrap();
+        let mut first_of_two = |seen: &Seen| {
+            let written = !seen.guarded;
+            Verdict { guard: written as u64, go_on: !written }
+        };
+        memory.scan(&space, range, true, &mut first_of_two).unwrap();
+        assert_eq!(scan(), [4]);
         memory.audit().unwrap();
     }
 }

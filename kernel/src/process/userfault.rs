@@ -41,9 +41,12 @@ const FEATURES: u64 = (abi::UFFD_FEATURE_PAGEFAULT_FLAG_WP
     | abi::UFFD_FEATURE_SIGBUS
     | abi::UFFD_FEATURE_THREAD_ID
     | abi::UFFD_FEATURE_MISSING_SHMEM
-    | abi::UFFD_FEATURE_EXACT_ADDRESS) as u64;
+    | abi::UFFD_FEATURE_EXACT_ADDRESS
+    | WP_ASYNC) as u64;
 /// Guarding a page that is not there guards it once it is.
 const WP_UNPOPULATED: u32 = 1 << 13;
+/// Writes to guarded pages are not told, but go through, and can be found later (`PAGEMAP_SCAN`).
+const WP_ASYNC: u32 = 1 << 15;
 /// In the word of features: the program has introduced itself.
 const INTRODUCED: u64 = 1 << 63;
 
@@ -142,6 +145,10 @@ impl Watcher for Desk {
         &self.guarded
     }
 
+    fn only_notes(&self) -> bool {
+        self.has(WP_ASYNC)
+    }
+
     fn wanted(
         &self,
         at: VirtAddr,
@@ -225,7 +232,10 @@ impl UserFault {
     }
 
     fn introduce(&self, at: u64) -> Result<()> {
-        let [api, features, _] = words(at)?;
+        let [api, mut features, _] = words(at)?;
+        if features & u64::from(WP_ASYNC) != 0 {
+            features |= u64::from(WP_UNPOPULATED);
+        }
         let set = || self.desk.features.compare_exchange(0, features | INTRODUCED, Relaxed, Relaxed).is_ok();
         if api != u64::from(abi::UFFD_API) || features & !FEATURES != 0 {
             put(at, [0; 3])?;

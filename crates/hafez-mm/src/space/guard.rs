@@ -12,6 +12,9 @@
 //!
 //! The set changes under a cursor on its pages, as entries do, so no fault acts on a set that is no longer so.
 //!
+//! A watcher may be one that asks nobody, but only wants to know later ([`super::watch::Watcher::only_notes`]): then the first write
+//! takes the page out of the set, and that is all.
+//!
 //! Of private memory only pages that are there are guarded, unless the program wants the others, too; of shared memory all: they may be there
 //! by way of somebody else's mapping.
 
@@ -37,7 +40,7 @@ impl Guarded {
     const COST: usize = 2 * size_of::<[u64; WORDS]>();
 
     /// Whether all pages of the range can be in it. `room` says whether the heap has so many bytes.
-    fn prepare(&self, range: PageRange, room: &dyn Fn(usize) -> bool) -> bool {
+    pub(super) fn prepare(&self, range: PageRange, room: &dyn Fn(usize) -> bool) -> bool {
         let last = (range.end.0 - 1) / PIECE;
         (range.start.0 / PIECE..=last).all(|number| {
             let mut pieces = self.0.lock();
@@ -52,7 +55,7 @@ impl Guarded {
     }
 
     /// Put the pages in, as far as there are pieces; or take them out.
-    fn put(&self, range: PageRange, on: bool) {
+    pub(super) fn put(&self, range: PageRange, on: bool) {
         let mut pieces = self.0.lock();
         for page in range.iter() {
             let Some(piece) = pieces.get_mut(&(page.0 / PIECE)) else { continue };
@@ -185,10 +188,17 @@ impl<P: Platform> Spaces<P> {
         }
         let slot = cursor.make(page)?;
         let entry = slot.raw();
-        let guarded = region.watcher().is_some_and(|watcher| watcher.0.guarded().has(page));
+        let mut guarded = region.watcher().is_some_and(|watcher| watcher.0.guarded().has(page));
         let anonymous = matches!(region.backing, Backing::Anonymous);
         if entry == Entry::Absent && anonymous && region.flags.contains(RegionFlags::WATCHED) {
             return Ok(ask(region));
+        }
+        if access.write
+            && guarded
+            && let Some(watcher) = region.watcher().filter(|watcher| watcher.0.only_notes())
+        {
+            watcher.0.guarded().clear(one);
+            guarded = false;
         }
         // What is missing is asked for first, when one comes to the object.
         if access.write && guarded && (anonymous || entry != Entry::Absent) {

@@ -38,6 +38,7 @@ pub mod region;
 pub mod regions;
 pub mod release;
 pub mod remap;
+pub mod scan;
 pub mod sections;
 mod share;
 pub mod swapin;
@@ -195,6 +196,8 @@ pub struct RegionInfo {
     pub nodes: u64,
     /// Whether huge pages were asked for here, or refused.
     pub huge: Option<bool>,
+    /// Its guarded pages can be written, which is noted.
+    pub noted: bool,
 }
 
 impl From<&Region> for RegionInfo {
@@ -215,6 +218,8 @@ impl From<&Region> for RegionInfo {
             wired: region.flags.contains(RegionFlags::WIRED),
             flags: region.flags,
             nodes: region.nodes(),
+            noted: region.flags.contains(RegionFlags::GUARDED)
+                && region.watcher().is_some_and(|watcher| watcher.0.only_notes()),
             huge: match region.flags {
                 flags if flags.contains(RegionFlags::HUGE) => Some(true),
                 flags if flags.contains(RegionFlags::NO_HUGE) => Some(false),
@@ -248,6 +253,13 @@ impl Space {
     }
     pub fn region_at(&self, at: VirtAddr) -> Option<RegionInfo> {
         self.regions_here(at.page()).find(at.page()).map(RegionInfo::from)
+    }
+    /// The object behind a page.
+    pub fn object_at(&self, page: Vpn) -> Option<Arc<Object>> {
+        match &self.regions_here(page).find(page)?.backing {
+            Backing::Object { object, .. } => Some(object.clone()),
+            Backing::Anonymous => None,
+        }
     }
     /// Pages that its regions cover, resident or not.
     pub fn total_pages(&self) -> u64 {

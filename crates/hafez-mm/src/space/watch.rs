@@ -47,6 +47,10 @@ pub trait Watcher: Send + Sync {
     ) -> Result<(), FaultError>;
     /// The pages that it guards.
     fn guarded(&self) -> &Guarded;
+    /// A write to a guarded page is let through: the page is guarded no longer, and who wants to know which were written looks there.
+    fn only_notes(&self) -> bool {
+        false
+    }
 }
 
 /// A watcher of a region. Two are the same if they are one.
@@ -92,7 +96,7 @@ impl<P: Platform> Spaces<P> {
             for region in regions.within(range) {
                 some = true;
                 let file = matches!(&region.backing, Backing::Object { object, .. } if object.is_file() || !region.is_shared());
-                if file {
+                if file && (how.contains(RegionFlags::WATCHED) || !watcher.0.only_notes()) {
                     return Err(MmError::Invalid.into());
                 }
                 if on && !region.max_rights.contains(Rights::WRITE) {

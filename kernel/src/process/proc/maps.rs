@@ -6,10 +6,10 @@
 //! that goes before its turn is not told, and one that goes in its turn has no pages.
 
 use super::super::Image;
-use super::kib;
 use super::pid::Subject;
 use super::smaps::{self, Pages};
-use crate::errno::Result;
+use super::{kib, query};
+use crate::errno::{Errno, Result};
 use crate::fs::file::{FileOps, How};
 use crate::fs::inode::Kind;
 use crate::fs::iobuf::{Sink, Source};
@@ -34,12 +34,12 @@ type Tell = fn(&Image, &RegionInfo, &mut Vec<u8>);
 pub const FILES: &[(&str, Tell)] = &[("maps", maps), ("smaps", smaps::region), ("numa_maps", numa)];
 
 /// The file of a process.
-pub fn entry(subject: &Subject, tell: Tell) -> Entry {
-    let subject = subject.clone();
+pub fn entry(subject: &Subject, name: &str, tell: Tell) -> Entry {
+    let (subject, asked) = (subject.clone(), name == "maps");
     Entry::device(Kind::File, 0o444, 0, move |_| {
         let image = subject.image()?.as_ref().map(Arc::downgrade);
         let subject = subject.clone();
-        Ok(Arc::new(Rows { subject, image, tell, at: Mutex::new(Position::START) }))
+        Ok(Arc::new(Rows { subject, image, tell, asked, at: Mutex::new(Position::START) }))
     })
 }
 
@@ -49,6 +49,8 @@ struct Rows {
     /// None of a process that is ending.
     image: Option<Weak<Image>>,
     tell: Tell,
+    /// It answers questions about single regions, too.
+    asked: bool,
     at: Mutex<Position>,
 }
 
@@ -119,7 +121,14 @@ impl FileOps for Rows {
     }
 
     fn write(&self, _: u64, _: &mut Source<'_>, _: How) -> Result<()> {
-        Err(crate::errno::Errno::EINVAL)
+        Err(Errno::EINVAL)
+    }
+
+    fn ioctl(&self, request: u32, argument: u64) -> Result<usize> {
+        if !self.asked || request != query::REQUEST {
+            return Err(Errno::ENOTTY);
+        }
+        query::answer(self.image.as_ref().and_then(Weak::upgrade).as_ref(), argument)
     }
 
     fn seekable(&self) -> bool {
@@ -134,11 +143,7 @@ impl FileOps for Rows {
 /// One line of `maps`: range, rights, offset, device, inode, path.
 pub fn maps(image: &Image, region: &RegionInfo, text: &mut Vec<u8>) {
     let has = |right, letter| if region.rights.contains(right) { letter } else { '-' };
-    let (dev, ino, path) = match region.label.as_deref() {
-        Some(Label { path, dev, ino }) => (*dev, *ino, &path[..]),
-        None if is_heap(image, region) => (0, 0, &b"[heap]"[..]),
-        None => (0, 0, &b""[..]),
-    };
+    let (dev, ino, path) = shown(image, region);
     let offset = if ino == 0 { 0 } else { region.offset };
     let mut line = String::new();
     let _ = write!(
@@ -160,6 +165,15 @@ pub fn maps(image: &Image, region: &RegionInfo, text: &mut Vec<u8>) {
         text.extend_from_slice(&super::escaped(path, b"\n"));
     }
     text.push(b'\n');
+}
+
+/// Device, inode and path that a region is shown with.
+pub fn shown<'a>(image: &Image, region: &'a RegionInfo) -> (u64, u64, &'a [u8]) {
+    match region.label.as_deref() {
+        Some(Label { path, dev, ino }) => (*dev, *ino, path),
+        None if is_heap(image, region) => (0, 0, b"[heap]"),
+        None => (0, 0, b""),
+    }
 }
 
 fn is_heap(image: &Image, region: &RegionInfo) -> bool {

@@ -8,6 +8,7 @@
 //! | `mem`, `map_files` | `mem`, `map_files/` |
 //! | `maps`, `smaps` | `maps`, `smaps`, `smaps_rollup`, `numa_maps` |
 //! | `pagemap` | `pagemap`, `clear_refs`, `/proc/kpagecount`, `/proc/kpageflags` |
+//! | `query`, `scan` | requests to open files of `maps` (`PROCMAP_QUERY`) and `pagemap` (`PAGEMAP_SCAN`) |
 //! | `zones` | `buddyinfo`, `pagetypeinfo`, `zoneinfo`, `slabinfo` |
 //! | `config` | `config.gz` |
 //! | `system` | `meminfo`, `vmstat`, `stat`, `cpuinfo`, `mounts`, … |
@@ -28,6 +29,8 @@ mod maps;
 mod mem;
 mod pagemap;
 mod pid;
+mod query;
+mod scan;
 mod smaps;
 mod status;
 mod sys;

@@ -5,6 +5,7 @@
 
 use super::super::Image;
 use super::pid::{Subject, owned};
+use super::scan;
 use crate::errno::{Errno, Result};
 use crate::fs::caps::cap;
 use crate::fs::file::{FileOps, How};
@@ -29,6 +30,7 @@ pub fn entry(subject: &Subject) -> Entry {
         let image = about.image()?.as_ref().map(Arc::downgrade);
         Ok(Arc::new(Words {
             end: USER_END.0,
+            of: Some(image.clone().unwrap_or_default()),
             make: move |first, words: &mut [u64]| {
                 let image = image.as_ref().and_then(Weak::upgrade);
                 image.map(|image| of_process(&image, first, numbers, words)).is_some()
@@ -52,7 +54,7 @@ pub fn of_frames(name: &[u8]) -> Option<Entry> {
             }
             true
         };
-        Ok(Arc::new(Words { end: memory().frame_end(), make }))
+        Ok(Arc::new(Words { end: memory().frame_end(), of: None, make }))
     }))
 }
 
@@ -60,6 +62,8 @@ pub fn of_frames(name: &[u8]) -> Option<Entry> {
 struct Words<F> {
     /// How many there are.
     end: u64,
+    /// The program that they are about, which can be asked more.
+    of: Option<Weak<Image>>,
     /// Makes those from a number on; false when there are none any more.
     make: F,
 }
@@ -90,6 +94,16 @@ impl<F: Fn(u64, &mut [u64]) -> bool + Send + Sync + 'static> FileOps for Words<F
         Ok(())
     }
 
+    fn ioctl(&self, request: u32, argument: u64) -> Result<usize> {
+        match &self.of {
+            Some(image) if request == scan::REQUEST => {
+                scan::scan(&image.upgrade().ok_or(Errno::ESRCH)?, argument)
+            }
+            Some(_) => Err(Errno::EINVAL),
+            None => Err(Errno::ENOTTY),
+        }
+    }
+
     fn seekable(&self) -> bool {
         true
     }
@@ -110,7 +124,7 @@ fn of_process(image: &Image, first: u64, numbers: bool, words: &mut [u64]) {
     let range = PageRange::new(Vpn(first), Vpn(first + words.len() as u64));
     memory().page_map(image.space(), range, &mut |page, what| {
         words[page.since(range.start) as usize] = match what {
-            PageAt::Frame { frame, file, exclusive } => {
+            PageAt::Frame { frame, file, exclusive, .. } => {
                 let number = if numbers { u64::from(frame.0) } else { 0 };
                 let of_file = if file { OF_FILE } else { 0 };
                 PRESENT | number | of_file | if exclusive { EXCLUSIVE } else { 0 }

@@ -147,8 +147,8 @@ impl SynthDir for Directory {
             }
             b"ns" => Entry::dir(Arc::new(Namespaces)),
             b"net" => Entry::dir(Arc::new(Net)),
-            _ if let Some((_, tell)) = maps::FILES.iter().find(|(known, _)| known.as_bytes() == name) => {
-                maps::entry(&subject, *tell)
+            _ if let Some((text, tell)) = maps::FILES.iter().find(|(known, _)| known.as_bytes() == name) => {
+                maps::entry(&subject, text, *tell)
             }
             _ => {
                 let (_, mode, make) = *FILES.iter().find(|(known, ..)| known.as_bytes() == name)?;
