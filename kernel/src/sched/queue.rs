@@ -89,6 +89,8 @@ pub(super) struct Queue {
     pub turn_end: u64,
     /// For what time the timer's interrupt is set; `u64::MAX` for none.
     pub timer_set: u64,
+    /// When to look at the timers: the first that was added here, or seen here, is due then.
+    pub due_at: u64,
     /// When to look next what the CPU does, and what was found so far.
     pub sample_at: u64,
     pub split: split::Split,
@@ -110,6 +112,7 @@ pub(super) fn add_cpu(cpu: usize, idle: Arc<Thread>) {
         since: arch::time::now_ns(),
         turn_end: 0,
         timer_set: u64::MAX,
+        due_at: u64::MAX,
         sample_at: 0,
         split: split::Split::new(),
     });

@@ -169,15 +169,20 @@ pub(super) fn preempt() {
 fn on_timer() {
     let here = arch::cpu::id();
     let now = arch::time::now_ns();
-    with(here, |queue| {
+    let due = with(here, |queue| {
         queue.timer_set = u64::MAX;
         if now + split::EARLY >= queue.sample_at {
             queue.sample(now, arch::user::interrupted_on_entry());
         }
+        queue.due_at <= now
     });
-    let next = timer::expire(now);
+    // The timers are everybody's: looked at only where something of them is due here.
+    let next = due.then(|| timer::expire(now));
     let crowded = with(here, |queue| {
-        let mut at = next.unwrap_or(u64::MAX);
+        if let Some(next) = next {
+            queue.due_at = next.unwrap_or(u64::MAX);
+        }
+        let mut at = queue.due_at;
         if !queue.is_idle() {
             at = at.min(queue.sample_at);
         }
@@ -216,5 +221,8 @@ pub(super) fn idle() -> ! {
 
 /// A timer was added: let the interrupt come for it.
 pub(super) fn arm(at: u64) {
-    with(arch::cpu::id(), |queue| queue.arm(at));
+    with(arch::cpu::id(), |queue| {
+        queue.due_at = queue.due_at.min(at);
+        queue.arm(at);
+    });
 }
