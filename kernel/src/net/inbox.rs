@@ -327,11 +327,14 @@ impl Inbox {
         queue.bytes + queue.packets.len() * PACKET_COST
     }
 
-    /// Put a packet at the end. It comes back if nobody will read it, or if there is no room for it.
-    pub fn push(&self, packet: Packet) -> core::result::Result<(), Packet> {
+    /// Put a packet at the end. It is gone if nobody will read it (ECONNREFUSED), or if there is no room for it.
+    pub fn push(&self, packet: Packet) -> Result<()> {
         let mut queue = self.queue.lock();
         if queue.closed || queue.packets.try_reserve(1).is_err() {
-            return Err(packet);
+            // What it carries may have much to do when it goes.
+            drop(queue);
+            drop(packet);
+            return Err(Errno::ECONNREFUSED);
         }
         queue.bytes += packet.len();
         queue.packets.push_back(packet);

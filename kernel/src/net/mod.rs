@@ -60,6 +60,13 @@ pub struct Ucred {
     pub pid: u32,
     pub uid: u32,
     pub gid: u32,
+    /// When that process began (about a millisecond, [`moment`]): with its number, which process it is.
+    pub began: u32,
+}
+
+/// A time in ns since boot, as short as it can be and still tell two processes of one number apart.
+pub fn moment(ns: u64) -> u32 {
+    (ns >> 20) as u32
 }
 
 static CALLER: Once<fn() -> Ucred> = Once::new();
@@ -74,6 +81,17 @@ pub fn set_caller(hook: fn() -> Ucred) {
 pub struct Sender {
     pub uid: u32,
     pub most: usize,
+}
+
+static GROUPS: Once<fn() -> Arc<Vec<u32>>> = Once::new();
+
+/// As [`set_caller`].
+pub fn set_groups(hook: fn() -> Arc<Vec<u32>>) {
+    GROUPS.call_once(|| hook);
+}
+/// The calling process's supplementary groups.
+fn groups() -> Arc<Vec<u32>> {
+    GROUPS.get().map_or_else(Arc::default, |hook| hook())
 }
 
 static SENDER: Once<fn() -> Sender> = Once::new();
@@ -234,6 +252,13 @@ pub trait Protocol: Send + Sync {
     }
     fn set_option(&self, _level: u32, _name: u32, _value: &[u8]) -> Result<()> {
         Err(Errno::ENOPROTOOPT)
+    }
+    /// Who the other side was when the connection was made, and in which groups; `None`: nobody knows.
+    fn peer_cred(&self) -> Option<Ucred> {
+        None
+    }
+    fn peer_groups(&self) -> Option<Arc<Vec<u32>>> {
+        None
     }
     /// SO_SNDBUF was set.
     fn send_limit(&self, _bytes: usize) {}

@@ -40,6 +40,11 @@ pub struct Common {
     pub receive_buffer: AtomicU32,
     low_water: AtomicU32,
     priority: AtomicU32,
+    /// Which of the buffers' sizes were set: SOCK_SNDBUF_LOCK, SOCK_RCVBUF_LOCK.
+    set_buffers: AtomicU32,
+    /// Hints that are kept and told: there are no queues of a card to choose among, and none to poll.
+    incoming_cpu: AtomicU32,
+    busy_poll: AtomicU32,
     mark: AtomicU32,
     linger_seconds: AtomicU32,
     linger: AtomicBool,
@@ -68,29 +73,40 @@ const TELL_STAMPS: u32 = 16;
 /// `SOF_TIMESTAMPING_RX_HARDWARE`, `_SYS_HARDWARE`, `_RAW_HARDWARE`: may be asked for, and no card here makes any.
 const HARDWARE_STAMPS: u32 = 4 | 32 | 64;
 
+/// What SO_BUF_LOCK calls the buffers whose sizes were set.
+const SEND_SET: u32 = 1;
+const RECEIVE_SET: u32 = 2;
+/// What filters have beyond the classic machine, as Linux counts it (`SKF_AD_MAX`).
+const FILTER_EXTENSIONS: i64 = 64;
+
 /// The options that are on or off.
-const FLAGS: [u32; 14] = [
+const FLAGS: [u32; 17] = [
     abi::SO_REUSEADDR,
     abi::SO_REUSEPORT,
     abi::SO_KEEPALIVE,
     abi::SO_BROADCAST,
     abi::SO_OOBINLINE,
     abi::SO_PASSCRED,
+    abi::SO_PASSPIDFD,
     abi::SO_DONTROUTE,
     abi::SO_DEBUG,
     abi::SO_NO_CHECK,
     abi::SO_RXQ_OVFL,
     // There are no security labels to be told of.
     abi::SO_PASSSEC,
+    // Nothing is polled without end here.
+    abi::SO_PREFER_BUSY_POLL,
     // Of other levels, but kept here: they are flags too.
     V6ONLY,
     NODELAY,
     CORK,
+    INQ,
 ];
 /// Numbers that SOL_SOCKET has not, for flags of other levels.
 pub const V6ONLY: u32 = 1 << 16 | 26;
 pub const NODELAY: u32 = 1 << 16 | 1;
 pub const CORK: u32 = 1 << 16 | 3;
+pub const INQ: u32 = 1 << 16 | 36;
 
 impl Common {
     pub fn new(domain: u32, kind: u32, protocol: u32) -> Common {
@@ -110,6 +126,9 @@ impl Common {
             receive_buffer: AtomicU32::new(BUFFER),
             low_water: AtomicU32::new(1),
             priority: AtomicU32::new(0),
+            set_buffers: AtomicU32::new(0),
+            incoming_cpu: AtomicU32::new(0),
+            busy_poll: AtomicU32::new(0),
             mark: AtomicU32::new(0),
             linger_seconds: AtomicU32::new(0),
             linger: AtomicBool::new(false),
@@ -131,6 +150,9 @@ impl Common {
         copy(&self.send_buffer, &from.send_buffer);
         copy(&self.receive_buffer, &from.receive_buffer);
         copy(&self.priority, &from.priority);
+        copy(&self.set_buffers, &from.set_buffers);
+        copy(&self.incoming_cpu, &from.incoming_cpu);
+        copy(&self.busy_poll, &from.busy_poll);
         copy(&self.mark, &from.mark);
         copy(&self.linger_seconds, &from.linger_seconds);
         copy(&self.stamp, &from.stamp);
@@ -349,9 +371,33 @@ fn timeout_bytes(ns: u64) -> Vec<u8> {
     [sec.to_ne_bytes(), micro.to_ne_bytes()].concat()
 }
 
+/// Where nobody is known.
+pub const NOBODY: Ucred = Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX, began: 0 };
+
 /// `struct ucred`.
 pub fn cred_bytes(cred: &Ucred) -> Vec<u8> {
     [cred.pid.to_ne_bytes(), cred.uid.to_ne_bytes(), cred.gid.to_ne_bytes()].concat()
+}
+
+/// `SK_MEMINFO_*`: bytes in and limit, bytes out and limit, what is set aside, what waits to go, and so on; packets that were lost.
+#[cold]
+fn meminfo(socket: &dyn Protocol) -> Vec<u8> {
+    let c = socket.common();
+    let (inward, outward) = (socket.holds() as u32, socket.unsent() as u32);
+    let limits = (c.receive_buffer.load(Relaxed), c.send_buffer.load(Relaxed));
+    let words = [inward, limits.0, outward, limits.1, 0, outward, 0, 0, c.drops()];
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// Which lengths of a value's room the option takes; others are cut or left as they are.
+pub fn check_room(level: u32, name: u32, room: usize, len: usize) -> Result<()> {
+    let fits = match (level, name) {
+        (abi::SOL_SOCKET, abi::SO_COOKIE) => room >= len,
+        (abi::SOL_SOCKET, abi::SO_NETNS_COOKIE) => room == len,
+        (abi::SOL_SOCKET, abi::SO_PEERNAME) => room <= len,
+        _ => true,
+    };
+    if fits { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// `getsockopt(2)`.
@@ -373,8 +419,18 @@ pub fn get(socket: &dyn Protocol, level: u32, name: u32) -> Result<Vec<u8>> {
         abi::SO_SNDLOWAT => int(1),
         abi::SO_PRIORITY => int(c.priority.load(Relaxed) as i64),
         abi::SO_MARK => int(c.mark.load(Relaxed) as i64),
-        abi::SO_INCOMING_CPU => int(0),
+        abi::SO_INCOMING_CPU => int(c.incoming_cpu.load(Relaxed) as i32 as i64),
+        abi::SO_BUSY_POLL => int(c.busy_poll.load(Relaxed) as i64),
+        // No interface has such queues.
+        abi::SO_INCOMING_NAPI_ID => int(0),
+        abi::SO_BUF_LOCK => int(c.set_buffers.load(Relaxed) as i64),
+        abi::SO_BPF_EXTENSIONS => int(FILTER_EXTENSIONS),
         abi::SO_COOKIE => c.number.to_ne_bytes().to_vec(),
+        // The only network there is.
+        abi::SO_NETNS_COOKIE => 1u64.to_ne_bytes().to_vec(),
+        abi::SO_MEMINFO => meminfo(socket),
+        abi::SO_PEERGROUPS => return Err(Errno::ENODATA),
+        abi::SO_PEERNAME => socket.peer_name().map_err(|_| Errno::ENOTCONN)?.bytes(),
         abi::SO_BINDTODEVICE => Vec::new(),
         abi::SO_LOCK_FILTER => int(c.filter_stays.load(Relaxed) as i64),
         abi::SO_LINGER => {
@@ -384,7 +440,7 @@ pub fn get(socket: &dyn Protocol, level: u32, name: u32) -> Result<Vec<u8>> {
         abi::SO_RCVTIMEO_OLD | abi::SO_RCVTIMEO_NEW => timeout_bytes(c.receive_timeout.load(Relaxed)),
         abi::SO_SNDTIMEO_OLD | abi::SO_SNDTIMEO_NEW => timeout_bytes(c.send_timeout.load(Relaxed)),
         // What is in no family but one answers as Linux does for the others.
-        abi::SO_PEERCRED => cred_bytes(&Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX }),
+        abi::SO_PEERCRED => cred_bytes(&NOBODY),
         abi::SO_TIMESTAMP_OLD | abi::SO_TIMESTAMP_NEW | abi::SO_TIMESTAMPNS_OLD | abi::SO_TIMESTAMPNS_NEW => {
             int((c.stamp() == name) as i64)
         }
@@ -424,6 +480,7 @@ pub fn set(socket: &dyn Protocol, level: u32, name: u32, value: &[u8], root: boo
             }
             let bytes = (number as u32).min(BUFFER_MAX).saturating_mul(2).max(SEND_MIN);
             c.send_buffer.store(bytes, Relaxed);
+            c.set_buffers.fetch_or(SEND_SET, Relaxed);
             socket.send_limit(bytes as usize);
         }
         abi::SO_RCVBUF | abi::SO_RCVBUFFORCE => {
@@ -432,6 +489,17 @@ pub fn set(socket: &dyn Protocol, level: u32, name: u32, value: &[u8], root: boo
             }
             let bytes = (number as u32).min(BUFFER_MAX).saturating_mul(2).max(RECEIVE_MIN);
             c.receive_buffer.store(bytes, Relaxed);
+            c.set_buffers.fetch_or(RECEIVE_SET, Relaxed);
+        }
+        abi::SO_BUF_LOCK if number as u32 & !(SEND_SET | RECEIVE_SET) != 0 => return Err(Errno::EINVAL),
+        abi::SO_BUF_LOCK => c.set_buffers.store(number as u32, Relaxed),
+        abi::SO_INCOMING_CPU => c.incoming_cpu.store(number as u32, Relaxed),
+        abi::SO_BUSY_POLL if number < 0 => return Err(Errno::EINVAL),
+        abi::SO_BUSY_POLL if !root && number as u32 > c.busy_poll.load(Relaxed) => return Err(Errno::EPERM),
+        abi::SO_BUSY_POLL => c.busy_poll.store(number as u32, Relaxed),
+        abi::SO_PREFER_BUSY_POLL if number != 0 && !root => return Err(Errno::EPERM),
+        abi::SO_REUSEPORT if number != 0 && !matches!(c.domain, abi::AF_INET | abi::AF_INET6) => {
+            return Err(Errno::EOPNOTSUPP);
         }
         abi::SO_RCVLOWAT => {
             c.low_water.store(if number < 0 { i32::MAX } else { number.max(1) } as u32, Relaxed)
@@ -457,7 +525,7 @@ pub fn set(socket: &dyn Protocol, level: u32, name: u32, value: &[u8], root: boo
         abi::SO_TIMESTAMPING_OLD | abi::SO_TIMESTAMPING_NEW => c.set_stamping(number as u32)?,
         // No queue here holds packets back, so the time is as it is for a card without such a queue: not looked at.
         abi::SO_TXTIME => c.set_send_time(value, root)?,
-        V6ONLY | NODELAY | CORK => return Err(Errno::ENOPROTOOPT),
+        V6ONLY | NODELAY | CORK | INQ => return Err(Errno::ENOPROTOOPT),
         flag if FLAGS.contains(&flag) => c.set(flag, number != 0),
         _ => return Err(Errno::ENOPROTOOPT),
     }

@@ -5,11 +5,12 @@
 #![forbid(unsafe_code)]
 
 use super::process::Process;
-use super::{proc, table};
+use super::{Pid, proc, table};
 use crate::errno::{Errno, Result};
 use crate::fs::anon;
 use crate::fs::file::{File, FileOps};
 use crate::fs::poll::{Events, Watchers};
+use crate::net::{Ucred, moment};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -25,6 +26,11 @@ pub struct PidFile {
 pub fn open(process: &Arc<Process>, nonblock: bool) -> Result<Arc<File>> {
     let flags = abi::O_RDWR | if nonblock { abi::O_NONBLOCK } else { 0 };
     anon::open(Arc::new(PidFile { process: process.clone() }), "pidfd", flags)
+}
+
+/// The process that sent something: `None` if it is no more.
+pub fn sender(who: &Ucred) -> Option<Arc<Process>> {
+    table::process(who.pid as Pid).filter(|process| moment(process.started) == who.began)
 }
 
 impl PidFile {

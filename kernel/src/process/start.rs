@@ -223,6 +223,7 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
     fs::tty::job::set_processes(&super::terminal::OfTerminals);
     net::set_caller(sender);
     net::set_sender(sender_of_files);
+    net::set_groups(|| super::current_task().map_or_else(Arc::default, |task| task.cred().groups.clone()));
     fs::owner::set_sender(sigio::send);
     fs::kmsg::set_caller(|| super::current_task().map_or_else(Arc::default, |task| task.cred()));
     fs::tmpfs::set_mapped(table::can_write);
@@ -241,7 +242,12 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
 fn sender() -> net::Ucred {
     super::current_task().map_or(net::Ucred::default(), |task| {
         let cred = task.cred();
-        net::Ucred { pid: task.process.pid as u32, uid: cred.euid, gid: cred.egid }
+        net::Ucred {
+            pid: task.process.pid as u32,
+            uid: cred.euid,
+            gid: cred.egid,
+            began: net::moment(task.process.started),
+        }
     })
 }
 

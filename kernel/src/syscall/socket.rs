@@ -10,9 +10,10 @@ use super::{Calls, user};
 use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::caps::cap;
-use crate::net::{self, Address, Shut, Socket, Target, abi as net_abi, options};
+use crate::net::{self, Address, Protocol, Shut, Socket, Target, abi as net_abi, options};
+use crate::process::pidfd;
 use crate::process::run::Caller;
-use alloc::sync::Arc;
+use alloc::{sync::Arc, vec::Vec};
 use linux_raw_sys::general as abi;
 
 /// The calls of this family.
@@ -195,10 +196,48 @@ fn getsockopt(caller: &mut Caller) -> Result<u64> {
     if (level as u32, name as u32) == (net_abi::SOL_SOCKET, net_abi::SO_GET_FILTER) {
         return filter::get(&file, at, room, len_at);
     }
-    let value = options::get(&*of(&file)?.0, level as u32, name as u32)?;
+    let protocol = &*of(&file)?.0;
+    match (level as u32, name as u32) {
+        (net_abi::SOL_SOCKET, net_abi::SO_PEERPIDFD) => {
+            return peer_pidfd(caller, protocol, at, room, len_at);
+        }
+        (net_abi::SOL_SOCKET, net_abi::SO_PEERGROUPS) => return peer_groups(protocol, at, room, len_at),
+        _ => {}
+    }
+    let value = options::get(protocol, level as u32, name as u32)?;
+    options::check_room(level as u32, name as u32, room, value.len())?;
     let len = value.len().min(room);
     user::copy_to(at, &value[..len])?;
     user::write_u32(len_at, len as u32)?;
+    Ok(0)
+}
+
+/// A descriptor of the process at the other side.
+#[cold]
+fn peer_pidfd(caller: &Caller, protocol: &dyn Protocol, at: u64, room: usize, len_at: u64) -> Result<u64> {
+    let peer = protocol.peer_cred().ok_or(Errno::ENODATA)?;
+    let process = pidfd::sender(&peer).ok_or(Errno::ESRCH)?;
+    let fd = at::install(caller, pidfd::open(&process, false)?, true)?;
+    let len = room.min(4);
+    let told = user::copy_to(at, &(fd as u32).to_ne_bytes()[..len])
+        .and_then(|()| user::write_u32(len_at, len as u32));
+    if let Err(error) = told {
+        let _ = caller.task.files().close(fd as u32);
+        return Err(error.into());
+    }
+    Ok(0)
+}
+
+/// Supplementary groups of the process at the other side. Where there is too little room, `*len` says how much it takes.
+#[cold]
+fn peer_groups(protocol: &dyn Protocol, at: u64, room: usize, len_at: u64) -> Result<u64> {
+    let groups = protocol.peer_groups().ok_or(Errno::ENODATA)?;
+    let bytes: Vec<u8> = groups.iter().flat_map(|group| group.to_ne_bytes()).collect();
+    user::write_u32(len_at, bytes.len() as u32)?;
+    if room < bytes.len() {
+        return Err(Errno::ERANGE);
+    }
+    user::copy_to(at, &bytes)?;
     Ok(0)
 }
 

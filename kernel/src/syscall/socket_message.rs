@@ -16,9 +16,10 @@ use crate::errno::{Errno, Result};
 use crate::fs::File;
 use crate::fs::caps::cap;
 use crate::fs::iobuf::{self, Segment, Sink, Source};
-use crate::net::{Incoming, Outgoing, Protocol, Ucred, abi as net_abi, beside, options};
+use crate::net::{Incoming, Outgoing, Protocol, Ucred, abi as net_abi, beside, moment, options};
 use crate::process::run::Caller;
 use crate::process::signal::{self, SigInfo};
+use crate::process::{Pid, pidfd, table};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use linux_raw_sys::general as abi;
@@ -167,7 +168,9 @@ fn read_credentials(caller: &Caller, data: &[u8]) -> Result<Ucred> {
     if data.len() != 12 {
         return Err(Errno::EINVAL);
     }
-    let said = Ucred { pid: word(data, 0), uid: word(data, 4), gid: word(data, 8) };
+    let pid = word(data, 0);
+    let began = table::process(pid as Pid).map_or(0, |process| moment(process.started));
+    let said = Ucred { pid, uid: word(data, 4), gid: word(data, 8), began };
     let cred = caller.task.cred();
     let mine = (said.pid == caller.task.process.pid as u32 || cred.may(cap::SYS_ADMIN))
         && ([cred.uid, cred.euid, cred.suid].contains(&said.uid) || cred.may(cap::SETUID))
@@ -288,7 +291,25 @@ fn write_control(
             control.put(net_abi::SOL_SOCKET, net_abi::SCM_RIGHTS, &numbers)?;
         }
     }
+    if let Some(cred) = into.cred.filter(|_| protocol.common().has(net_abi::SO_PASSPIDFD)) {
+        tell_pidfd(caller, &cred, &mut control)?;
+    }
     Ok((control.written, control.cut))
+}
+
+/// SCM_PIDFD: a descriptor of who sent, or the error that stands in its place.
+#[cold]
+fn tell_pidfd(caller: &Caller, cred: &Ucred, control: &mut Control) -> Result<()> {
+    if control.room - control.written < CMSG_HEAD + 4 {
+        control.cut = true;
+        return Ok(());
+    }
+    let opened = pidfd::sender(cred).ok_or(Errno::ESRCH).and_then(|process| pidfd::open(&process, false));
+    let fd = match opened.and_then(|file| at::install(caller, file, true)) {
+        Ok(fd) => fd as i32,
+        Err(error) => -(error.code() as i32),
+    };
+    control.put(net_abi::SOL_SOCKET, net_abi::SCM_PIDFD, &fd.to_ne_bytes())
 }
 
 fn sendmmsg(caller: &mut Caller) -> Result<u64> {

@@ -14,6 +14,7 @@
 
 mod groups;
 mod header;
+mod held;
 mod options;
 mod outside;
 mod ports;

@@ -84,6 +84,7 @@ const KNOWN: &[Known] = &[
 const SEND_COVERAGE: u32 = 10;
 const RECEIVE_COVERAGE: u32 = 11;
 /// How long the datagrams are that one call's bytes are cut into; whether those of one sender may be put together again.
+pub const UDP_CORK: u32 = 1;
 pub const UDP_SEGMENT: u32 = 103;
 const UDP_GRO: u32 = 104;
 /// The address that IP_MULTICAST_IF was set by, as a number.
@@ -125,6 +126,8 @@ fn flag(level: u32, name: u32) -> Option<u32> {
         (abi::IPPROTO_IPV6, raw::IPV6_V6ONLY) => Some(V6ONLY),
         (abi::IPPROTO_TCP, raw::TCP_NODELAY) => Some(NODELAY),
         (abi::IPPROTO_TCP, raw::TCP_CORK) => Some(CORK),
+        (abi::IPPROTO_TCP, raw::TCP_INQ) => Some(INQ),
+        (abi::IPPROTO_UDP, UDP_CORK) => Some(CORK),
         _ => None,
     }
 }
@@ -218,7 +221,11 @@ impl Set {
             return Err(Errno::ENOPROTOOPT);
         }
         if let Some(flag) = flag(level, name) {
-            common.set(flag, int_of(value)? != 0);
+            let number = int_of(value)?;
+            if flag == INQ && !(0..=1).contains(&number) {
+                return Err(Errno::EINVAL);
+            }
+            common.set(flag, number != 0);
             return Ok(());
         }
         if matches!(

@@ -1,9 +1,10 @@
 //! Ports: who is bound to which, and who gets what arrives there.
 //!
 //! One table a protocol, by port. A socket is in it from `bind` (its own, or that which `connect` and `listen` make) until
-//! it closes; connections that were accepted use their listener's port and are not in it.
+//! it closes; connections that were accepted use their listener's port and are not in it: what they hold is in [`held`].
 
 use super::super::{Common, Protocol, abi, options};
+use super::held::{self, Sharing};
 use crate::mem::TryPush;
 use crate::{
     errno::{Errno, Result},
@@ -65,6 +66,15 @@ fn scatter(to: SocketAddr, from: Option<SocketAddr>) -> u64 {
     })
 }
 
+/// Whether two addresses, each with whether it is an IPv6 "any" that takes IPv4 too, hear an address both.
+pub fn meets(one: (IpAddr, bool), other: (IpAddr, bool)) -> bool {
+    if one.0.is_ipv4() == other.0.is_ipv4() {
+        return one.0 == other.0 || one.0.is_unspecified() || other.0.is_unspecified();
+    }
+    let (six, four) = if one.0.is_ipv6() { (one, other) } else { (other, one) };
+    six.1 && (six.0.is_unspecified() || four.0.is_unspecified())
+}
+
 impl Entry {
     fn new(common: &Common, ip: IpAddr, socket: Weak<dyn Protocol>) -> Entry {
         let dual = common.domain == abi::AF_INET6 && !common.has(options::V6ONLY) && ip.is_unspecified();
@@ -74,11 +84,7 @@ impl Entry {
 
     /// Whether both hear an address.
     fn meets(&self, other: &Entry) -> bool {
-        if self.ip.is_ipv4() == other.ip.is_ipv4() {
-            return self.ip == other.ip || self.ip.is_unspecified() || other.ip.is_unspecified();
-        }
-        let (six, four) = if self.ip.is_ipv6() { (self, other) } else { (other, self) };
-        six.dual && (six.ip.is_unspecified() || four.ip.is_unspecified())
+        meets((self.ip, self.dual), (other.ip, other.dual))
     }
 
     fn excludes(&self, new: &Entry, lenient: bool) -> bool {
@@ -146,7 +152,9 @@ impl Ports {
         let mut ports = self.by_port.lock();
         let entries = ports.entry(port).or_default();
         entries.retain(|e| e.socket.strong_count() > 0);
-        if entries.iter().any(|e| e.excludes(&new, self.lenient)) {
+        let wish = Sharing { reuse: new.reuse, share: new.share };
+        let held = || !self.lenient && held::blocks(SocketAddr::new(new.ip, port), new.dual, wish);
+        if entries.iter().any(|e| e.excludes(&new, self.lenient)) || held() {
             return Err(new);
         }
         entries.push(new);

@@ -1,11 +1,11 @@
 //! Sockets that keep messages apart: datagrams and SOCK_SEQPACKET.
 
-use super::{Role, Unix, flight::Flight, name};
+use super::{Peer, Role, Unix, flight::Flight, name};
 use crate::{
     clock,
     errno::{Errno, Result},
     fs::iobuf::{Sink, Source},
-    net::{Address, Incoming, Outgoing, Target, Ucred, Wait, boxed, caller, inbox::Packet, options},
+    net::{Address, Incoming, Outgoing, Target, Ucred, Wait, boxed, inbox::Packet, options},
     sched,
 };
 use alloc::{sync::Arc, vec::Vec};
@@ -15,11 +15,11 @@ const MAX_WAITING: usize = 10;
 
 /// `socketpair(2)`: connect two new ones.
 pub fn join(one: &Unix, two: &Unix) {
-    let cred = caller();
+    let cred = Peer::caller();
     for (this, other) in [(one, two), (two, one)] {
         let mut state = this.state.lock();
         state.role = Role::Connected(other.me.clone());
-        state.peer_cred = Some(cred);
+        state.peer_cred = Some(cred.clone());
     }
 }
 

@@ -61,9 +61,22 @@ struct State {
     role: Role,
     shut: Shut,
     /// Who the other side was when the connection was made (SO_PEERCRED).
-    peer_cred: Option<Ucred>,
+    peer_cred: Option<Peer>,
     /// What the other side is called; stays when it has gone.
     peer_name: Option<Arc<Name>>,
+}
+
+/// A process, as it was then.
+#[derive(Clone)]
+struct Peer {
+    cred: Ucred,
+    groups: Arc<Vec<u32>>,
+}
+
+impl Peer {
+    fn caller() -> Peer {
+        Peer { cred: caller(), groups: super::groups() }
+    }
 }
 
 enum Role {
@@ -171,6 +184,11 @@ impl Unix {
         };
         self.common.sleep(wait, ready)?;
         Ok(!self.inbox.is_empty())
+    }
+
+    /// Whether who receives is told who sent.
+    fn tells_sender(&self) -> bool {
+        self.common.has(abi::SO_PASSCRED) || self.common.has(abi::SO_PASSPIDFD)
     }
 
     /// Who the packet says it is from.
@@ -323,14 +341,20 @@ impl Protocol for Unix {
         }
         match name {
             abi::SO_PEERCRED => {
-                let cred = self.state.lock().peer_cred;
-                Ok(options::cred_bytes(&cred.unwrap_or(Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX })))
+                let cred = self.state.lock().peer_cred.clone();
+                Ok(options::cred_bytes(&cred.map_or(options::NOBODY, |peer| peer.cred)))
             }
             _ => Err(Errno::ENOPROTOOPT),
         }
     }
     fn set_option(&self, level: u32, _name: u32, _value: &[u8]) -> Result<()> {
         if level != abi::SOL_SOCKET { Err(Errno::EOPNOTSUPP) } else { Err(Errno::ENOPROTOOPT) }
+    }
+    fn peer_cred(&self) -> Option<Ucred> {
+        self.state.lock().peer_cred.as_ref().map(|peer| peer.cred)
+    }
+    fn peer_groups(&self) -> Option<Arc<Vec<u32>>> {
+        self.state.lock().peer_cred.as_ref().map(|peer| peer.groups.clone())
     }
     fn send_limit(&self, bytes: usize) {
         self.account.set_limit(bytes);

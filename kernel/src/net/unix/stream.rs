@@ -1,11 +1,11 @@
 //! Connections: `listen`, `accept`, `connect`, and what a stream sends and receives.
 
-use super::{Role, Unix, name};
+use super::{Peer, Role, Unix, name};
 use crate::{
     errno::{Errno, Result},
     fs::iobuf::{Sink, Source},
     net::{
-        Incoming, Outgoing, Target, Wait, abi, caller,
+        Incoming, Outgoing, Target, Wait, abi,
         inbox::{Older, Reading},
         options,
     },
@@ -27,7 +27,7 @@ impl Unix {
             _ => return Err(Errno::EINVAL),
         }
         // Who connects is told who listens, not who accepts.
-        state.peer_cred = Some(caller());
+        state.peer_cred = Some(Peer::caller());
         drop(state);
         self.common.signal.notify();
         Ok(())
@@ -74,13 +74,13 @@ impl Unix {
             other.common.inherit(&listener.common);
             let (name, cred) = {
                 let state = listener.state.lock();
-                (state.name.clone(), state.peer_cred)
+                (state.name.clone(), state.peer_cred.clone())
             };
             {
                 let mut state = other.state.lock();
                 state.role = Role::Connected(self.me.clone());
                 state.name = name.clone();
-                state.peer_cred = Some(caller());
+                state.peer_cred = Some(Peer::caller());
                 state.peer_name = self.state.lock().name.clone();
             }
             // Connected first, then in the queue: whoever accepts may answer at once.
@@ -206,8 +206,7 @@ impl Unix {
             return Err(Errno::EINVAL);
         }
         let inline = self.common.has(abi::SO_OOBINLINE);
-        let how =
-            Reading { peek: into.peeks(), by_sender: self.common.has(abi::SO_PASSCRED), inline, once: true };
+        let how = Reading { peek: into.peeks(), by_sender: self.tells_sender(), inline, once: true };
         let all = into.flags & abi::MSG_WAITALL != 0;
         let wanted = to.remaining();
         // Who wants nothing waits all the same until there is something.

@@ -1,6 +1,6 @@
 //! Connections within the machine: what one side writes is at once in the other's inbox.
 
-use super::super::{ports, source_for};
+use super::super::{held, ports, source_for};
 use super::{NEW, Role, Shut, Tcp, turn_away};
 use crate::{
     errno::{Errno, Result},
@@ -79,6 +79,7 @@ impl Tcp {
             let mut theirs = other.state.lock();
             theirs.role = Role::Inside(client.me.clone());
             (theirs.local, theirs.peer) = (mine.peer, mine.local);
+            theirs.hold = theirs.local.and_then(|at| held::Hold::new(at, other.sharing()));
         }
         if let Some(lost) = self.queue_up(other) {
             lost.close();

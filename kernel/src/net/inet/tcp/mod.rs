@@ -21,10 +21,11 @@ mod remote;
 use super::super::{
     Address, Common, Incoming, Outgoing, Protocol, Shut, Target, Wait, abi, beside,
     inbox::{Account, Inbox},
+    options::INQ,
     registry,
 };
 use super::{
-    Row, canonical, groups, is_ours, is_reachable, named,
+    Row, canonical, groups, held, is_ours, is_reachable, named,
     options::{self, Set},
     outside, ports, shown, unspecified,
 };
@@ -72,6 +73,12 @@ struct State {
     local: Option<SocketAddr>,
     /// The port that it holds in the table.
     port: Option<u16>,
+    /// Whether `bind` asked for it.
+    bound: bool,
+    /// What an accepted one holds of its listener's port.
+    hold: Option<held::Hold>,
+    /// It has closed its way before the other side did.
+    first: bool,
     peer: Option<SocketAddr>,
     role: Role,
     /// Not connected yet.
@@ -115,6 +122,9 @@ enum Way {
 const NEW: State = State {
     local: None,
     port: None,
+    bound: false,
+    hold: None,
+    first: false,
     peer: None,
     role: Role::Fresh,
     connecting: false,
@@ -174,6 +184,19 @@ impl Tcp {
         own.unwrap_or(other).min(other) - SEGMENT_OPTIONS
     }
 
+    /// MSG_FASTOPEN: connect, and send at once. Nobody here remembers who may send before the connection is made, so it is always made first,
+    /// as on Linux when a machine is spoken to for the first time.
+    #[cold]
+    #[inline(never)]
+    fn open_fast(&self, out: &Outgoing, wait: Wait) -> Result<()> {
+        match &out.to {
+            Some(to) if to.address != Address::None => self.connect(to, wait),
+            Some(_) => Err(Errno::EOPNOTSUPP),
+            None if self.way().is_some() => Err(Errno::EISCONN),
+            None => Err(Errno::EINVAL),
+        }
+    }
+
     /// Have an address: that which was bound, or any free port.
     fn bind_somewhere(&self, ip: core::net::IpAddr) -> Result<SocketAddr> {
         let (bound, port) = {
@@ -188,6 +211,28 @@ impl Tcp {
         let mut state = self.state.lock();
         (state.local, state.port) = (Some(at), Some(at.port()));
         Ok(at)
+    }
+
+    /// As an accepted connection, or as who is bound: SO_REUSEADDR, SO_REUSEPORT.
+    fn sharing(&self) -> held::Sharing {
+        held::Sharing { reuse: self.common.has(abi::SO_REUSEADDR), share: self.common.has(abi::SO_REUSEPORT) }
+    }
+
+    /// The connection ends: who ends it first keeps the address for a while.
+    fn keep_address(&self, abort: bool) {
+        let sharing = self.sharing();
+        let (rests, hold, at) = {
+            let mut state = self.state.lock();
+            let ends = matches!(state.role, Role::Inside(_) | Role::Outside(_)) && !state.connecting;
+            let first = state.first || !state.fin && !state.shut.write;
+            let rests = ends && first && !abort && !state.reset;
+            (rests, state.hold.take(), state.local.filter(|_| state.bound))
+        };
+        match (hold, at) {
+            (Some(hold), _) if rests => hold.rest(),
+            (None, Some(at)) if rests => held::rest(at, sharing),
+            _ => {}
+        }
     }
 
     fn release_port(&self) {
@@ -279,6 +324,7 @@ impl Protocol for Tcp {
         let port = ports::TCP.bind(&self.common, at, weak(&me), to.walker.cred.may(cap::NET_BIND_SERVICE))?;
         let mut state = self.state.lock();
         (state.local, state.port) = (Some(SocketAddr::new(at.ip(), port)), Some(port));
+        state.bound = true;
         Ok(())
     }
 
@@ -391,6 +437,7 @@ impl Protocol for Tcp {
         {
             let mut state = self.state.lock();
             state.shut.read |= how.read;
+            state.first |= how.write && !state.shut.write && !state.fin;
             state.shut.write |= how.write;
         }
         if how.write {
@@ -408,10 +455,10 @@ impl Protocol for Tcp {
     }
 
     fn send(&self, from: &mut Source<'_>, out: Outgoing, wait: Wait) -> Result<()> {
-        if out.flags & abi::MSG_FASTOPEN != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
         beside::ignore(&out.control, &self.common)?;
+        if out.flags & abi::MSG_FASTOPEN != 0 {
+            self.open_fast(&out, wait)?;
+        }
         if self.state.lock().connecting {
             self.await_connection(wait)?;
         }
@@ -439,14 +486,21 @@ impl Protocol for Tcp {
             self.await_connection(wait)?;
         }
         match self.way() {
-            Some(Way::Inside(_)) => self.receive_inside(to, into, wait),
-            Some(Way::Outside(handle)) => self.receive_outside(to, into, handle, wait),
+            Some(Way::Inside(_)) => self.receive_inside(to, into, wait)?,
+            Some(Way::Outside(handle)) => self.receive_outside(to, into, handle, wait)?,
             None => {
                 self.common.take_error()?;
                 // After a reset there is an end; before a connection there is none.
-                if self.state.lock().fin { Ok(()) } else { Err(Errno::ENOTCONN) }
+                if !self.state.lock().fin {
+                    return Err(Errno::ENOTCONN);
+                }
             }
         }
+        if self.common.has(INQ) {
+            let left = self.readable().unwrap_or(0) as i32;
+            into.note(abi::IPPROTO_TCP, raw::TCP_CM_INQ, &left.to_ne_bytes());
+        }
+        Ok(())
     }
 
     fn holds(&self) -> usize {
@@ -567,6 +621,9 @@ impl Protocol for Tcp {
     }
 
     fn close(&self) {
+        let unread = self.inbox.close();
+        let abort = unread || self.common.linger() == Some(0);
+        self.keep_address(abort);
         self.release_port();
         let (role, how) = {
             let mut state = self.state.lock();
@@ -574,8 +631,6 @@ impl Protocol for Tcp {
             state.shut = Shut { read: true, write: true };
             (core::mem::replace(&mut state.role, Role::Closed), how)
         };
-        let unread = self.inbox.close();
-        let abort = unread || self.common.linger() == Some(0);
         match role {
             Role::Inside(peer) => {
                 if let Some(peer) = peer.upgrade() {

@@ -10,7 +10,7 @@ use crate::{
     fs::iobuf::{Sink, Source},
     net::{
         Incoming, Wait, abi,
-        inet::{options, outside, ports},
+        inet::{held, options, outside, ports},
         options::NODELAY,
     },
 };
@@ -86,6 +86,7 @@ impl Tcp {
             let mut state = new.state.lock();
             state.role = Role::Outside(handle);
             (state.local, state.peer) = (Some(local), Some(peer));
+            state.hold = held::Hold::new(local, new.sharing());
         }
         match listener.queue_up(new.clone()) {
             None => Some(new),

@@ -13,6 +13,7 @@ mod send;
 use super::super::{
     Address, Common, Incoming, Outgoing, Protocol, Shut, Target, Wait, abi,
     inbox::{Account, Inbox},
+    options::CORK,
     registry,
 };
 use super::{
@@ -54,6 +55,8 @@ pub struct Udp {
     /// Bytes that wait here.
     account: Arc<Account>,
     settings: Set,
+    /// A datagram that is not whole yet (MSG_MORE, UDP_CORK).
+    begun: Mutex<Option<send::Begun>>,
     state: Mutex<State>,
 }
 
@@ -81,6 +84,7 @@ impl Udp {
             groups: Groups::default(),
             account,
             settings: Set::default(),
+            begun: Mutex::new(None),
             state: Mutex::new(state),
         });
         registry::enter(&new);
@@ -134,6 +138,31 @@ impl Udp {
         }
         outside::start()?;
         outside::source(to).ok_or(Errno::ENETUNREACH)
+    }
+
+    /// From where to where a datagram goes, and what is asked of it.
+    fn way(&self, out: &Outgoing) -> Result<(SocketAddr, SocketAddr, Asked)> {
+        let (peer, shut) = {
+            let state = self.state.lock();
+            (state.peer, state.shut)
+        };
+        let local = self.local()?;
+        let to = match &out.to {
+            Some(to) => destination(named(&self.common, &to.address)?),
+            None => peer.ok_or(Errno::EDESTADDRREQ)?,
+        };
+        if to.port() == 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.common.take_error()?;
+        if shut.write {
+            return Err(Errno::EPIPE);
+        }
+        let asked = Asked::read(&out.control, &self.common, to.ip())?;
+        if asked.source.is_some_and(|ip| !is_ours(ip) || ip.is_ipv4() != to.is_ipv4()) {
+            return Err(Errno::ENETUNREACH);
+        }
+        Ok((local, to, asked))
     }
 }
 
@@ -211,26 +240,11 @@ impl Protocol for Udp {
         if from.remaining() > MAX_BYTES {
             return Err(Errno::EMSGSIZE);
         }
-        let (peer, shut) = {
-            let state = self.state.lock();
-            (state.peer, state.shut)
-        };
-        let local = self.local()?;
-        let to = match &out.to {
-            Some(to) => destination(named(&self.common, &to.address)?),
-            None => peer.ok_or(Errno::EDESTADDRREQ)?,
-        };
-        if to.port() == 0 {
-            return Err(Errno::EINVAL);
+        let more = out.flags & abi::MSG_MORE != 0 || self.common.has(CORK);
+        if more || self.begun.lock().is_some() {
+            return self.send_more(from, out, more);
         }
-        self.common.take_error()?;
-        if shut.write {
-            return Err(Errno::EPIPE);
-        }
-        let asked = Asked::read(&out.control, &self.common, to.ip())?;
-        if asked.source.is_some_and(|ip| !is_ours(ip) || ip.is_ipv4() != to.is_ipv4()) {
-            return Err(Errno::ENETUNREACH);
-        }
+        let (local, to, asked) = self.way(&out)?;
         match self.piece(from.remaining(), to, &asked)? {
             Some(piece) => self.send_in_pieces(from, piece, local, to, &asked),
             None => self.send_one(from, local, to, &asked),
@@ -280,7 +294,11 @@ impl Protocol for Udp {
         if let Some(result) = self.groups.set(&self.common, level, name, value) {
             return result;
         }
-        self.settings.set(&self.common, level, name, value)
+        self.settings.set(&self.common, level, name, value)?;
+        if (level, name) == (abi::IPPROTO_UDP, options::UDP_CORK) && !self.common.has(CORK) {
+            self.send_begun()?;
+        }
+        Ok(())
     }
     fn options_changed(&self) {
         let local = self.state.lock().local;
@@ -299,6 +317,7 @@ impl Protocol for Udp {
         if let Some(local) = local {
             self.ports().release(local.port(), self.common.number);
         }
+        *self.begun.lock() = None;
         self.groups.clear();
         self.inbox.close();
         self.errors.close();

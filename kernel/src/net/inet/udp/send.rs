@@ -1,12 +1,12 @@
 //! Where a datagram goes: to one socket of this machine, to all that hear a group or a network, or out.
 
-use super::super::super::{Ucred, abi, boxed, filter, inbox::Packet};
+use super::super::super::{Outgoing, Ucred, abi, boxed, filter, inbox::Packet};
 use super::super::{
     LOOPBACK, OUTSIDE, groups,
     header::{self, Asked, Head},
     interfaces, is_broadcast, is_ours, options, outside, primary, shown, source_for,
 };
-use super::{State, Udp};
+use super::{MAX_BYTES, State, Udp};
 use crate::{
     clock,
     errno::{Errno, Result},
@@ -21,7 +21,50 @@ use linux_raw_sys::net as raw;
 /// `UDP_MAX_SEGMENTS`
 const MOST_PIECES: usize = 128;
 
+/// What there is so far of a datagram that several calls make.
+pub(super) struct Begun {
+    local: SocketAddr,
+    to: SocketAddr,
+    asked: Asked,
+    bytes: Vec<u8>,
+}
+
 impl Udp {
+    /// A part of a datagram: the first says where it goes, the last (`more`: not this one) sends it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn send_more(&self, from: &mut Source<'_>, out: Outgoing, more: bool) -> Result<()> {
+        let taken = self.begun.lock().take();
+        let mut begun = match taken {
+            Some(begun) => begun,
+            None => {
+                let (local, to, asked) = self.way(&out)?;
+                Begun { local, to, asked, bytes: Vec::new() }
+            }
+        };
+        // Too long, or not there to be read: all that was begun is forgotten.
+        if begun.bytes.len() + from.remaining() > MAX_BYTES {
+            return Err(Errno::EMSGSIZE);
+        }
+        begun.bytes.try_reserve(from.remaining()).map_err(|_| Errno::ENOBUFS)?;
+        begun.bytes.append(&mut Udp::collect(from)?);
+        *self.begun.lock() = Some(begun);
+        if more { Ok(()) } else { self.send_begun().inspect_err(|_| from.take_back()) }
+    }
+
+    /// What was begun is whole.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn send_begun(&self) -> Result<()> {
+        let taken = self.begun.lock().take();
+        let Some(Begun { local, to, asked, bytes }) = taken else { return Ok(()) };
+        let mut all = Source::kernel(&bytes);
+        match self.piece(bytes.len(), to, &asked)? {
+            Some(piece) => self.send_in_pieces(&mut all, piece, local, to, &asked),
+            None => self.send_one(&mut all, local, to, &asked),
+        }
+    }
+
     /// Take in a datagram from `from`, if there is room.
     pub(in crate::net::inet) fn deliver(
         &self,
