@@ -1,7 +1,19 @@
 //! `-p [ADDRESS:]HOST:GUEST`: a port of this computer that leads to one of the machine's.
+//!
+//! QEMU listens, and lets two clients wait at a time. Of more that come at once, the system here drops the first packets, and each
+//! tries again after one second, three, seven: fifty clients of a server take a minute to get in. But how many may wait can be
+//! said again of a socket that listens already, by whoever has it. So once the machine runs we borrow QEMU's listening
+//! sockets ([`let_many_wait`]). Where the system does not lend them (a container may forbid it), all works, as slowly as that.
 
-use std::net::{Ipv4Addr, TcpListener};
+use rustix::io::Result as IoResult;
+use rustix::net::sockopt::socket_acceptconn;
+use rustix::net::{getsockname, listen};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::str::FromStr;
+
+/// Clients that may wait: what Linux allows a server by default, and the machine inside as well.
+const WAITING: i32 = 4096;
 
 /// See the module.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +63,30 @@ impl Publish {
     pub fn forward(&self) -> String {
         format!("hostfwd=tcp:{}:{}-:{}", self.address, self.host, self.guest)
     }
+}
+
+/// Let many clients wait at these ports, on which the process `qemu` listens.
+pub fn let_many_wait(qemu: Pid, ports: &[Publish]) -> IoResult<()> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let process = pidfd_open(qemu, PidfdFlags::empty())?;
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{}/fd", qemu.as_raw_pid())) else { return Ok(()) };
+    for entry in descriptors.flatten() {
+        let is_socket =
+            std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+        let Some(number) = entry.file_name().to_str().and_then(|n| n.parse().ok()).filter(|_| is_socket)
+        else {
+            continue;
+        };
+        let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty())?;
+        let at = getsockname(&socket).ok().and_then(|a| SocketAddr::try_from(a).ok());
+        let ours = |p: &Publish| at == Some(SocketAddrV4::new(p.address, p.host).into());
+        if ports.iter().any(ours) && socket_acceptconn(&socket).unwrap_or(false) {
+            listen(&socket, WAITING)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

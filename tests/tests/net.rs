@@ -181,7 +181,58 @@ print(\"ready\", flush=True)
 while True: threading.Thread(target=serve, args=(server.accept()[0],)).start()
 '";
 
-/// Each is connected in turn (QEMU's own queue of connections is one long), and then all speak at once.
+/// All at one moment. Were there no room for them to wait, each would try again after one second, three, seven: it took more than a minute.
+#[test]
+fn many_clients_from_outside_come_at_once() {
+    let server = Server::start("64M", ECHO);
+    let at = std::net::SocketAddr::from(([127, 0, 0, 1], server.port));
+    let clients: Vec<_> = (0..100_u8)
+        .map(|number| {
+            std::thread::spawn(move || {
+                let patience = std::time::Duration::from_secs(30);
+                let mut stream = TcpStream::connect_timeout(&at, patience).expect("a connection");
+                stream.set_read_timeout(Some(patience)).expect("a limit");
+                stream.write_all(&[number]).expect("a byte goes out");
+                let mut back = [0];
+                stream.read_exact(&mut back).expect("and comes back");
+                assert_eq!(back, [number]);
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().expect("a client"));
+}
+
+/// For as long as it takes to see a notification that is lost once in some hundred thousand frames; and nobody may have to
+/// say his end twice.
+#[test]
+#[ignore = "long"]
+fn nginx_never_falls_silent() {
+    let scratch = Scratch::new();
+    let root = scratch.path().to_str().expect("a plain path");
+    scratch.put("page.txt", vec![b'x'; 800]);
+    let configuration = scratch.put(
+        "nginx.conf",
+        "user root root; daemon off; worker_processes 1; error_log /tmp/error.log; pid /tmp/nginx.pid;
+events { worker_connections 256; }
+http { access_log off; keepalive_requests 100000; client_body_temp_path /tmp/1; proxy_temp_path /tmp/2; fastcgi_temp_path /tmp/3;
+uwsgi_temp_path /tmp/4; scgi_temp_path /tmp/5; server { listen 7000; root /tmp/page; } }",
+    );
+    let configuration = configuration.to_str().expect("a plain path");
+    let script = format!(
+        "mkdir /tmp/page; cp {root}/page.txt /tmp/page; nginx -c {configuration} &
+until curl -sf -o /tmp/got http://127.0.0.1:7000/page.txt; do sleep 0.1; done; echo ready; wait"
+    );
+    let server = Server::start("64M", &script);
+    let url = format!("http://127.0.0.1:{}/page.txt", server.port);
+    for _ in 0..20 {
+        for (options, requests) in [(&["-k"][..], "5000"), (&[], "2000")] {
+            let many = ["-q", "-s", "20", "-n", requests, "-c", "50"];
+            let report = output(Command::new("ab").args(many).args(options).arg(&url));
+            assert!(report.contains("Failed requests:        0"), "{report}");
+        }
+    }
+}
+
 #[test]
 fn many_clients_from_outside_speak_at_once() {
     let server = Server::start("64M", ECHO);

@@ -33,7 +33,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let plan = plan::Plan::new(&args, &verbosity)?;
     let swap = swap::open(args.swap.as_deref(), args.memory)?;
     let machine = qemu::Machine::start(&args, &plan, swap, &verbosity)?;
-    session::Session::new(machine, plan, &verbosity, args.quiet, args.memory)?.run()
+    session::Session::new(machine, plan, &verbosity, args.quiet, args.memory, args.publish)?.run()
 }
 
 /// Where temporary swap files go.

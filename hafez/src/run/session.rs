@@ -9,6 +9,7 @@ use super::plan::{Plan, Verbosity};
 use super::qemu::Machine;
 use super::{pump, summary, symbols, terminal};
 use crate::FAILED;
+use crate::publish::{self, Publish};
 use crate::size::Size;
 use anyhow::{Context, Result, bail};
 use hafez_link::{Ending, Level, Summary, ToGuest, ToHost};
@@ -38,6 +39,7 @@ pub struct Session {
     events: Receiver<Event>,
     control: UnixStream,
     qemu: Pid,
+    published: Vec<Publish>,
     kernel: PathBuf,
     memory: Size,
     quiet: bool,
@@ -70,6 +72,7 @@ impl Session {
         verbosity: &Verbosity,
         quiet: bool,
         memory: Size,
+        published: Vec<Publish>,
     ) -> Result<Self> {
         let (send, events) = channel();
         let Machine { mut child, control, tty, out, err, early, kernel, kernel_file } = machine;
@@ -103,6 +106,7 @@ impl Session {
             events,
             control,
             qemu,
+            published,
             kernel,
             memory,
             quiet,
@@ -167,7 +171,11 @@ impl Session {
 
     fn take(&mut self, message: ToHost) {
         match message {
-            ToHost::Started => self.spinner = None,
+            ToHost::Started => {
+                self.spinner = None;
+                // Where it cannot be done, fewer may wait.
+                let _ = publish::let_many_wait(self.qemu, &self.published);
+            }
             ToHost::Log { level, text } if level <= self.log => self.say(text.trim_end()),
             ToHost::Log { .. } => {}
             ToHost::Explain { text } => self.say(text.trim_end()),
