@@ -5,8 +5,8 @@
 //! and into the buffers, so nothing above ever holds memory that the device may write.
 //!
 //! ```text
-//!   receive queue   16 buffers, all with the device but while one is copied
-//!   send queue       8 buffers, taken in turn; when all are in flight, the caller keeps its frame and tries again
+//!   receive queue   32 buffers, all with the device but while one is copied
+//!   send queue      32 buffers, taken in turn; when all are in flight, the caller keeps its frame and tries again
 //! ```
 //!
 //! Source: VIRTIO 1.2, 5.1.
@@ -25,8 +25,8 @@ const LEGACY_HEADER: usize = 10;
 pub const FRAME: usize = 1514;
 /// A buffer: two fit in a page.
 const BUFFER: usize = 2048;
-const RECEIVING: u16 = 16;
-const SENDING: u16 = 8;
+const RECEIVING: u16 = 32;
+const SENDING: u16 = 32;
 
 /// The card, in use or not yet.
 pub struct Card {

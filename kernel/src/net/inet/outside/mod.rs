@@ -48,7 +48,7 @@ use smoltcp::{
     socket::{icmp, tcp, udp},
     time::Duration,
 };
-use stack::{Connection, Stack, new_connection};
+use stack::{Connection, Left, Stack, new_connection};
 
 static STACK: Mutex<Option<Box<Stack>>> = Mutex::new(None);
 static STARTING: SleepLock = SleepLock::new();
@@ -67,7 +67,7 @@ pub fn start() -> Result<()> {
         return Ok(());
     }
     let card = drivers::card().ok_or(Errno::ENETUNREACH)?;
-    if !mem::headroom(32 << 10) {
+    if !mem::headroom(160 << 10) {
         return Err(Errno::ENOBUFS);
     }
     let mac = card.start().map_err(|_| Errno::ENETDOWN)?;
@@ -79,14 +79,13 @@ pub fn start() -> Result<()> {
 
 /// The thread that takes what comes.
 fn run(card: &'static Card) {
-    let mut next = None;
+    let (mut left, mut next) = (Left::default(), None);
     loop {
-        let ready = || card.has_frames() || LOOK.load(SeqCst);
+        let ready = || card.has_frames() || LOOK.load(SeqCst) || left.unsent && card.can_send();
         let _ = sched::multi_wait(&[&card.arrived, &LOOKER], ready, next, false);
         LOOK.store(false, SeqCst);
-        let (again, at) = on(|stack| stack.poll()).unwrap_or((false, None));
-        next = at;
-        if again {
+        (left, next) = on(|stack| stack.poll()).unwrap_or_default();
+        if left.frames {
             LOOK.store(true, SeqCst);
             sched::yield_now();
         }

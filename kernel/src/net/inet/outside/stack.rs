@@ -83,6 +83,15 @@ struct Embryo {
     listener: Weak<Tcp>,
 }
 
+/// What [`Stack::poll`] has not done yet.
+#[derive(Default)]
+pub struct Left {
+    /// There may be more frames.
+    pub frames: bool,
+    /// The card had no room for all that is to go.
+    pub unsent: bool,
+}
+
 /// See the module.
 pub struct Stack {
     card: &'static Card,
@@ -106,7 +115,7 @@ impl Stack {
     pub fn new(card: &'static Card, mac: [u8; 6]) -> Stack {
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(mac)));
         config.random_seed = random::u64();
-        let mut port = Port { card, frame: None };
+        let mut port = Port { card, frame: None, full: false };
         let mut interface = Interface::new(config, &mut port, now());
         interface.update_ip_addrs(|all| {
             // There is room for two.
@@ -130,15 +139,15 @@ impl Stack {
         }
     }
 
-    /// Take what has come, and send what is to be sent; whether there is more, and when to look again (ns).
-    pub fn poll(&mut self) -> (bool, Option<u64>) {
+    /// Take what has come, and send what is to be sent; what is left, and when to look again (ns).
+    pub fn poll(&mut self) -> (Left, Option<u64>) {
         let mut taken = 0;
         let mut frame = core::mem::take(&mut self.frame);
         while taken < BATCH && self.card.receive(&mut frame) {
             taken += 1;
             count_in(frame.len());
             if self.admit(&frame) {
-                let mut port = Port { card: self.card, frame: Some(&frame) };
+                let mut port = Port { card: self.card, frame: Some(&frame), full: false };
                 self.interface.poll_ingress_single(now(), &mut port, &mut self.sockets);
                 self.take_datagrams();
                 self.take_echoes();
@@ -147,20 +156,22 @@ impl Stack {
         }
         self.frame = frame;
         self.interface.poll_maintenance(now());
-        self.egress();
-        self.bury();
+        let sent = self.egress();
+        self.bury(sent);
         let next = self.interface.poll_at(now(), &self.sockets);
         let next = next.map(|at| (at.total_micros().max(0) as u64).saturating_mul(1000));
         // "Now" means that the card had no room: its interrupt will say when there is.
         let next = next.map(|at| at.max(clock::monotonic() + 1_000_000));
-        (taken == BATCH, next)
+        (Left { frames: taken == BATCH, unsent: !sent }, next)
     }
 
-    pub fn egress(&mut self) {
-        let mut port = Port { card: self.card, frame: None };
+    /// Send what there is to send; whether all of it went.
+    pub fn egress(&mut self) -> bool {
+        let mut port = Port { card: self.card, frame: None, full: false };
         while self.interface.poll_egress(now(), &mut port, &mut self.sockets)
             != smoltcp::iface::PollResult::None
         {}
+        !port.full
     }
 
     /// Make ready for what the frame begins; `false` if it is to be dropped.
@@ -322,13 +333,14 @@ impl Stack {
         }
     }
 
-    /// Connections without an owner that are over go.
-    fn bury(&mut self) {
+    /// Connections without an owner that are over go. Who closed last first sends his last acknowledgement, which it may be that
+    /// is not `sent` yet: the other side would say its end again and again, and hear of nobody.
+    fn bury(&mut self, sent: bool) {
         let sockets = &mut self.sockets;
         self.closing.retain(|handle| {
             // Who closed last would keep the address pair for a while (TIME-WAIT); on a wire that reorders nothing it need not.
             let state = sockets.get_mut::<tcp::Socket<'_>>(*handle).state();
-            let over = matches!(state, tcp::State::Closed | tcp::State::TimeWait);
+            let over = state == tcp::State::Closed || state == tcp::State::TimeWait && sent;
             if over {
                 sockets.remove(*handle);
             }

@@ -32,6 +32,8 @@ pub fn counted() -> Counted {
 pub struct Port<'a> {
     pub card: &'static Card,
     pub frame: Option<&'a [u8]>,
+    /// The card had no room for something: smoltcp keeps it.
+    pub full: bool,
 }
 pub struct Received<'a>(&'a [u8]);
 pub struct Sender(&'static Card);
@@ -69,7 +71,8 @@ impl Device for Port<'_> {
         Some((Received(frame), Sender(self.card)))
     }
     fn transmit(&mut self, _: Instant) -> Option<Sender> {
-        self.card.can_send().then_some(Sender(self.card))
+        self.full = !self.card.can_send();
+        (!self.full).then_some(Sender(self.card))
     }
     fn capabilities(&self) -> DeviceCapabilities {
         let mut caps = DeviceCapabilities::default();
