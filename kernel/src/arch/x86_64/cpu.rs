@@ -25,6 +25,8 @@ pub struct Features {
     pub huge_1g: bool,
     /// A hypervisor whose local APIC timer counts nanoseconds (QEMU's emulation, KVM).
     pub apic_ns: bool,
+    /// QEMU's emulation.
+    pub emulated: bool,
     /// CPUID leaf 1 EDX, as programs get it in AT_HWCAP.
     pub hwcap: u32,
 }
@@ -52,11 +54,12 @@ pub(super) fn init() {
     let [max_extended, ..] = regs::cpuid(0x8000_0000, 0);
     let [_, _, _, dx] = if max_extended >= 0x8000_0001 { regs::cpuid(0x8000_0001, 0) } else { [0; 4] };
     let bit = |word: u32, n: u32| word >> n & 1 != 0;
-    let apic_ns = bit(c1, 31) && {
+    let hypervisor = bit(c1, 31).then(|| {
         let [_, b, c, d] = regs::cpuid(0x4000_0000, 0);
-        let name = [b, c, d].map(u32::to_le_bytes).concat_12();
-        &name == b"TCGTCGTCGTCG" || &name == b"KVMKVMKVM\0\0\0"
-    };
+        [b, c, d].map(u32::to_le_bytes).concat_12()
+    });
+    let emulated = hypervisor.is_some_and(|name| &name == b"TCGTCGTCGTCG");
+    let apic_ns = emulated || hypervisor.is_some_and(|name| &name == b"KVMKVMKVM\0\0\0");
     let xsave = bit(c1, 26);
     let features = FEATURES.call_once(|| Features {
         nx: bit(dx, 20),
@@ -73,6 +76,7 @@ pub(super) fn init() {
         rdseed: bit(b7, 18),
         huge_1g: bit(dx, 26),
         apic_ns,
+        emulated,
         hwcap: d1,
     });
     if !features.nx {
@@ -128,6 +132,11 @@ pub fn id() -> usize {
 #[inline(always)]
 pub fn count() -> usize {
     smp::count()
+}
+/// Whether a fence may order nothing between this machine and its devices: QEMU's emulation before 8.0 leaves them out where there
+/// is one CPU.
+pub fn drops_fences() -> bool {
+    features().emulated && smp::wanted(super::boot::info().command_line) == 1
 }
 /// What all CPUs offer.
 pub fn features() -> &'static Features {

@@ -172,7 +172,7 @@ impl Transport {
         let ring = dma::alloc(Queue::bytes(size), align)?;
         // SAFETY: `regs` maps the whole register window, and QUEUE_NOTIFY is inside it.
         let bell = unsafe { self.regs.add(reg::QUEUE_NOTIFY) }.cast::<u32>();
-        let queue = Queue::new(ring, size, index, self.features, bell);
+        let queue = Queue::new(ring, size, index, self.features, bell, self.regs.cast::<u32>());
         self.set(reg::QUEUE_NUM, size as u32);
         if self.legacy {
             self.set(reg::LEGACY_QUEUE_ALIGN, Queue::ALIGN as u32);

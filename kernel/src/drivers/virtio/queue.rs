@@ -14,6 +14,12 @@
 //! [`Queue::kick`] rings the bell only if the device asked for it; [`Queue::expect`] and [`Queue::arm`] say how many
 //! completions we can wait for before an interrupt.
 //!
+//! *Fences that are none.* Each side writes its index and then reads what the other wishes; if both reads came before the other's
+//! write was visible, both would sleep for ever. A fence between write and read is the remedy, but QEMU's emulation before 8.0
+//! drops the fences of a machine with one CPU, though its devices run in threads of their own. There the processor's store
+//! buffer is real, and so was the loss: now and then a published server heard of no packet any more. What it cannot drop is an
+//! access to a device, for which it takes a lock: [`Queue::settle`] reads a register.
+//!
 //! *What the device may not break.* The free list, the lengths of chains and the cookies are kept in our own memory
 //! ([`Chain`]); nothing is read back from the descriptors. From the used ring we take two numbers: an id, which must be
 //! the head of a chain in flight, and a length, which is cut to what the chain allowed the device to write. Anything else
@@ -22,6 +28,7 @@
 //! Lock: a queue has none; it is the driver's, under the driver's lock. Source: VIRTIO 1.2, section 2.7.
 
 use super::{Dma, Segment, feature};
+use crate::arch;
 use alloc::{boxed::Box, vec};
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 
@@ -144,9 +151,12 @@ pub struct Queue {
     told: u16,
     taken: u16,
     bell: *mut u32,
+    /// A register that can be read at any time, where fences may not hold.
+    settler: Option<*const u32>,
 }
 
-// SAFETY: `bell` is a device register, mapped for ever; it is written through `&mut self` only.
+// SAFETY: `bell` and `settler` are device registers, mapped for ever; the first is written through `&mut self` only, and reading the
+// second does nothing.
 unsafe impl Send for Queue {}
 
 impl Queue {
@@ -169,8 +179,16 @@ impl Queue {
         Self::used_at(size) + 6 + 8 * size as usize
     }
 
-    /// A queue in `ring` (zeroed, [`Queue::bytes`] long) with a power of two of entries; `bell` is the notify register.
-    pub(super) fn new(ring: Dma, size: u16, index: u16, features: u64, bell: *mut u32) -> Queue {
+    /// A queue in `ring` (zeroed, [`Queue::bytes`] long) with a power of two of entries; `bell` is the notify register, and reading
+    /// the register `magic` does nothing.
+    pub(super) fn new(
+        ring: Dma,
+        size: u16,
+        index: u16,
+        features: u64,
+        bell: *mut u32,
+        magic: *const u32,
+    ) -> Queue {
         assert!(size.is_power_of_two() && ring.len() >= Self::bytes(size));
         let mut chains = vec![Chain::default(); size as usize].into_boxed_slice();
         for (i, chain) in chains.iter_mut().enumerate() {
@@ -191,6 +209,7 @@ impl Queue {
             told: 0,
             taken: 0,
             bell,
+            settler: arch::cpu::drops_fences().then_some(magic),
         }
     }
 
@@ -296,17 +315,35 @@ impl Queue {
         }
         // Our index must be visible before we look whether the device waits for it: else both could fall asleep.
         fence(Ordering::SeqCst);
-        let used = Self::used_at(self.size);
-        let wanted = if self.event_idx {
-            let event = self.shared(used + 4 + 8 * self.size as usize).load(Ordering::Relaxed);
-            passed(event, self.offered, self.told)
-        } else {
-            self.shared(used).load(Ordering::Relaxed) & 1 == 0
-        };
+        let wanted = self.wanted()
+            || self.settler.is_some() && {
+                self.settle();
+                self.wanted()
+            };
         self.told = self.offered;
         if wanted {
             // SAFETY: the notify register of a mapped device.
             unsafe { self.bell.write_volatile(self.index as u32) }
+        }
+    }
+
+    /// Whether the device wants to hear of what was added since the last kick.
+    fn wanted(&self) -> bool {
+        let used = Self::used_at(self.size);
+        if self.event_idx {
+            let event = self.shared(used + 4 + 8 * self.size as usize).load(Ordering::Relaxed);
+            passed(event, self.offered, self.told)
+        } else {
+            self.shared(used).load(Ordering::Relaxed) & 1 == 0
+        }
+    }
+
+    /// Make what was written visible to the device before anything that follows is read. See the module.
+    fn settle(&self) {
+        fence(Ordering::SeqCst);
+        if let Some(magic) = self.settler {
+            // SAFETY: a register of a mapped device, which reading does not change.
+            unsafe { magic.read_volatile() };
         }
     }
 
@@ -353,6 +390,7 @@ impl Queue {
         let after = after.max(1);
         if self.event_idx {
             self.wish(self.taken.wrapping_add(after - 1));
+            self.settle();
             return !self.broken && self.finished().wrapping_sub(self.taken) >= after;
         }
         self.has_done()
@@ -366,12 +404,14 @@ impl Queue {
         }
         if !soon {
             // The new request is the last of all in flight to be counted, whichever the device finishes last.
+            // It is visible before the request is: stores keep their order.
             return self.wish(self.taken.wrapping_add(self.in_flight.min(Self::PATIENCE - 1)));
         }
         // The wish must name a completion that is still to come, and the new request's is: so this settles.
         let mut finished = self.finished();
         loop {
             self.wish(finished);
+            self.settle();
             let now = self.finished();
             if now == finished {
                 return;
@@ -383,9 +423,8 @@ impl Queue {
     #[inline]
     fn wish(&mut self, event: u16) {
         let avail = Self::avail_at(self.size);
-        self.shared(avail + 4 + 2 * self.size as usize).store(event, Ordering::Relaxed);
-        // The wish must be visible before we look again: else the device could finish in between, and not see it.
-        fence(Ordering::SeqCst);
+        // Release: the device sees it no later than what is offered after it.
+        self.shared(avail + 4 + 2 * self.size as usize).store(event, Ordering::Release);
     }
 
     /// The device's count of finished requests; it wraps.
