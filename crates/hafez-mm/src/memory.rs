@@ -30,7 +30,7 @@ use crate::swap::{IoError, Swap, SwapDevice, SwapOp};
 use crate::{Platform, keys};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::*};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering::*};
 
 /// What the core starts with.
 pub struct Config<'a> {
@@ -86,6 +86,7 @@ impl<P: Platform> Memory<P> {
                 kernel: KernelHalf::of(&config.phys, config.kernel_root),
                 most_regions: AtomicUsize::new(MAX_REGIONS),
                 huge_wish: AtomicU8::new(HugeWish::Asked as u8),
+                droppable: AtomicBool::new(false),
                 last: Default::default(),
                 readers: Arc::new(Readers::new(P::cpu)),
             },
@@ -210,6 +211,14 @@ impl<P: Platform> Memory<P> {
     }
     pub fn map(&self, space: &Arc<Space>, request: MapRequest) -> Result<VirtAddr, MmError> {
         self.retry(space.account(), || self.spaces.map(space, &request)).map_err(refused)
+    }
+    /// What a region is whose pages may go when RAM is short, instead of to swap: nobody else gets them either, no child and no core
+    /// file. The space is going to have one.
+    pub fn droppable(&self, space: &Space) -> RegionFlags {
+        space.droppable.store(true, Relaxed);
+        self.spaces.droppable.store(true, Relaxed);
+        let kept_from_all = RegionFlags::WIPE_ON_FORK | RegionFlags::DONT_DUMP;
+        RegionFlags::DROPPABLE | RegionFlags::NO_RESERVE | kept_from_all
     }
     pub fn unmap(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {
         self.before_loss(range.len());

@@ -93,7 +93,7 @@ impl Program {
             grows_down: None,
             noreserve: false,
             wired: false,
-            opaque: false,
+            special: hafez_mm::RegionFlags::empty(),
             by: None,
         };
         self.memory().map(&self.space, request).unwrap();

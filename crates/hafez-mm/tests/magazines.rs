@@ -55,7 +55,7 @@ fn map(memory: &Memory<Host>, space: &Arc<Space>, pages: u64) {
         grows_down: None,
         noreserve: false,
         wired: false,
-        opaque: false,
+        special: hafez_mm::RegionFlags::empty(),
         by: None,
     };
     memory.map(space, request).unwrap();

@@ -87,7 +87,7 @@ impl Bench {
             grows_down: None,
             noreserve: false,
             wired: false,
-            opaque: false,
+            special: hafez_mm::RegionFlags::empty(),
             by: None,
         };
         self.memory().map(space, request).unwrap();
@@ -585,6 +585,63 @@ fn watched_pages_are_brought() {
         memory.unwatch(&space, &other);
         memory.audit().unwrap();
     }
+}
+
+/// Memory that a program can do without never costs a slot: a page of it holds what was written last, or zeroes. What lies beside it is
+/// kept as ever, also a child's, and also where it was moved.
+#[test]
+fn droppable_pages_are_kept_or_zero() {
+    let bench = Bench::new(64, 1024);
+    let (space, memory) = (bench.space(), bench.memory());
+    let map = |at: u64, pages, special| {
+        let rights = Rights::READ | Rights::WRITE;
+        let request = MapRequest {
+            at: Where::Fixed(VirtAddr(page(at))),
+            pages,
+            rights,
+            max_rights: rights,
+            backing: Backing::Anonymous,
+            shared: false,
+            label: None,
+            grows_down: None,
+            noreserve: false,
+            wired: false,
+            special,
+            by: None,
+        };
+        memory.map(&space, request).unwrap();
+    };
+    map(0, 100, RegionFlags::empty());
+    map(100, 100, memory.droppable(&space));
+    map(200, 100, RegionFlags::empty());
+    let range = |first: u64, pages: u64| PageRange::of_bytes(VirtAddr(page(first)), pages << 12).unwrap();
+    assert_eq!(memory.wire(&space, range(100, 10), true), Ok(()));
+    let how = hafez_mm::RemapHow::Fixed(VirtAddr(page(400)));
+    (190..200).for_each(|n| _ = bench.touch(&space, page(n), Some(n)).unwrap());
+    memory.remap(&space, VirtAddr(page(190)), 10 << 12, 10 << 12, how).unwrap();
+    let mut gone = 0;
+    for round in 1..20 {
+        (100..190).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(n * round)), Ok(n * round)));
+        (0..100).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(n * round)), Ok(n * round)));
+        let child = memory.fork_space(&space, memory.open_account().unwrap()).unwrap();
+        (200..300).for_each(|n| assert_eq!(bench.touch(&child, page(n), Some(n + round)), Ok(n + round)));
+        (0..100).for_each(|n| assert_eq!(bench.touch(&child, page(n), None), Ok(n * round)));
+        (100..190).for_each(|n| assert_eq!(bench.touch(&child, page(n), None), Ok(0)));
+        for n in 100..190 {
+            let found = bench.touch(&space, page(n), None).unwrap();
+            assert!(found == 0 || found == n * round, "page {n} has {found}");
+            gone += (found == 0) as u32;
+        }
+        for n in 400..410 {
+            assert!([0, n - 210].contains(&bench.touch(&space, page(n), None).unwrap()));
+        }
+        (0..100).for_each(|n| assert_eq!(bench.touch(&space, page(n), None), Ok(n * round)));
+        leave(&bench.machine, &child);
+        let droppable = memory.region_stat(&space, range(100, 90));
+        assert_eq!(droppable.swapped, 0);
+        memory.audit().unwrap();
+    }
+    assert!(gone > 100, "only {gone} went");
 }
 
 /// What is sealed cannot go, move or change; what lies beside it can.

@@ -382,7 +382,7 @@ fn anonymous(at: Where, pages: u64, rights: Rights) -> MapRequest {
         grows_down: None,
         noreserve: false,
         wired: false,
-        opaque: false,
+        special: hafez_mm::RegionFlags::empty(),
         by: Some(hafez_mm::sim::machine::current_cpu() as u32),
     }
 }

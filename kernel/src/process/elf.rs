@@ -318,7 +318,7 @@ pub(super) fn request(
         grows_down: None,
         noreserve: false,
         wired: false,
-        opaque: false,
+        special: hafez_mm::RegionFlags::empty(),
         by: None,
     }
 }

@@ -112,10 +112,8 @@ fn process_madvise(caller: &mut Caller) -> Result<u64> {
         return Err(Errno::EFAULT);
     }
     let process = named(caller, fd)?;
-    let advice = known(advice as u32)
-        .ok()
-        .filter(|advice| matches!(advice, Advice::Cold | Advice::PageOut | Advice::WillNeed));
-    let advice = advice.ok_or(Errno::EINVAL)?;
+    let harmless = |advice: &Advice| matches!(advice, Advice::Cold | Advice::PageOut | Advice::WillNeed);
+    let advice = known(advice as u32).ok().filter(harmless).ok_or(Errno::EINVAL)?;
     let task = process.any_task().ok_or(Errno::ESRCH)?;
     foreign::may_look(caller, &task)?;
     let image = task.image().ok_or(Errno::ESRCH)?;

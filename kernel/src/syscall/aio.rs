@@ -93,7 +93,7 @@ fn map_page(caller: &Caller) -> Result<u64> {
         grows_down: None,
         noreserve: false,
         wired: false,
-        opaque: false,
+        special: hafez_mm::RegionFlags::empty(),
         by: None,
     };
     Ok(memory().map(caller.space(), request)?.0)

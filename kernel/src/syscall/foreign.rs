@@ -11,6 +11,7 @@ use crate::process::{Image, Task, foreign, table};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
+use hafez_mm::{Rights, VirtAddr};
 use linux_raw_sys::general as abi;
 
 /// The calls of this family.
@@ -25,6 +26,11 @@ pub(super) type Part = (u64, u64);
 
 fn process_vm_readv(caller: &mut Caller) -> Result<u64> {
     transfer(caller, |image, local, remote, piece| {
+        // The processor reads what may be written or executed; but who does not say so has not got the right.
+        let region = image.space().region_at(VirtAddr(remote));
+        if !region.is_some_and(|region| region.rights.contains(Rights::READ)) {
+            return Err(Errno::EFAULT);
+        }
         foreign::read(image, remote, piece)?;
         Ok(user::copy_to(local, piece)?)
     })

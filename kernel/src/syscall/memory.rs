@@ -102,7 +102,7 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
     request.check_address(count)?;
     let file = source;
     let mut source = match &file {
-        None => request.anonymous()?,
+        None => request.anonymous(caller)?,
         Some(file) => request.file(caller, file)?,
     };
     request.check_code(caller)?;
@@ -134,8 +134,8 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
             label: source.label,
             grows_down,
             noreserve: request.has(abi::MAP_NORESERVE),
-            wired,
-            opaque: source.opaque,
+            wired: wired && !source.special.contains(RegionFlags::DROPPABLE),
+            special: source.special,
             by: (!request.has(abi::MAP_STACK)).then(|| caller.task.tid() as u32),
         },
     );
@@ -187,9 +187,12 @@ struct Source {
     backing: Backing,
     max_rights: Rights,
     label: Option<Arc<Label>>,
-    /// Which of its pages are in RAM is not for the caller to know.
-    opaque: bool,
+    /// What its region is besides: which of its pages are in RAM is not for the caller to know, or they may go.
+    special: RegionFlags,
 }
+
+/// A kind of its own, beside shared and private.
+const MAP_DROPPABLE: u32 = 8;
 
 /// Flags that every kernel has known: `MAP_SHARED_VALIDATE` refuses all others.
 const LEGACY: u32 = abi::MAP_SHARED
@@ -221,7 +224,7 @@ impl Request {
     }
 
     fn shared(&self) -> bool {
-        self.kind() != abi::MAP_PRIVATE
+        self.kind() & abi::MAP_SHARED != 0
     }
 
     fn fixed(&self) -> bool {
@@ -262,12 +265,24 @@ impl Request {
         if refused { Err(Errno::EACCES) } else { Ok(()) }
     }
 
-    fn anonymous(&self) -> Result<Source> {
+    /// Memory that the program can do without.
+    #[cold]
+    fn droppable(&self, caller: &Caller) -> Result<Source> {
+        if self.has(abi::MAP_LOCKED | abi::MAP_HUGETLB | abi::MAP_GROWSDOWN) {
+            return Err(Errno::EINVAL);
+        }
+        let special = memory().droppable(caller.space());
+        Ok(Source { backing: Backing::Anonymous, max_rights: ALL, label: None, special })
+    }
+
+    fn anonymous(&self, caller: &Caller) -> Result<Source> {
         match self.kind() {
             abi::MAP_SHARED if self.has(abi::MAP_GROWSDOWN) => Err(Errno::EINVAL),
             abi::MAP_SHARED | abi::MAP_PRIVATE => {
-                Ok(Source { backing: Backing::Anonymous, max_rights: ALL, label: None, opaque: false })
+                let special = RegionFlags::empty();
+                Ok(Source { backing: Backing::Anonymous, max_rights: ALL, label: None, special })
             }
+            MAP_DROPPABLE => self.droppable(caller),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -315,8 +330,9 @@ impl Request {
             Mapping::Object(object) => Backing::Object { object, first: self.first },
             Mapping::Zero => Backing::Anonymous,
         };
-        let opaque = !at::may_know_pages(caller, file);
-        Ok(Source { backing, max_rights, label: Some(label), opaque })
+        let special =
+            if at::may_know_pages(caller, file) { RegionFlags::empty() } else { RegionFlags::OPAQUE };
+        Ok(Source { backing, max_rights, label: Some(label), special })
     }
 
     /// Anonymous memory that is shared has an object, which belongs to nobody but its mappings: here it is, to be retired as

@@ -118,7 +118,7 @@ fn shmat(caller: &mut Caller) -> Result<u64> {
             grows_down: None,
             noreserve: false,
             wired: false,
-            opaque: false,
+            special: hafez_mm::RegionFlags::empty(),
             by: None,
         },
     );

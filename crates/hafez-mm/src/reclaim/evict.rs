@@ -75,7 +75,7 @@ impl Reclaim {
         let mut gone: ArrayVec<(Pfn, bool), BATCH> = ArrayVec::new();
         for frame in batch {
             let used = self.was_used(spaces, frame, &mut sweep) && !hard;
-            match if used { None } else { self.unmap(spaces, frame, &mut sweep) } {
+            match if used { None } else { self.take(spaces, frame, &mut sweep) } {
                 Some(written) => gone.push((frame, written)),
                 None => self.put_back(spaces, frame),
             }
@@ -130,6 +130,19 @@ impl Reclaim {
             self.note_ahead(spaces, frame, true);
         }
         seen.used
+    }
+
+    #[inline(always)]
+    fn take<P: Platform>(
+        &self,
+        spaces: &Spaces<P>,
+        frame: Pfn,
+        sweep: &mut Sweep<'_, Spaces<P>>,
+    ) -> Option<bool> {
+        if spaces.droppable.load(Relaxed) && self.discard(spaces, frame, sweep) {
+            return Some(false);
+        }
+        self.unmap(spaces, frame, sweep)
     }
 
     /// Take the page from all who map it; whether it was written to. None, with nothing changed, where there is no slot to be had

@@ -10,6 +10,7 @@
 //! a program's own fault that found none, which does one bounded batch itself. Both hold no lock when they come here.
 
 pub mod age;
+pub mod discard;
 pub mod evict;
 pub mod policy;
 

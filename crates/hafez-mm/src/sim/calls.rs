@@ -45,7 +45,7 @@ pub(super) fn request(at: Where, pages: u64, rights: Rights, backing: Backing, s
         grows_down: None,
         noreserve: false,
         wired: false,
-        opaque: false,
+        special: crate::RegionFlags::empty(),
         by: Some(super::machine::current_cpu() as u32),
     }
 }

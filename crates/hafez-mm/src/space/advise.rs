@@ -74,8 +74,10 @@ impl<P: Platform> Spaces<P> {
             return self
                 .alter_each(space, range, |region| {
                     let private = !region.is_shared() && matches!(region.backing, Backing::Anonymous);
+                    let droppable = region.flags.contains(RegionFlags::DROPPABLE);
                     let refused = advice == WipeOnFork
-                        && (!private || region.label.as_ref().is_some_and(|label| label.is_of_file()));
+                        && (!private || region.label.as_ref().is_some_and(|label| label.is_of_file()))
+                        || droppable && matches!(advice, KeepOnFork | DoDump);
                     if refused {
                         return Err(MmError::Invalid);
                     }
@@ -113,7 +115,10 @@ impl<P: Platform> Spaces<P> {
                     Cold | PageOut => cooled += self.cool(space, part),
                     WillNeed | Remove => {
                         let Backing::Object { object, .. } = &region.backing else {
+                            // The file of zeroes has none to give back, and is nobody's to share.
+                            let of_file = region.label.as_ref().is_some_and(|label| label.is_of_file());
                             match advice {
+                                Remove if of_file => return Err(MmError::Denied.into()),
                                 Remove => return Err(MmError::Invalid.into()),
                                 _ => continue,
                             }
@@ -139,9 +144,6 @@ impl<P: Platform> Spaces<P> {
             }
             covered &= regions.cover(range);
         }
-        if !covered {
-            return Err(MmError::NotMapped.into());
-        }
         for (object, first, end) in ahead {
             self.prefetch(&object, first..end);
         }
@@ -149,7 +151,7 @@ impl<P: Platform> Spaces<P> {
         for (object, first, end) in punched {
             self.punch(&object, first * page, end * page)?;
         }
-        Ok(cooled)
+        if covered { Ok(cooled) } else { Err(MmError::NotMapped.into()) }
     }
 
     /// Say something else of every part of a region that lies in the range, from below, up to the first refusal. Holes are
@@ -297,6 +299,10 @@ impl<P: Platform> Spaces<P> {
         let mut at = range.start;
         while let Some((place, part)) = part_from(&regions, at, range) {
             at = part.end;
+            // What may go is not held back.
+            if regions.at(place).flags.contains(RegionFlags::DROPPABLE) {
+                continue;
+            }
             self.alter(space, &mut regions, place, part, |region| region.flags.set(RegionFlags::WIRED, on))?;
             self.cursor(space, part).each(part, &mut |_, slot| {
                 if let Entry::Present { frame, .. } = slot.get()

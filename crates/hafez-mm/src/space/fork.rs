@@ -26,6 +26,7 @@ impl<P: Platform> Spaces<P> {
         *child.heap.lock() = *parent.heap.lock();
         child.set_no_huge(parent.no_huge.load(Relaxed));
         child.sealed.store(parent.sealed.load(Relaxed), Relaxed);
+        child.droppable.store(parent.droppable.load(Relaxed), Relaxed);
         // Held to the end: no page of the parent may come or go in between.
         let regions = parent.all_regions();
         let mut of_child = child.all_regions();

@@ -185,4 +185,5 @@ const SMALL: RegionFlags = RegionFlags::SHARED
     .union(RegionFlags::GUARDED)
     .union(RegionFlags::NO_HUGE)
     .union(RegionFlags::GROWS_DOWN)
-    .union(RegionFlags::WIRED);
+    .union(RegionFlags::WIRED)
+    .union(RegionFlags::DROPPABLE);

@@ -46,8 +46,8 @@ pub struct MapRequest {
     pub noreserve: bool,
     /// Lock its pages in memory as they come in.
     pub wired: bool,
-    /// Not to tell which of its pages are in RAM.
-    pub opaque: bool,
+    /// What else its region is: [`RegionFlags::OPAQUE`], or what [`crate::Memory::droppable`] says.
+    pub special: RegionFlags,
     /// The number of the thread that asks for it, if it is the one that is going to use it: not of a stack.
     pub by: Option<u32>,
 }
@@ -100,12 +100,13 @@ impl<P: Platform> Spaces<P> {
             self.cut(space, &mut regions, range)?;
         }
         self.room_for(space, &mut regions, 0)?;
-        let mut flags = RegionFlags::empty();
+        let mut flags = request.special;
         flags.set(RegionFlags::SHARED, request.shared);
         flags.set(RegionFlags::GROWS_DOWN, request.grows_down.is_some());
         flags.set(RegionFlags::WIRED, request.wired);
-        flags.set(RegionFlags::NO_RESERVE, request.noreserve);
-        flags.set(RegionFlags::OPAQUE, request.opaque);
+        if request.noreserve {
+            flags |= RegionFlags::NO_RESERVE;
+        }
         self.add_region(
             space,
             &mut regions,

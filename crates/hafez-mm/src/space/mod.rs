@@ -169,6 +169,8 @@ pub struct Space {
     pub(crate) no_huge: AtomicBool,
     /// Some region may be sealed.
     pub(crate) sealed: AtomicBool,
+    /// Some region may be droppable.
+    pub(crate) droppable: AtomicBool,
     /// The heap that `brk` moves the end of, in bytes.
     pub(crate) heap: Mutex<(VirtAddr, VirtAddr)>,
     /// Mappings are placed below this page, from the top down.
@@ -338,6 +340,8 @@ pub struct Spaces<P: Platform> {
     pub most_regions: AtomicUsize,
     /// A [`crate::HugeWish`].
     pub huge_wish: AtomicU8,
+    /// Some space may have pages that it can do without.
+    pub droppable: AtomicBool,
     /// By CPU: where the region of its last fault stood among its space's.
     pub last: [Line; MAX_CPUS],
     /// What each CPU reads of the spaces at this moment.
@@ -408,6 +412,7 @@ impl<P: Platform> Spaces<P> {
             sections: Sections::new(&self.readers),
             no_huge: AtomicBool::new(false),
             sealed: AtomicBool::new(false),
+            droppable: AtomicBool::new(false),
             heap: Mutex::new((VirtAddr(0), VirtAddr(0))),
             map_top: AtomicU64::new(map_top),
             ahead: Mutex::new((Vpn(0), 0)),

@@ -52,6 +52,8 @@ bitflags::bitflags! {
         const WATCHED = 1 << 13;
         /// Its watcher is told of writes to those of its pages that are guarded.
         const GUARDED = 1 << 14;
+        /// When RAM is short its pages go, and are zeroes again.
+        const DROPPABLE = 1 << 15;
     }
 }
 

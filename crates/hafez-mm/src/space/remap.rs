@@ -216,7 +216,8 @@ impl<P: Platform> Spaces<P> {
                 && region.rights == new.rights
                 && matches!(&region.backing, Backing::Object { object: its, .. } if its.id == object.id)
         };
-        if !new.is_shared() || !regions.cover(range) || !regions.within(range).all(alike) {
+        let writable = new.is_shared() && new.max_rights.contains(Rights::WRITE);
+        if !writable || !regions.cover(range) || !regions.within(range).all(alike) {
             return Err(MmError::Invalid.into());
         }
         self.room_for(space, &mut regions, 2)?;

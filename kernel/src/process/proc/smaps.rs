@@ -159,6 +159,7 @@ fn flags(region: &RegionInfo) -> String {
         (region.huge == Some(true), "hg "),
         (region.huge == Some(false), "nh "),
         (has(RegionFlags::SEALED), "sl "),
+        (has(RegionFlags::DROPPABLE), "dp "),
     ] {
         if has {
             flags.push_str(name);
