@@ -3,6 +3,8 @@
 //! A program may say of memory that it can do without what is in it: caches, keys that can be made anew. Such a page is never
 //! written to swap; when its turn comes it goes, and reads as zeroes the next time.
 //!
+//! Their turn comes with that of others without a file: where there is no swap, none of them is looked at.
+//!
 //! Whether a page is of that kind its region says, not its frame's record, in which no bit is free. Reclaim finds frames, not regions;
 //! so here a region is looked up from below, as hints lead there, and only for spaces that ever had such a one. What makes this
 //! right is the order: the region is held, then the entry's cursor, and while both are held the entry names the frame. A child has none of these
