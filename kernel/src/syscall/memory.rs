@@ -107,9 +107,9 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
     };
     request.check_code(caller)?;
     let future = caller.image.flags.load(Relaxed);
-    let wired = request.has(abi::MAP_LOCKED) || future & LOCK_FUTURE != 0;
-    if wired && !may_wire(caller, count) {
-        return Err(Errno::EAGAIN);
+    let mut wired = request.has(abi::MAP_LOCKED) || future & LOCK_FUTURE != 0;
+    if wired {
+        wired = source.may_wire(caller, count)?;
     }
     room_for(caller, count, request.replaced(caller, count), request.is_data())?;
     if !request.shared() && request.rights.contains(Rights::WRITE) || nameless_share(&request, &source) {
@@ -134,7 +134,7 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
             label: source.label,
             grows_down,
             noreserve: request.has(abi::MAP_NORESERVE),
-            wired: wired && !source.special.contains(RegionFlags::DROPPABLE),
+            wired,
             special: source.special,
             by: (!request.has(abi::MAP_STACK)).then(|| caller.task.tid() as u32),
         },
@@ -193,6 +193,18 @@ struct Source {
 
 /// A kind of its own, beside shared and private.
 const MAP_DROPPABLE: u32 = 8;
+
+impl Source {
+    /// Whether it is to be wired, where all else is: not what may go. EAGAIN if that would be too much.
+    #[cold]
+    fn may_wire(&self, caller: &Caller, count: u64) -> Result<bool> {
+        match self.special.contains(RegionFlags::DROPPABLE) {
+            true => Ok(false),
+            false if may_wire(caller, count) => Ok(true),
+            false => Err(Errno::EAGAIN),
+        }
+    }
+}
 
 /// Flags that every kernel has known: `MAP_SHARED_VALIDATE` refuses all others.
 const LEGACY: u32 = abi::MAP_SHARED

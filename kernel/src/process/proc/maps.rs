@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::fmt::Write;
 use hafez_mm::lock::Mutex;
-use hafez_mm::{Label, RegionInfo, Rights, VirtAddr, Vpn};
+use hafez_mm::{Label, PageRange, RegionFlags, RegionInfo, Rights, USER_END, VirtAddr, Vpn};
 
 /// The column where paths begin.
 const PATH_COLUMN: usize = 73;
@@ -35,11 +35,11 @@ pub const FILES: &[(&str, Tell)] = &[("maps", maps), ("smaps", smaps::region), (
 
 /// The file of a process.
 pub fn entry(subject: &Subject, name: &str, tell: Tell) -> Entry {
-    let (subject, asked) = (subject.clone(), name == "maps");
+    let (subject, asked, whole) = (subject.clone(), name == "maps", name != "numa_maps");
     Entry::device(Kind::File, 0o444, 0, move |_| {
         let image = subject.image()?.as_ref().map(Arc::downgrade);
         let subject = subject.clone();
-        Ok(Arc::new(Rows { subject, image, tell, asked, at: Mutex::new(Position::START) }))
+        Ok(Arc::new(Rows { subject, image, tell, asked, whole, at: Mutex::new(Position::START) }))
     })
 }
 
@@ -51,6 +51,8 @@ struct Rows {
     tell: Tell,
     /// It answers questions about single regions, too.
     asked: bool,
+    /// It tells of what no memory stands behind, too.
+    whole: bool,
     at: Mutex<Position>,
 }
 
@@ -74,11 +76,15 @@ impl Rows {
     /// Put the next region's text in place of the last one's; false behind the last region.
     fn advance(&self, image: &Image, at: &mut Position) -> Result<bool> {
         let mut found = None;
-        image.space().regions_from(at.next, &mut |region| {
-            found = Some(region.clone());
-            false
-        });
-        let Some(region) = found else { return Ok(false) };
+        if at.next < USER_END {
+            image.space().regions_from(at.next, &mut |region| {
+                found = Some(region.clone());
+                false
+            });
+        }
+        // Behind all others, but where nothing but pages is told of.
+        let last = || (self.whole && at.next < VSYSCALL.end).then(vsyscall);
+        let Some(region) = found.or_else(last) else { return Ok(false) };
         at.begin = at.end();
         at.next = region.range.end;
         at.text.clear();
@@ -86,6 +92,27 @@ impl Rows {
         at.text.try_reserve(smaps::MOST + 4 * path)?;
         (self.tell)(image, &region, &mut at.text);
         Ok(true)
+    }
+}
+
+/// The page above all of the program's where a few calls once were code: it can be called, and is in nobody's tables.
+const VSYSCALL: PageRange = PageRange::new(Vpn(0xf_ffff_ffff_f600), Vpn(0xf_ffff_ffff_f601));
+
+fn vsyscall() -> RegionInfo {
+    RegionInfo {
+        range: VSYSCALL,
+        rights: Rights::EXEC,
+        shared: false,
+        max_rights: Rights::empty(),
+        object: None,
+        offset: 0,
+        label: Some(Arc::new(Label { path: (*b"[vsyscall]").into(), dev: 0, ino: 0 })),
+        grows_down: false,
+        wired: false,
+        flags: RegionFlags::empty(),
+        nodes: 0,
+        huge: None,
+        noted: false,
     }
 }
 

@@ -28,7 +28,9 @@ pub struct Pages {
 
 impl Pages {
     pub fn of(image: &Image, region: &RegionInfo) -> Pages {
-        let stat = memory().region_stat(image.space(), region.range);
+        let here = region.range.in_user_half();
+        let stat =
+            if here { memory().region_stat(image.space(), region.range) } else { RegionStat::default() };
         let other = stat.resident - stat.anonymous;
         let file = region.object.is_none() || is_file(region);
         let proportional_shmem = if file { 0 } else { stat.proportional - stat.proportional_anonymous };
