@@ -360,6 +360,10 @@ impl<P: Platform> Memory<P> {
     ) -> Result<Vpn, MmError> {
         self.retry(space.account(), || self.spaces.scan(space, range, guarding, tell)).map_err(refused)
     }
+    /// Each page of the range that is guarded.
+    pub fn each_guarded(&self, space: &Space, range: PageRange, tell: &mut dyn FnMut(Vpn)) {
+        self.spaces.each_guarded(space, range, tell);
+    }
     /// Put a page where one is missing and watched: these bytes, or zeroes; guarded, if `guard` says so.
     pub fn place_page(
         &self,
@@ -370,6 +374,17 @@ impl<P: Platform> Memory<P> {
     ) -> Result<(), PlaceError> {
         let placed = self.retry(space.account(), || self.spaces.place_page(space, page, bytes, guard));
         placed.unwrap_or(Err(PlaceError::NoMemory))
+    }
+    /// Carry the first page of one range to the first of another, as long, where one is missing and watched. Both lie in one region each.
+    pub fn carry_page(
+        &self,
+        space: &Arc<Space>,
+        from: PageRange,
+        to: PageRange,
+        watcher: &Watched,
+    ) -> Result<(), PlaceError> {
+        let carried = self.retry(space.account(), || self.spaces.carry(space, from, to, watcher));
+        carried.unwrap_or(Err(PlaceError::NoMemory))
     }
     /// mseal.
     pub fn seal(&self, space: &Arc<Space>, range: PageRange) -> Result<(), MmError> {

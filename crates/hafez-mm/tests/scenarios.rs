@@ -644,6 +644,47 @@ fn droppable_pages_are_kept_or_zero() {
     assert!(gone > 100, "only {gone} went");
 }
 
+/// Pages are carried to where they are missing, from RAM or from swap, and are theirs alone who carries them; whatever
+/// happens to them then, they are found at their new place.
+#[test]
+fn pages_are_carried() {
+    let bench = Arc::new(Bench::new(64, 1024));
+    let space = bench.space();
+    let memory = bench.memory();
+    bench.map_watchable(&space, false);
+    let noter = || Watched(Arc::new(Noter::default()));
+    let (watched, other) = (noter(), noter());
+    let range = |first: u64, pages: u64| PageRange::of_bytes(VirtAddr(page(first)), pages << 12).unwrap();
+    let carry = |from: u64, to: u64| memory.carry_page(&space, range(from, 1), range(to, 1), &watched);
+    assert_eq!(memory.watch(&space, range(0, 100), &watched, RegionFlags::WATCHED), Ok(()));
+    for round in 1..6 {
+        (100..200).for_each(|n| assert_eq!(bench.touch(&space, page(n), Some(n * round)), Ok(n * round)));
+        assert_eq!(memory.carry_page(&space, range(100, 1), range(0, 1), &other), Err(PlaceError::NotAlike));
+        assert_eq!(
+            memory.carry_page(&space, range(199, 200), range(0, 200), &watched),
+            Err(PlaceError::NotAlike)
+        );
+        // Some of them are in swap by now.
+        (100..190).for_each(|n| assert_eq!(carry(n, n - 100), Ok(())));
+        assert_eq!(carry(100, 99), Err(PlaceError::Nothing));
+        assert_eq!(carry(195, 0), Err(PlaceError::Exists));
+        memory.audit().unwrap();
+        (100..190).for_each(|n| assert_eq!(bench.touch(&space, page(n), None), Ok(0)));
+        let child = memory.fork_space(&space, memory.open_account().unwrap()).unwrap();
+        (0..90).for_each(|n| assert_eq!(bench.touch(&child, page(n), None), Ok((n + 100) * round)));
+        assert_eq!(carry(199, 99), Err(PlaceError::Shared));
+        bench.touch(&space, page(199), Some(round)).unwrap();
+        assert_eq!(carry(199, 99), Ok(()));
+        (0..90).for_each(|n| assert_eq!(bench.touch(&space, page(n) + 8, Some(round)), Ok(round)));
+        (0..90).for_each(|n| assert_eq!(bench.touch(&child, page(n) + 8, None), Ok(0)));
+        leave(&bench.machine, &child);
+        (0..90).for_each(|n| assert_eq!(bench.touch(&space, page(n), None), Ok((n + 100) * round)));
+        assert_eq!(bench.touch(&space, page(99), None), Ok(round));
+        memory.audit().unwrap();
+        assert_eq!(memory.advise(&space, range(0, 200), Advice::DontNeed), Ok(()));
+    }
+}
+
 /// What is sealed cannot go, move or change; what lies beside it can.
 #[test]
 fn sealed_memory_stays() {

@@ -42,11 +42,14 @@ const FEATURES: u64 = (abi::UFFD_FEATURE_PAGEFAULT_FLAG_WP
     | abi::UFFD_FEATURE_THREAD_ID
     | abi::UFFD_FEATURE_MISSING_SHMEM
     | abi::UFFD_FEATURE_EXACT_ADDRESS
-    | WP_ASYNC) as u64;
+    | WP_ASYNC
+    | MOVE_PAGES) as u64;
 /// Guarding a page that is not there guards it once it is.
 const WP_UNPOPULATED: u32 = 1 << 13;
 /// Writes to guarded pages are not told, but go through, and can be found later (`PAGEMAP_SCAN`).
 const WP_ASYNC: u32 = 1 << 15;
+/// A missing page may be brought from elsewhere in the same memory, not copied.
+const MOVE_PAGES: u32 = 1 << 16;
 /// In the word of features: the program has introduced itself.
 const INTRODUCED: u64 = 1 << 63;
 
@@ -62,11 +65,14 @@ const UNREGISTER: u32 = request(READS, 16, abi::_UFFDIO_UNREGISTER);
 const WAKE: u32 = request(READS, 16, abi::_UFFDIO_WAKE);
 const COPY: u32 = request(BOTH, 40, abi::_UFFDIO_COPY);
 const ZEROPAGE: u32 = request(BOTH, 32, abi::_UFFDIO_ZEROPAGE);
+const MOVE: u32 = request(BOTH, 40, MOVE_NUMBER);
+const MOVE_NUMBER: u32 = 5;
 const WRITEPROTECT: u32 = request(BOTH, 24, abi::_UFFDIO_WRITEPROTECT);
 
 /// Requests that every descriptor takes, and those that are for a range which it watches, as bits.
 const GENERAL: u64 = 1 << abi::_UFFDIO_API | 1 << abi::_UFFDIO_REGISTER | 1 << abi::_UFFDIO_UNREGISTER;
-const FOR_RANGE: u64 = 1 << abi::_UFFDIO_WAKE | 1 << abi::_UFFDIO_COPY | 1 << abi::_UFFDIO_ZEROPAGE;
+const FOR_RANGE: u64 =
+    1 << abi::_UFFDIO_WAKE | 1 << abi::_UFFDIO_COPY | 1 << abi::_UFFDIO_ZEROPAGE | 1 << MOVE_NUMBER;
 const FOR_GUARDED: u64 = 1 << abi::_UFFDIO_WRITEPROTECT;
 
 /// Bytes of a message.
@@ -325,6 +331,18 @@ impl UserFault {
             }
             done += 1;
         }
+        self.conclude(to, done, result, quiet, result_at)
+    }
+
+    /// Tell how many pages came to their place, and wake who waits for them.
+    fn conclude(
+        &self,
+        to: PageRange,
+        done: u64,
+        result: Result<()>,
+        quiet: bool,
+        result_at: u64,
+    ) -> Result<()> {
         let told = match result {
             Err(error) if done == 0 => (error.code() as i64).wrapping_neg() as u64,
             _ => done * PAGE,
@@ -337,6 +355,34 @@ impl UserFault {
             self.desk.wake(PageRange::new(to.start, to.start.add(done)));
         }
         if done == to.len() { Ok(()) } else { Err(Errno::EAGAIN) }
+    }
+
+    /// Bring pages from elsewhere, where they are not any more then.
+    fn carry(&self, at: u64) -> Result<()> {
+        let [to, from, len, mode] = words(at)?;
+        let (to, from) = (range(to, len)?, range(from, len)?);
+        const QUIET: u64 = 1;
+        /// Where there is no page there will be none.
+        const HOLES: u64 = 2;
+        if mode & !(QUIET | HOLES) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let image = self.image()?;
+        // Its own memory only, not that of who gave it the descriptor.
+        if !current_task().and_then(|task| task.image()).is_some_and(|own| Arc::ptr_eq(&own, &image)) {
+            return Err(Errno::EINVAL);
+        }
+        let mut done = 0;
+        let mut result = Ok(());
+        while done < to.len() && result.is_ok() {
+            let rest = |range: PageRange| PageRange::new(range.start.add(done), range.end);
+            result = match memory().carry_page(image.space(), rest(from), rest(to), &self.watched) {
+                Err(PlaceError::Nothing) if mode & HOLES != 0 => Ok(()),
+                carried => carried.map_err(refused),
+            };
+            done += result.is_ok() as u64;
+        }
+        self.conclude(to, done, result, mode & QUIET != 0, at + 32)
     }
 
     fn copy(&self, at: u64) -> Result<()> {
@@ -364,14 +410,19 @@ impl UserFault {
     }
 }
 
-fn place_one(image: &Image, page: Vpn, bytes: Option<&[u8]>, guard: bool) -> Result<()> {
-    memory().place_page(image.space(), page, bytes, guard).map_err(|why| match why {
+fn refused(why: PlaceError) -> Errno {
+    match why {
         PlaceError::Exists => Errno::EEXIST,
-        PlaceError::NotWatched => Errno::ENOENT,
-        PlaceError::NotGuarded => Errno::EINVAL,
+        PlaceError::NotWatched | PlaceError::Nothing => Errno::ENOENT,
+        PlaceError::NotGuarded | PlaceError::NotAlike => Errno::EINVAL,
+        PlaceError::Shared => Errno::EBUSY,
         PlaceError::PastEnd => Errno::EFAULT,
         PlaceError::NoMemory => Errno::ENOMEM,
-    })
+    }
+}
+
+fn place_one(image: &Image, page: Vpn, bytes: Option<&[u8]>, guard: bool) -> Result<()> {
+    memory().place_page(image.space(), page, bytes, guard).map_err(refused)
 }
 
 impl FileOps for UserFault {
@@ -397,6 +448,7 @@ impl FileOps for UserFault {
             COPY => self.copy(argument)?,
             ZEROPAGE => self.zero(argument)?,
             WRITEPROTECT => self.guard(argument)?,
+            MOVE => self.carry(argument)?,
             _ => return Err(Errno::EINVAL),
         }
         Ok(0)

@@ -432,7 +432,7 @@ pub fn advise_range(world: &Rc<World>, number: u64, range: PageRange, advice: Ad
             _ => {}
         }
     }
-    if advice == Advice::Remove && result.is_ok() {
+    if advice == Advice::Remove && matches!(result, Ok(()) | Err(MmError::NotMapped)) {
         for page in range.iter() {
             let Some((object, index)) = process.cells.get(&page.0).and_then(|c| c.backing) else { continue };
             oracle.objects[object].pages.remove(&index);

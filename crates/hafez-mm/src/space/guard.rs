@@ -114,6 +114,17 @@ impl<P: Platform> Spaces<P> {
         if some { Ok(()) } else { Err(MmError::NotMapped.into()) }
     }
 
+    /// Each guarded page of the range.
+    pub fn each_guarded(&self, space: &Space, range: PageRange, tell: &mut dyn FnMut(Vpn)) {
+        for (regions, range) in space.parts(self.cpu(), range) {
+            for region in regions.within(range).filter(|region| region.flags.contains(RegionFlags::GUARDED)) {
+                let Some(watcher) = region.watcher() else { continue };
+                let pages = region.range.intersect(&range);
+                pages.iter().filter(|&page| watcher.0.guarded().has(page)).for_each(&mut *tell);
+            }
+        }
+    }
+
     fn guard_region(
         &self,
         space: &Space,

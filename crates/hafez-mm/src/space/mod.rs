@@ -24,6 +24,7 @@
 
 pub mod advise;
 pub mod balance;
+mod carry;
 mod chunks;
 pub mod fault;
 pub mod fill;

@@ -74,6 +74,12 @@ pub enum PlaceError {
     NotGuarded,
     /// Past the end of what is mapped there.
     PastEnd,
+    /// Of a page to be carried: there is none.
+    Nothing,
+    /// It is not the program's alone.
+    Shared,
+    /// The two places are not of a kind.
+    NotAlike,
     NoMemory,
 }
 

@@ -116,6 +116,7 @@ impl<F: Fn(u64, &mut [u64]) -> bool + Send + Sync + 'static> FileOps for Words<F
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const OF_FILE: u64 = 1 << 61;
+const GUARDED: u64 = 1 << 57;
 const EXCLUSIVE: u64 = 1 << 56;
 /// Where a slot's number begins: below stands which swap area it is in, of which there is one.
 const SLOT_SHIFT: u32 = 5;
@@ -131,6 +132,9 @@ fn of_process(image: &Image, first: u64, numbers: bool, words: &mut [u64]) {
             }
             PageAt::Slot(slot) => SWAPPED | if numbers { u64::from(slot) << SLOT_SHIFT } else { 0 },
         };
+    });
+    memory().each_guarded(image.space(), range, &mut |page| {
+        words[page.since(range.start) as usize] |= GUARDED;
     });
 }
 
