@@ -7,7 +7,7 @@ use super::{
 use crate::arch;
 use crate::errno::{Errno, Result};
 use alloc::{format, sync::Arc, vec::Vec};
-use hafez_mm::HugeWish;
+use hafez_mm::{HugeWish, lock::Once};
 
 /// `0` or `0-3`: the processors.
 fn cpus() -> Vec<u8> {
@@ -45,6 +45,13 @@ fn set_huge_wish(text: &[u8]) -> Result<()> {
     let (wish, _) = WISHES.iter().find(|(_, name)| name.as_bytes() == text).ok_or(Errno::EINVAL)?;
     crate::mem::memory().set_huge_wish(*wish);
     Ok(())
+}
+
+static NETWORK: Once<fn(&Arc<Dir>)> = Once::new();
+
+/// Tell who adds the network's interfaces.
+pub fn set_network(fill: fn(&Arc<Dir>)) {
+    NETWORK.call_once(|| fill);
 }
 
 /// The contents.
@@ -97,6 +104,9 @@ pub fn tree() -> Arc<dyn Inode> {
     huge.add("hpage_pmd_size", Entry::text("2097152\n"));
     root.below("block");
     root.below("class/net");
+    if let Some(fill) = NETWORK.get() {
+        fill(&root);
+    }
     root.below("fs");
     root.inode()
 }

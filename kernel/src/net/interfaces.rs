@@ -18,7 +18,7 @@ const NAME: usize = 16;
 const UP: u16 = 1;
 const BROADCAST: u16 = 2;
 const LOOPBACK: u16 = 8;
-const RUNNING: u16 = 0x40;
+pub const RUNNING: u16 = 0x40;
 const MULTICAST: u16 = 0x1000;
 /// `ARPHRD_*`.
 const ETHERNET: u16 = 1;

@@ -33,6 +33,7 @@ pub mod interfaces;
 pub mod netlink;
 pub mod options;
 mod registry;
+pub mod sysfs;
 pub mod tables;
 pub mod unix;
 
@@ -267,6 +268,10 @@ pub trait Protocol: Send + Sync {
     }
     /// An option of SOL_SOCKET was set.
     fn options_changed(&self) {}
+    /// Which ways `shutdown` has closed.
+    fn ways_shut(&self) -> Shut {
+        Shut { read: false, write: false }
+    }
     /// The last descriptor is gone.
     fn close(&self);
     fn as_any(&self) -> &dyn Any;

@@ -381,7 +381,7 @@ pub fn cred_bytes(cred: &Ucred) -> Vec<u8> {
 
 /// `SK_MEMINFO_*`: bytes in and limit, bytes out and limit, what is set aside, what waits to go, and so on; packets that were lost.
 #[cold]
-fn meminfo(socket: &dyn Protocol) -> Vec<u8> {
+pub fn meminfo(socket: &dyn Protocol) -> Vec<u8> {
     let c = socket.common();
     let (inward, outward) = (socket.holds() as u32, socket.unsent() as u32);
     let limits = (c.receive_buffer.load(Relaxed), c.send_buffer.load(Relaxed));

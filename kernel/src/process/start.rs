@@ -222,6 +222,7 @@ fn mount(start: &Start) -> core::result::Result<Location, Failure> {
     }
     fs::tty::job::set_processes(&super::terminal::OfTerminals);
     net::set_caller(sender);
+    fs::sys::set_network(net::sysfs::fill);
     net::set_sender(sender_of_files);
     net::set_groups(|| super::current_task().map_or_else(Arc::default, |task| task.cred().groups.clone()));
     fs::owner::set_sender(sigio::send);

@@ -42,6 +42,8 @@ pub struct Row {
     pub state: u8,
     pub unsent: usize,
     pub unread: usize,
+    /// Of who listens: how many connections may wait.
+    pub most: usize,
 }
 
 pub fn row(socket: &dyn Protocol) -> Option<Row> {

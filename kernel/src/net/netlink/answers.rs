@@ -1,4 +1,4 @@
-//! What is asked over NETLINK_ROUTE, and the answers.
+//! What is asked over NETLINK_ROUTE, and the answers; and the frame of those about sockets.
 //!
 //! ```text
 //!   a question   header, the family's own structure, attributes that narrow it
@@ -11,13 +11,13 @@ use super::super::{
     inet::{self, Interface},
     interfaces,
 };
-use super::HEAD;
+use super::{HEAD, diag};
 use crate::errno::{Errno, Result};
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `NLM_F_MULTI`, `NLM_F_ROOT | NLM_F_MATCH`, `NLM_F_ACK`; that an acknowledgement has no question in it (`NLM_F_CAPPED`).
-const MULTI: u16 = 2;
+pub const MULTI: u16 = 2;
 const DUMP: u16 = 0x300;
 const ACK: u16 = 4;
 const CAPPED: u16 = 0x100;
@@ -64,19 +64,19 @@ pub struct Question<'a> {
 }
 
 impl Question<'_> {
-    fn head(&self, kind: u16, flags: u16) -> Vec<u8> {
+    pub fn head(&self, kind: u16, flags: u16) -> Vec<u8> {
         let (sequence, port) = (&self.bytes[8..12], self.port.to_ne_bytes());
         [&[0; 4][..], &kind.to_ne_bytes(), &flags.to_ne_bytes(), sequence, &port].concat()
     }
     /// The family that is asked for, which is the first byte of every structure; 0 for all.
-    fn family(&self) -> u32 {
+    pub fn family(&self) -> u32 {
         self.bytes.get(HEAD).copied().unwrap_or(0) as u32
     }
     fn wants(&self, ipv4: bool) -> bool {
         [0, if ipv4 { abi::AF_INET } else { abi::AF_INET6 }].contains(&self.family())
     }
     /// The value of an attribute behind a structure of `skip` bytes.
-    fn attribute(&self, skip: usize, kind: u16) -> Option<&[u8]> {
+    pub fn attribute(&self, skip: usize, kind: u16) -> Option<&[u8]> {
         let mut rest = self.bytes.get(HEAD + skip..)?;
         while rest.len() >= 4 {
             let len = half(rest, 0) as usize;
@@ -90,18 +90,25 @@ impl Question<'_> {
     }
 }
 
-/// Answer a question: `tell` sends one packet.
-pub fn to(asked: &Question<'_>, tell: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+/// Answer a question, of NETLINK_ROUTE or about sockets: `tell` sends one packet.
+pub fn to(
+    asked: &Question<'_>,
+    about_sockets: bool,
+    tell: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     let (kind, flags) = (half(asked.bytes, 4), half(asked.bytes, 6));
     // Control messages ask for nothing, but may want to be acknowledged.
     let error = match kind {
         0..NEW_LINK => Ok(()),
+        diag::BY_FAMILY if about_sockets && flags & DUMP == 0 => Err(Errno::EOPNOTSUPP),
+        diag::BY_FAMILY if about_sockets => match diag::list(asked) {
+            Ok(all) => return tell_all(asked, &all, tell),
+            Err(error) => Err(error),
+        },
+        _ if about_sockets => Err(Errno::EINVAL),
         NEW_LINK..=LAST if kind % 4 == 2 && flags & DUMP != 0 => {
             if let Some(all) = list(asked, kind - 2) {
-                for part in all.chunks(16) {
-                    tell(&part.concat())?;
-                }
-                return tell(&finished([&asked.head(DONE, MULTI)[..], &[0; 4]].concat()));
+                return tell_all(asked, &all, tell);
             }
             Err(Errno::EOPNOTSUPP)
         }
@@ -125,6 +132,14 @@ pub fn to(asked: &Question<'_>, tell: &mut dyn FnMut(&[u8]) -> Result<()>) -> Re
     let repeated = if capped { &asked.bytes[..HEAD] } else { asked.bytes };
     let mark = if capped { CAPPED } else { 0 };
     tell(&finished([&asked.head(ERROR, mark)[..], &code.to_ne_bytes(), repeated].concat()))
+}
+
+/// A list, several messages in a packet, and its end.
+fn tell_all(asked: &Question<'_>, all: &[Vec<u8>], tell: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    for part in all.chunks(16) {
+        tell(&part.concat())?;
+    }
+    tell(&finished([&asked.head(DONE, MULTI)[..], &[0; 4]].concat()))
 }
 
 /// All there are of one kind, as messages; `None` for a kind that is not known.
@@ -307,13 +322,13 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 }
 
 /// Write the length into a message's header.
-fn finished(mut message: Vec<u8>) -> Vec<u8> {
+pub fn finished(mut message: Vec<u8>) -> Vec<u8> {
     let len = message.len() as u32;
     message[..4].copy_from_slice(&len.to_ne_bytes());
     message
 }
 
-fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
     message.extend_from_slice(&kind.to_ne_bytes());
     message.extend_from_slice(value);

@@ -3,7 +3,7 @@
 //! Over NETLINK_ROUTE, interfaces, addresses, ways, neighbours and rules can be asked for, as lists (NLM_F_DUMP), interfaces and
 //! ways one by one, too. To change them is EPERM, to ask anything else EOPNOTSUPP. Answers are made while the question is sent, and wait
 //! in the inbox, one packet each ([`answers`]). Nothing ever changes: who joins a group (NETLINK_ADD_MEMBERSHIP) hears nothing, and
-//! so does who listens for devices (NETLINK_KOBJECT_UEVENT).
+//! so does who listens for devices (NETLINK_KOBJECT_UEVENT). Over NETLINK_SOCK_DIAG sockets are listed ([`diag`]).
 //!
 //! ```text
 //!   struct nlmsghdr  length 0, type 4, flags 6, sequence 8, port 12; 16 bytes, then the family's own, then attributes
@@ -11,6 +11,7 @@
 //! ```
 
 mod answers;
+mod diag;
 
 use super::{
     Address, Common, Incoming, Outgoing, Protocol, Target, Ucred, Wait, abi, beside, boxed,
@@ -30,6 +31,7 @@ use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 const NETLINK_ROUTE: u32 = 0;
+const NETLINK_SOCK_DIAG: u32 = 4;
 const NETLINK_KOBJECT_UEVENT: u32 = 15;
 const HEAD: usize = 16;
 /// The longest question that is looked at.
@@ -60,7 +62,7 @@ impl Netlink {
         if kind != abi::SOCK_RAW && kind != abi::SOCK_DGRAM {
             return Err(Errno::ESOCKTNOSUPPORT);
         }
-        if protocol != NETLINK_ROUTE && protocol != NETLINK_KOBJECT_UEVENT {
+        if !matches!(protocol, NETLINK_ROUTE | NETLINK_SOCK_DIAG | NETLINK_KOBJECT_UEVENT) {
             return Err(Errno::EPROTONOSUPPORT);
         }
         let common = Common::new(abi::AF_NETLINK, kind, protocol);
@@ -101,8 +103,13 @@ impl Netlink {
     /// One question, with its header.
     fn ask(&self, question: &[u8]) -> Result<()> {
         let capped = self.has(CAP_ACK);
+        if !self.account.has_room() {
+            // Who asks on and on is to read the answers first.
+            return Err(Errno::ENOBUFS);
+        }
         let asked = Question { bytes: question, port: self.own_port(), capped };
-        answers::to(&asked, &mut |message| self.answer(message))
+        let about_sockets = self.common.protocol == NETLINK_SOCK_DIAG;
+        answers::to(&asked, about_sockets, &mut |message| self.answer(message))
     }
     fn has(&self, option: u32) -> bool {
         self.options.load(Relaxed) & 1 << option != 0
@@ -151,7 +158,7 @@ impl Protocol for Netlink {
             _ => return Err(Errno::ECONNREFUSED),
         }
         beside::ignore(&out.control, &self.common)?;
-        if self.common.protocol != NETLINK_ROUTE {
+        if self.common.protocol == NETLINK_KOBJECT_UEVENT {
             // Nobody listens there.
             return Err(Errno::ECONNREFUSED);
         }

@@ -130,6 +130,17 @@ impl Unix {
     pub fn has_peer(&self) -> bool {
         self.is_connected()
     }
+    /// Its peer's number, if that is there.
+    pub fn peer_number(&self) -> Option<u64> {
+        self.peer().map(|peer| peer.common.number)
+    }
+    /// Of who listens: how many wait, and how many may; of others bytes to read, and bytes on their way.
+    pub fn queue(&self) -> (u32, u32) {
+        if let Role::Listening { queue, most } = &self.state.lock().role {
+            return (queue.len() as u32, *most as u32);
+        }
+        (self.inbox.bytes() as u32, self.account.used() as u32)
+    }
     pub fn shown_name(&self) -> Option<Vec<u8>> {
         match Unix::name_address(&self.state.lock().name) {
             Address::Path(path) => Some(path),
@@ -363,6 +374,9 @@ impl Protocol for Unix {
         matches!(self.state.lock().role, Role::Listening { .. })
     }
 
+    fn ways_shut(&self) -> Shut {
+        self.shut()
+    }
     fn close(&self) {
         let (role, names) = {
             let mut state = self.state.lock();

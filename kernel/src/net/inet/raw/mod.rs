@@ -123,7 +123,7 @@ impl Raw {
         let local = SocketAddr::new(state.local.unwrap_or(any), port);
         let peer = SocketAddr::new(state.peer.unwrap_or(any), 0);
         let number = if state.peer.is_some() { 1 } else { 7 };
-        Some(Row { local, peer, state: number, unsent: 0, unread: self.account.used() })
+        Some(Row { local, peer, state: number, unsent: 0, unread: self.account.used(), most: 0 })
     }
 
     /// An identifier that no other ICMP socket has.

@@ -266,16 +266,17 @@ impl Tcp {
             let state = self.state.lock();
             let waiting = match &state.role {
                 Role::Fresh | Role::Closed => return None,
-                Role::Listening { queue, .. } => Some(queue.len()),
+                Role::Listening { queue, most, .. } => Some((queue.len(), *most)),
                 _ => None,
             };
             (state.local, state.peer.filter(|_| waiting.is_none()), waiting)
         };
         let none = SocketAddr::new(unspecified(self.common.domain), 0);
-        let unread = waiting.unwrap_or_else(|| self.readable().unwrap_or(0));
+        let unread = waiting.map_or_else(|| self.readable().unwrap_or(0), |(here, _)| here);
+        let most = waiting.map_or(0, |(_, most)| most);
         let unsent = if waiting.is_some() { 0 } else { self.unsent() };
         let (local, peer) = (local.unwrap_or(none), peer.unwrap_or(none));
-        Some(Row { local, peer, state: self.status_byte(), unsent, unread })
+        Some(Row { local, peer, state: self.status_byte(), unsent, unread, most })
     }
 
     fn status_byte(&self) -> u8 {
@@ -557,7 +558,8 @@ impl Protocol for Tcp {
     fn unsent(&self) -> usize {
         match self.way() {
             Some(Way::Outside(handle)) => outside::status(handle).unsent,
-            _ => self.account.used(),
+            // Inside the machine what is written has arrived.
+            _ => 0,
         }
     }
 
@@ -620,6 +622,9 @@ impl Protocol for Tcp {
         matches!(self.state.lock().role, Role::Listening { .. })
     }
 
+    fn ways_shut(&self) -> Shut {
+        self.state.lock().shut
+    }
     fn close(&self) {
         let unread = self.inbox.close();
         let abort = unread || self.common.linger() == Some(0);

@@ -100,7 +100,7 @@ impl Udp {
         // TCP_ESTABLISHED and TCP_CLOSE are what it is called here, too.
         let state = if peer.is_some() { 1 } else { 7 };
         let peer = peer.unwrap_or(SocketAddr::new(unspecified(self.common.domain), 0));
-        Some(Row { local, peer, state, unsent: 0, unread: self.account.used() })
+        Some(Row { local, peer, state, unsent: 0, unread: self.account.used(), most: 0 })
     }
 
     fn bind_at(&self, at: SocketAddr, root: bool) -> Result<SocketAddr> {
@@ -307,6 +307,9 @@ impl Protocol for Udp {
         }
     }
 
+    fn ways_shut(&self) -> Shut {
+        self.state.lock().shut
+    }
     fn close(&self) {
         let local = {
             let mut state = self.state.lock();
