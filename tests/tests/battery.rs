@@ -44,7 +44,7 @@ macro_rules! families {
         }
     )* };
 }
-families! { aio directories events exec files frames futex identity io limits memory pidfd pipes process pty signals splice sysv time wait opening data tree sockets internet clocks advice urgent datagrams raw pages queues inheritance filters asked userfault corners trace mounts segments owners kmsg processor packets guarded swapping kinds paths scan peers droppable carried listed }
+families! { aio directories events exec files frames futex identity io limits memory pidfd pipes process pty signals splice sysv time wait opening data tree sockets internet clocks advice urgent datagrams raw pages queues inheritance filters asked userfault corners trace mounts segments owners kmsg processor packets guarded swapping kinds paths scan peers droppable carried listed about }
 
 /// What another user than root is refused. Only root can become that user, and its answers are compared under a name of their own.
 #[test]

@@ -43,6 +43,18 @@ pub struct PosixTimer {
     pub clock: i32,
     /// Expirations beyond the first, of the last signal that was queued.
     overrun: Arc<AtomicU32>,
+    /// As it was asked for, to be shown: the signal, what comes with it, how it is told, and which thread, if it is one.
+    pub shown: Shown,
+}
+
+/// What a program asked for with a POSIX timer.
+#[derive(Clone, Copy)]
+pub struct Shown {
+    pub signo: u32,
+    pub value: u64,
+    /// `SIGEV_*`.
+    pub how: u32,
+    pub thread: Option<i32>,
 }
 
 /// Whom a POSIX timer tells (`sigevent(3type)`).
@@ -95,7 +107,7 @@ impl Timers {
         process: &Arc<Process>,
         (clock, source): (i32, Source),
         notify: Notify,
-        value: Option<u64>,
+        shown: Option<Shown>,
     ) -> Result<i32> {
         if !crate::mem::headroom(1024) {
             return Err(Errno::EAGAIN);
@@ -110,11 +122,13 @@ impl Timers {
         if posix.timers.contains_key(&number) {
             return Err(Errno::EAGAIN);
         }
-        let told =
-            Told { process: Arc::downgrade(process), notify, number, value: value.unwrap_or(number as u64) };
+        let unasked =
+            Shown { signo: abi::SIGALRM, value: number as u64, how: abi::SIGEV_SIGNAL, thread: None };
+        let shown = shown.unwrap_or(unasked);
+        let told = Told { process: Arc::downgrade(process), notify, number, value: shown.value };
         let count = overrun.clone();
         let timer = Timer::new(source, Box::new(move |times| told.tell(times, &count)));
-        posix.timers.insert(number, Arc::new(PosixTimer { timer, clock, overrun }));
+        posix.timers.insert(number, Arc::new(PosixTimer { timer, clock, overrun, shown }));
         Ok(number)
     }
 
@@ -167,6 +181,16 @@ impl Timers {
     /// The POSIX timer of this number; EINVAL if there is none.
     pub fn posix(&self, number: i32) -> Result<Arc<PosixTimer>> {
         self.posix.lock().timers.get(&number).cloned().ok_or(Errno::EINVAL)
+    }
+
+    /// The POSIX timer with the highest number below this one.
+    pub fn below(&self, number: Option<i32>) -> Option<(i32, Arc<PosixTimer>)> {
+        let posix = self.posix.lock();
+        let below = match number {
+            Some(number) => posix.timers.range(..number).next_back(),
+            None => posix.timers.last_key_value(),
+        };
+        below.map(|(&number, timer)| (number, timer.clone()))
     }
 
     /// Delete a POSIX timer. A signal of its that waits already stays.

@@ -14,7 +14,7 @@ use crate::process::signal::LAST;
 use crate::process::table;
 use crate::process::timer::{Setting, Source, Timer};
 use crate::process::timerfd::TimerFile;
-use crate::process::timers::{Notify, Timers};
+use crate::process::timers::{Notify, Shown, Timers};
 use alloc::sync::Arc;
 use linux_raw_sys::general as abi;
 
@@ -122,12 +122,15 @@ fn timer_create(caller: &mut Caller) -> Result<u64> {
             Clock::Cpu(source) => source,
         },
     };
-    let (value, notify) = match event {
+    let (shown, notify) = match event {
         None => (None, Notify::Process { signo: abi::SIGALRM }),
-        Some((value, signo, how, tid)) => (Some(value), notify(caller, signo, how, tid)?),
+        Some((value, signo, how, tid)) => {
+            let thread = (how == SIGNAL_TO_THREAD).then_some(tid);
+            (Some(Shown { signo, value, how, thread }), notify(caller, signo, how, tid)?)
+        }
     };
     let process = &caller.task.process;
-    let number = process.timers.create(process, (clock, source), notify, value)?;
+    let number = process.timers.create(process, (clock, source), notify, shown)?;
     if let Err(bad) = user::write_u32(to, number as u32) {
         process.timers.delete(number)?;
         return Err(bad.into());

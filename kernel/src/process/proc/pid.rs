@@ -95,6 +95,7 @@ const FILES: &[(&str, u32, Make)] = &[
     ("schedstat", 0o444, status::schedstat),
     ("smaps_rollup", 0o444, maps::rollup),
     ("stat", 0o444, status::stat),
+    ("timers", 0o444, status::timers),
     ("statm", 0o444, status::statm),
     ("status", 0o444, status::status),
     ("wchan", 0o444, |_| Ok(b"0".to_vec())),
@@ -151,7 +152,9 @@ impl SynthDir for Directory {
                 maps::entry(&subject, text, *tell)
             }
             _ => {
-                let (_, mode, make) = *FILES.iter().find(|(known, ..)| known.as_bytes() == name)?;
+                let known = name != b"timers" || !subject.is_thread();
+                let (_, mode, make) =
+                    *FILES.iter().filter(|_| known).find(|(known, ..)| known.as_bytes() == name)?;
                 let about = subject.clone();
                 Entry::file(move || make(&about)).mode(mode)
             }
@@ -174,7 +177,7 @@ impl SynthDir for Directory {
         for name in ["clear_refs", "comm", "coredump_filter", "mem", "oom_adj", "oom_score_adj", "pagemap"] {
             tell(name.as_bytes(), Kind::File);
         }
-        for (name, ..) in FILES {
+        for (name, ..) in FILES.iter().filter(|(name, ..)| *name != "timers" || !self.0.is_thread()) {
             tell(name.as_bytes(), Kind::File);
         }
         let own = if self.0.is_thread() { "children" } else { "timerslack_ns" };

@@ -472,6 +472,39 @@ pub fn io(subject: &Subject) -> Result<Vec<u8>> {
     Ok(names.iter().flat_map(|name| format!("{name}: 0\n").into_bytes()).collect())
 }
 
+/// The timers of `timer_create`, the last one first.
+pub fn timers(subject: &Subject) -> Result<Vec<u8>> {
+    let process = subject.process()?;
+    let mut text = String::new();
+    let mut last = None;
+    while let Some((number, timer)) = process.timers.below(last) {
+        last = Some(number);
+        let shown = timer.shown;
+        let how = match shown.how & !abi::SIGEV_THREAD_ID {
+            abi::SIGEV_NONE => "none",
+            abi::SIGEV_THREAD => "thread",
+            _ => "signal",
+        };
+        let (whom, id) = match shown.thread {
+            Some(tid) => ("tid", tid),
+            None => ("pid", process.pid),
+        };
+        // Clocks of CPU time as the kernel names them, for nobody in particular.
+        let clock = match timer.clock as u32 {
+            abi::CLOCK_PROCESS_CPUTIME_ID => -6,
+            abi::CLOCK_THREAD_CPUTIME_ID => -2,
+            _ => timer.clock,
+        };
+        text.try_reserve(128)?;
+        let _ = writeln!(
+            text,
+            "ID: {number}\nsignal: {}/{:016x}\nnotify: {how}/{whom}.{id}\nClockID: {clock}",
+            shown.signo, shown.value
+        );
+    }
+    Ok(text.into_bytes())
+}
+
 pub fn personality(subject: &Subject) -> Result<Vec<u8>> {
     Ok(format!("{:08x}\n", subject.process()?.personality.load(Relaxed)).into_bytes())
 }
