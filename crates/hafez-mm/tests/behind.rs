@@ -91,7 +91,6 @@ impl Program {
             shared: false,
             label: None,
             grows_down: None,
-            noreserve: false,
             wired: false,
             special: hafez_mm::RegionFlags::empty(),
             by: None,

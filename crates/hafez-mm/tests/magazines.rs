@@ -53,7 +53,6 @@ fn map(memory: &Memory<Host>, space: &Arc<Space>, pages: u64) {
         shared: false,
         label: None,
         grows_down: None,
-        noreserve: false,
         wired: false,
         special: hafez_mm::RegionFlags::empty(),
         by: None,

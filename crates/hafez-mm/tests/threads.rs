@@ -380,7 +380,6 @@ fn anonymous(at: Where, pages: u64, rights: Rights) -> MapRequest {
         shared: false,
         label: None,
         grows_down: None,
-        noreserve: false,
         wired: false,
         special: hafez_mm::RegionFlags::empty(),
         by: Some(hafez_mm::sim::machine::current_cpu() as u32),

@@ -316,7 +316,6 @@ pub(super) fn request(
         shared: false,
         label,
         grows_down: None,
-        noreserve: false,
         wired: false,
         special: hafez_mm::RegionFlags::empty(),
         by: None,

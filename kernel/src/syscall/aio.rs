@@ -91,7 +91,6 @@ fn map_page(caller: &Caller) -> Result<u64> {
         shared: false,
         label: Some(Arc::new(Label { path: (*b"/[aio] (deleted)").into(), dev: 0, ino: 0 })),
         grows_down: None,
-        noreserve: false,
         wired: false,
         special: hafez_mm::RegionFlags::empty(),
         by: None,

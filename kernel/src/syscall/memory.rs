@@ -133,9 +133,12 @@ fn mmap(caller: &mut Caller) -> Result<u64> {
             shared: request.shared(),
             label: source.label,
             grows_down,
-            noreserve: request.has(abi::MAP_NORESERVE),
             wired,
-            special: source.special,
+            special: if request.has(abi::MAP_NORESERVE) {
+                source.special | RegionFlags::NO_RESERVE
+            } else {
+                source.special
+            },
             by: (!request.has(abi::MAP_STACK)).then(|| caller.task.tid() as u32),
         },
     );

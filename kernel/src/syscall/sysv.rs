@@ -116,7 +116,6 @@ fn shmat(caller: &mut Caller) -> Result<u64> {
             shared: true,
             label: Some(segment.label),
             grows_down: None,
-            noreserve: false,
             wired: false,
             special: hafez_mm::RegionFlags::empty(),
             by: None,

@@ -43,7 +43,6 @@ pub(super) fn request(at: Where, pages: u64, rights: Rights, backing: Backing, s
         shared,
         label: None,
         grows_down: None,
-        noreserve: false,
         wired: false,
         special: crate::RegionFlags::empty(),
         by: Some(super::machine::current_cpu() as u32),

@@ -43,10 +43,9 @@ pub struct MapRequest {
     pub label: Option<Arc<Label>>,
     /// For a stack: the pages it may grow to.
     pub grows_down: Option<u64>,
-    pub noreserve: bool,
     /// Lock its pages in memory as they come in.
     pub wired: bool,
-    /// What else its region is: [`RegionFlags::OPAQUE`], or what [`crate::Memory::droppable`] says.
+    /// What else its region is: [`RegionFlags::NO_RESERVE`], [`RegionFlags::OPAQUE`], or what [`crate::Memory::droppable`] says.
     pub special: RegionFlags,
     /// The number of the thread that asks for it, if it is the one that is going to use it: not of a stack.
     pub by: Option<u32>,
@@ -104,9 +103,6 @@ impl<P: Platform> Spaces<P> {
         flags.set(RegionFlags::SHARED, request.shared);
         flags.set(RegionFlags::GROWS_DOWN, request.grows_down.is_some());
         flags.set(RegionFlags::WIRED, request.wired);
-        if request.noreserve {
-            flags |= RegionFlags::NO_RESERVE;
-        }
         self.add_region(
             space,
             &mut regions,
