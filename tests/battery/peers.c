@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#include <sys/sem.h>
 #include <sys/un.h>
 
 #ifndef SO_PASSPIDFD
@@ -304,6 +305,47 @@ static void fast(void) {
     close(s);
 }
 
+/* Which of several wrong things is told. */
+static void order(void) {
+    void *bad = (void *)16;
+    int p[2], null = open("/dev/null", O_RDWR), u = socket(AF_INET, SOCK_DGRAM, 0), x = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct sockaddr_in at = {AF_INET, htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    T(socketpair(AF_INET, SOCK_STREAM, 0, bad));
+    T(socketpair(99, SOCK_STREAM, 0, bad));
+    T(socketpair(AF_UNIX, SOCK_STREAM | 0x100, 0, bad));
+    T(socketpair(AF_INET, SOCK_STREAM, 0, p));
+    T(connect(null, bad, 16));
+    T(connect(null, SA(at)));
+    T(sendto(-1, (void *)0xffffffff80000000, 1, 0, NULL, 0));
+    T(sendto(u, bad, 1, 0, SA(at)));
+    T(sendto(x, "x", 1, MSG_NOSIGNAL, (void *)&at, 0));
+    struct msghdr m = {.msg_namelen = -1};
+    T(sendmsg(u, &m, 0));
+    m.msg_name = &at;
+    T(sendmsg(u, &m, 0));
+    struct sockaddr_in far[40] = {at};
+    m.msg_name = far, m.msg_namelen = sizeof far;
+    T(sendmsg(u, &m, 0));
+    T(recv(u, p, 1, MSG_OOB | MSG_DONTWAIT));
+    close(null), close(u), close(x);
+    struct sembuf one = {0, 0, 0};
+    struct timespec odd = {0, -1}, now = {0, 0};
+    int set = semget(IPC_PRIVATE, 1, 0600);
+    T(semop(-1, bad, 0));
+    T(semop(-1, bad, 501));
+    T(semop(-1, bad, 1));
+    T(semop(-1, &one, 1));
+    T(semtimedop(set, bad, 1, &odd));
+    T(semtimedop(set, &one, 1, bad));
+    T(semtimedop(set, &one, 1, &odd));
+    for (int command = 1; command < 20; command++) N("semctl", command, syscall(SYS_semctl, -1, 0, command, bad));
+    T(semctl(set, 0, IPC_RMID));
+    T(syscall(SYS_clock_nanosleep, CLOCK_THREAD_CPUTIME_ID, 0, bad, NULL));
+    T(syscall(SYS_clock_nanosleep, CLOCK_REALTIME_ALARM, 0, bad, NULL));
+    T(syscall(SYS_clock_nanosleep, CLOCK_REALTIME_ALARM, 0, &odd, NULL));
+    T(syscall(SYS_clock_nanosleep, CLOCK_REALTIME_COARSE, 0, &now, NULL));
+}
+
 int main(void) {
     processes();
     told();
@@ -312,5 +354,6 @@ int main(void) {
     parts(AF_INET);
     parts(AF_INET6);
     fast();
+    order();
     return 0;
 }

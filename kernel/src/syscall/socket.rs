@@ -33,7 +33,7 @@ pub const CALLS: &Calls = &[
 ];
 
 /// The longest address (`struct sockaddr_storage`).
-const ADDRESS_MAX: usize = 128;
+pub(super) const ADDRESS_MAX: usize = 128;
 /// The most of an option's value that is looked at.
 const OPTION_MAX: usize = 4096;
 
@@ -48,11 +48,16 @@ pub(super) fn of(file: &File) -> Result<&Socket> {
     file.ops_as::<Socket>().ok_or(Errno::ENOTSOCK)
 }
 
-/// An address that the program gives, for a socket of this family.
-pub(super) fn target(caller: &Caller, domain: u32, at: u64, len: u64) -> Result<Target> {
+fn address_bytes(at: u64, len: u64) -> Result<([u8; ADDRESS_MAX], usize)> {
     let len = usize::try_from(len as i32).ok().filter(|n| *n <= ADDRESS_MAX).ok_or(Errno::EINVAL)?;
     let mut bytes = [0; ADDRESS_MAX];
     user::copy_from(&mut bytes[..len], at)?;
+    Ok((bytes, len))
+}
+
+/// An address that the program gives, for a socket of this family.
+pub(super) fn target(caller: &Caller, domain: u32, at: u64, len: u64) -> Result<Target> {
+    let (bytes, len) = address_bytes(at, len)?;
     let address = Address::parse(&bytes[..len], domain)?;
     Ok(Target { address, walker: caller.task.fs().walker(caller.task.cred()) })
 }
@@ -92,6 +97,8 @@ fn socket(caller: &mut Caller) -> Result<u64> {
 fn socketpair(caller: &mut Caller) -> Result<u64> {
     let [domain, kind, protocol, to, ..] = caller.args();
     let (nonblock, close_on_exec) = flags(kind)?;
+    // Where the numbers go is looked at first.
+    user::write_u64(to, u64::MAX)?;
     let pair = net::pair(domain as u32, kind as u32 & net_abi::SOCK_TYPE_MASK, protocol as u32)?;
     let one = net::file::open(pair.0, owner(caller), nonblock)?;
     let two = net::file::open(pair.1, owner(caller), nonblock)?;
@@ -155,7 +162,8 @@ fn accept_from(caller: &Caller, fd: u64, at: u64, len: u64, how: u64) -> Result<
 
 fn connect(caller: &mut Caller) -> Result<u64> {
     let [fd, at, len, ..] = caller.args();
-    let file = file(caller, fd)?;
+    let file = at::file(caller, fd)?;
+    address_bytes(at, len)?;
     let protocol = &of(&file)?.0;
     let to = target(caller, protocol.common().domain, at, len)?;
     protocol.connect(&to, protocol.common().send_wait(file.how().nonblock))?;

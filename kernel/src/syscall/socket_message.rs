@@ -9,7 +9,7 @@
 use super::at;
 use super::io::Segments;
 use super::poll::timespec;
-use super::socket::{file, of, put_address, target};
+use super::socket::{ADDRESS_MAX, file, of, put_address, target};
 use super::{Calls, user};
 use crate::clock;
 use crate::errno::{Errno, Result};
@@ -60,9 +60,12 @@ fn header(at: u64) -> Result<Header> {
     if iov_len > 1024 {
         return Err(Errno::EMSGSIZE);
     }
-    if (name_len as i32) < 0 {
+    let name_len = if name == 0 { 0 } else { name_len as i32 };
+    if name_len < 0 {
         return Err(Errno::EINVAL);
     }
+    // No address is longer.
+    let name_len = name_len.min(ADDRESS_MAX as i32);
     let segments = Segments::read(iov, iov_len)?;
     let control_len = control_len as usize;
     Ok(Header { name, name_len: name_len as u32, segments, control, control_len })
@@ -93,11 +96,13 @@ fn segment(at: u64, len: u64) -> Result<Segment> {
 
 fn sendto(caller: &mut Caller) -> Result<u64> {
     let [fd, at, len, flags, name, name_len] = caller.args();
-    let file = file(caller, fd)?;
     let one = segment(at, len)?;
+    let file = file(caller, fd)?;
     let mut out = Outgoing { flags: flags as u32, ..Outgoing::default() };
-    if name != 0 {
-        out.to = Some(target(caller, of(&file)?.0.common().domain, name, name_len)?);
+    let domain = of(&file)?.0.common().domain;
+    // An address without a length is none to a Unix socket.
+    if name != 0 && (domain != net_abi::AF_UNIX || name_len as u32 != 0) {
+        out.to = Some(target(caller, domain, name, name_len)?);
     }
     send(caller, &file, &[one], out)
 }
@@ -191,8 +196,8 @@ fn receive(file: &File, segments: &[Segment], into: &mut Incoming) -> Result<usi
 
 fn recvfrom(caller: &mut Caller) -> Result<u64> {
     let [fd, at, len, flags, name, name_len] = caller.args();
-    let file = file(caller, fd)?;
     let one = segment(at, len)?;
+    let file = file(caller, fd)?;
     let mut into = Incoming { flags: flags as u32, ..Incoming::default() };
     let got = receive(&file, &[one], &mut into)?;
     if name != 0 {

@@ -215,16 +215,16 @@ fn semop(caller: &mut Caller) -> Result<u64> {
 
 fn semtimedop(caller: &mut Caller) -> Result<u64> {
     let [id, at, count, timeout, ..] = caller.args();
-    let deadline = match timeout {
+    let timeout = match timeout {
         0 => None,
-        at => Some(clock::monotonic().saturating_add(words::nanoseconds(words::get(at)?)?)),
+        at => Some(words::get(at)?),
     };
-    operate(caller, id, at, count, deadline)
+    operate(caller, id, at, count, timeout)
 }
 
-fn operate(caller: &Caller, id: u64, at: u64, count: u64, deadline: Option<u64>) -> Result<u64> {
+fn operate(caller: &Caller, id: u64, at: u64, count: u64, timeout: Option<[u64; 2]>) -> Result<u64> {
     let count = count as u32 as usize;
-    if count == 0 || (id as i32) < 0 {
+    if count == 0 {
         return Err(Errno::EINVAL);
     }
     if count as u64 > sem::MOST_CHANGES.load(Relaxed) {
@@ -232,6 +232,13 @@ fn operate(caller: &Caller, id: u64, at: u64, count: u64, deadline: Option<u64>)
     }
     let mut raw = vec![[0u8; 6]; count];
     user::copy_from(raw.as_flattened_mut(), at)?;
+    if (id as i32) < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let deadline = match timeout {
+        None => None,
+        Some(time) => Some(clock::monotonic().saturating_add(words::nanoseconds(time)?)),
+    };
     let changes: Vec<Change> = raw
         .iter()
         .map(|[a, b, c, d, e, f]| Change {
@@ -257,6 +264,9 @@ const SEM_STAT_ANY: u32 = 20;
 fn semctl(caller: &mut Caller) -> Result<u64> {
     let [id, number, command, at, ..] = caller.args();
     let (id, number, cred) = (id as i32, number as i32, caller.task.cred());
+    if id < 0 {
+        return Err(Errno::EINVAL);
+    }
     match command as u32 {
         REMOVE => sem::remove(id, &cred)?,
         SET => {

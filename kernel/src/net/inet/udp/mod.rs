@@ -252,9 +252,6 @@ impl Protocol for Udp {
     }
 
     fn receive(&self, to: &mut Sink<'_>, into: &mut Incoming, wait: Wait) -> Result<()> {
-        if into.flags & abi::MSG_OOB != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
         if into.flags & abi::MSG_ERRQUEUE != 0 {
             return self.receive_error(to, into);
         }

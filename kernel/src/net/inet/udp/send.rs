@@ -182,7 +182,7 @@ impl Udp {
     }
 
     /// All that is to be sent, in the kernel's memory.
-    fn collect(from: &mut Source<'_>) -> Result<Vec<u8>> {
+    pub(super) fn collect(from: &mut Source<'_>) -> Result<Vec<u8>> {
         let mut bytes = mem::zeroed(from.remaining())?;
         let n = from.take(&mut bytes);
         if from.faulted() {
