@@ -57,6 +57,11 @@ static UP: AtomicBool = AtomicBool::new(false);
 static LOOK: AtomicBool = AtomicBool::new(false);
 static LOOKER: WaitQueue = WaitQueue::new();
 
+/// Frames that the card's buffers and the thread take.
+const TO_START: u32 = 48;
+/// Frames for some connections, where one came and found none.
+const TO_CONNECT: u32 = 64;
+
 /// Put the network card into use, once. `ENETUNREACH` without one.
 pub fn start() -> Result<()> {
     if UP.load(SeqCst) {
@@ -67,7 +72,8 @@ pub fn start() -> Result<()> {
         return Ok(());
     }
     let card = drivers::card().ok_or(Errno::ENETUNREACH)?;
-    if !mem::headroom(160 << 10) {
+    mem::memory().make_headroom(TO_START);
+    if !mem::headroom(32 << 10) {
         return Err(Errno::ENOBUFS);
     }
     let mac = card.start().map_err(|_| Errno::ENETDOWN)?;
@@ -85,7 +91,10 @@ fn run(card: &'static Card) {
         let _ = sched::multi_wait(&[&card.arrived, &LOOKER], ready, next, false);
         LOOK.store(false, SeqCst);
         (left, next) = on(|stack| stack.poll()).unwrap_or_default();
-        if left.frames {
+        if left.starved {
+            mem::memory().make_headroom(TO_CONNECT);
+        }
+        if left.frames || left.starved {
             LOOK.store(true, SeqCst);
             sched::yield_now();
         }

@@ -90,6 +90,8 @@ pub struct Left {
     pub frames: bool,
     /// The card had no room for all that is to go.
     pub unsent: bool,
+    /// A connection came for which there was no memory.
+    pub starved: bool,
 }
 
 /// See the module.
@@ -106,6 +108,8 @@ pub struct Stack {
     /// By identifier of the echo requests that were sent; the last is the newest.
     echoes: Vec<(u16, Handle)>,
     frame: Vec<u8>,
+    /// It begins a connection for which there was no memory: to be tried once more.
+    starved: bool,
     /// Of the datagram that came last.
     hops: u8,
     class: u8,
@@ -134,6 +138,7 @@ impl Stack {
             datagrams: Vec::new(),
             echoes: Vec::new(),
             frame: Vec::with_capacity(FRAME),
+            starved: false,
             hops: 0,
             class: 0,
         }
@@ -143,10 +148,21 @@ impl Stack {
     pub fn poll(&mut self) -> (Left, Option<u64>) {
         let mut taken = 0;
         let mut frame = core::mem::take(&mut self.frame);
-        while taken < BATCH && self.card.receive(&mut frame) {
+        while taken < BATCH {
+            let again = core::mem::take(&mut self.starved);
+            if !again && !self.card.receive(&mut frame) {
+                break;
+            }
             taken += 1;
-            count_in(frame.len());
-            if self.admit(&frame) {
+            if !again {
+                count_in(frame.len());
+            }
+            let admitted = self.admit(&frame);
+            if self.starved && !again {
+                break;
+            }
+            self.starved = false;
+            if admitted {
                 let mut port = Port { card: self.card, frame: Some(&frame), full: false };
                 self.interface.poll_ingress_single(now(), &mut port, &mut self.sockets);
                 self.take_datagrams();
@@ -162,7 +178,7 @@ impl Stack {
         let next = next.map(|at| (at.total_micros().max(0) as u64).saturating_mul(1000));
         // "Now" means that the card had no room: its interrupt will say when there is.
         let next = next.map(|at| at.max(clock::monotonic() + 1_000_000));
-        (Left { frames: taken == BATCH, unsent: !sent }, next)
+        (Left { frames: taken == BATCH, unsent: !sent, starved: self.starved }, next)
     }
 
     /// Send what there is to send; whether all of it went.
@@ -205,7 +221,10 @@ impl Stack {
             return true;
         }
         let Some(listener) = Tcp::listener(to, from) else { return false };
-        let Some(mut socket) = new_connection() else { return false };
+        let Some(mut socket) = new_connection() else {
+            self.starved = true;
+            return false;
+        };
         socket.set_timeout(Some(Duration::from_micros(GIVE_UP / 1000)));
         if socket.listen(to_end).is_err() {
             return false;

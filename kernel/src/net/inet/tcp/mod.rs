@@ -340,11 +340,11 @@ impl Protocol for Tcp {
             _ => return Err(Errno::EINVAL),
         }
         let at = self.bind_somewhere(unspecified(self.common.domain))?;
-        ports::TCP.listen(at.port(), self.common.number)?;
-        if is_reachable(at.ip()) {
-            // Where there is no way out, only the machine itself can come.
-            let _ = outside::start();
+        // Where there is no way out, only the machine itself can come.
+        if is_reachable(at.ip()) && outside::start() == Err(Errno::ENOBUFS) {
+            return Err(Errno::ENOBUFS);
         }
+        ports::TCP.listen(at.port(), self.common.number)?;
         {
             let mut state = self.state.lock();
             state.role = Role::Listening { queue: VecDeque::new(), waiting: VecDeque::new(), most };
