@@ -212,10 +212,7 @@ int main(int argc, char **argv) {
     W(CHILD(setpgid(0, 0); T(setpgid(0, 999999))));
     fflush(stdout);
     p = fork();
-    if (!p) {
-        setpgid(0, 0);
-        pause();
-    }
+    if (!p) pause();
     T(setpgid(p, p));
     T(setpgid(p, getpgrp()));
     T(getpgid(p) == getpgrp());
