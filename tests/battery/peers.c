@@ -216,6 +216,22 @@ static void rest(int reuse) {
     }
 }
 
+/* Addresses that are not the machine's. */
+static void strange(void) {
+    struct sockaddr_in at = {AF_INET, 0, .sin_addr.s_addr = htonl(0xc0000201)};
+    for (int kind = SOCK_STREAM; kind <= SOCK_DGRAM; kind++) {
+        int s = socket(AF_INET, kind, 0);
+        N("bind", kind, bind(s, SA(at)));
+        N("IP_FREEBIND", kind, setopt(s, IPPROTO_IP, IP_FREEBIND, 1));
+        N("bind freely", kind, bind(s, SA(at)));
+        struct sockaddr_in is;
+        socklen_t n = sizeof is;
+        N("getsockname", kind, getsockname(s, (void *)&is, &n));
+        N("its address", kind, is.sin_addr.s_addr == at.sin_addr.s_addr);
+        close(s);
+    }
+}
+
 static int received(int fd) {
     static char room[70000];
     return recv(fd, room, sizeof room, MSG_DONTWAIT);
@@ -354,6 +370,7 @@ int main(void) {
     parts(AF_INET);
     parts(AF_INET6);
     fast();
+    strange();
     order();
     return 0;
 }

@@ -197,6 +197,10 @@ impl Set {
         *self.changed.lock() = changed;
         self.wants.store(from.wants.load(Relaxed), Relaxed);
     }
+    /// IP_FREEBIND: also to addresses that are not the machine's.
+    pub fn binds_freely(&self) -> bool {
+        self.changed(abi::IPPROTO_IP, raw::IP_FREEBIND) == Some(1)
+    }
     /// Which notes beside the bytes are asked for.
     pub fn wants(&self) -> Wants {
         Wants::from_bits_truncate(self.wants.load(Relaxed))

@@ -312,7 +312,7 @@ impl Protocol for Tcp {
     fn bind(&self, to: &Target) -> Result<()> {
         let Address::Inet(at) = &to.address else { return Err(Errno::EAFNOSUPPORT) };
         let at = canonical(*at);
-        if !at.ip().is_unspecified() && !is_ours(at.ip()) {
+        if !at.ip().is_unspecified() && !is_ours(at.ip()) && !self.settings.binds_freely() {
             return Err(Errno::EADDRNOTAVAIL);
         }
         let me = self.me.upgrade().ok_or(Errno::EINVAL)?;

@@ -178,7 +178,12 @@ impl Protocol for Udp {
         let Address::Inet(at) = &to.address else { return Err(Errno::EAFNOSUPPORT) };
         let at = canonical(*at);
         let ip = at.ip();
-        if !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast(ip) && !is_ours(ip) {
+        if !ip.is_unspecified()
+            && !ip.is_multicast()
+            && !is_broadcast(ip)
+            && !is_ours(ip)
+            && !self.settings.binds_freely()
+        {
             return Err(Errno::EADDRNOTAVAIL);
         }
         if self.state.lock().local.is_some() {
