@@ -9,6 +9,9 @@ pub fn run(options: &Options) -> Result<()> {
     sh(cargo().args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]))?;
     let sim = ["clippy", "--quiet", "--package", "hafez-mm", "--features", "sim,mutants", "--all-targets"];
     sh(cargo().args(sim).args(["--", "-D", "warnings"]))?;
+    let model =
+        ["clippy", "--quiet", "--package", "hafez-mm", "--features", "model,mutants", "--test", "model"];
+    sh(cargo().args(model).args(["--", "-D", "warnings"]))?;
     sh(cargo()
         .args(["doc", "--quiet", "--no-deps", "--document-private-items"])
         .env("RUSTDOCFLAGS", "-Dwarnings"))?;

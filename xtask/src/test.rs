@@ -10,6 +10,8 @@ pub fn run(options: &Options) -> Result<()> {
         sh(cargo().arg("test"))?;
         // Thousands of machines a second need an optimized build.
         sh(cargo().args(["test", "--release", "--package", "hafez-mm", "--features", "sim,mutants"]))?;
+        let model = ["--features", "model,mutants", "--test", "model"];
+        sh(cargo().args(["test", "--release", "--package", "hafez-mm"]).args(model))?;
     }
     let mut machine = cargo();
     machine.args(["test", "--no-fail-fast", "--package", "hafez-tests", "--"]);

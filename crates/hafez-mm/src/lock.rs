@@ -16,6 +16,7 @@
 //!
 //! With the feature `contention`, each acquisition that found its lock taken is counted, with its place in the source.
 
+mod atomic;
 mod big_reader;
 
 pub use big_reader::{BigReaderLock, ReadGuard, Readers, Reading, WriteGuard, rank};

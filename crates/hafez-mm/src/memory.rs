@@ -146,6 +146,10 @@ impl<P: Platform> Memory<P> {
     pub fn account(&self, id: AccountId) -> AccountStat {
         self.spaces.frames.accounts.stat(id)
     }
+    /// Another CPU is there: said by itself, before it does anything else with memory.
+    pub fn add_cpu(&self, cpu: usize) {
+        self.spaces.readers.add_cpu(cpu);
+    }
     /// 2^order frames in a row, never evicted, charged to the kernel; their bytes are unknown. Does not wait.
     pub fn alloc_wired(&self, order: u8) -> Result<Pfn, MmError> {
         let frame = self.spaces.frames.alloc_wired(order, Priority::Kernel).map_err(|_| MmError::NoMemory);

@@ -48,6 +48,7 @@ pub(super) fn start_cpus() {
 /// The first of `sched` on another CPU.
 fn begin_idle() -> ! {
     let here = arch::cpu::id();
+    mem::memory().add_cpu(here);
     with(here, |queue| {
         arch::cpu::current().store(Arc::as_ptr(&queue.idle).cast_mut().cast(), Relaxed);
         queue.since = arch::time::now_ns();

@@ -23,13 +23,14 @@
 //! Who writes may *close* a lock for good, when what it guarded has gone elsewhere ([`WriteGuard::close`]): everybody who comes, or has
 //! waited, finds it closed. That costs those who find it open nothing: a closed lock is one that is wanted for ever.
 
+use super::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, exchanged, let_go};
 use super::{Attentive, RelaxStrategy, contended};
 use crate::MAX_CPUS;
 use crate::mutant::mutant;
 use alloc::sync::Arc;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
+use core::sync::atomic::Ordering::*;
 
 /// What locks guard, in the order in which they may be taken.
 pub mod rank {
@@ -42,7 +43,7 @@ pub mod rank {
 
 /// What each CPU of a machine reads at this moment.
 pub struct Readers {
-    /// CPUs from this one on have never read anything.
+    /// CPUs from this one on are not there.
     end: AtomicUsize,
     /// Which CPU this is.
     here: fn() -> usize,
@@ -61,11 +62,16 @@ struct Line {
     value: AtomicU64,
 }
 
-const _: () = assert!(size_of::<Line>() == 64);
+const _: () = assert!(cfg!(feature = "model") || size_of::<Line>() == 64);
 
 impl Readers {
     pub fn new(here: fn() -> usize) -> Self {
         Readers { end: AtomicUsize::new(1), here, cpus: Default::default() }
+    }
+
+    /// This CPU is there too: said before it takes any of the locks, for who writes looks at others only where there are any.
+    pub fn add_cpu(&self, cpu: usize) {
+        self.end.fetch_max(cpu + 1, SeqCst);
     }
 }
 
@@ -119,6 +125,13 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
         (self.readers.here)()
     }
 
+    /// What it guards, for a model that watches who uses it.
+    #[cfg(feature = "model")]
+    pub fn inside(&self) -> &T {
+        // SAFETY: the model's cells may be shared; it reports who uses what is inside of one while another writes it.
+        unsafe { &*self.value.get() }
+    }
+
     /// To read it; `None` if it is closed.
     #[inline(always)]
     #[cfg_attr(feature = "contention", track_caller)]
@@ -157,6 +170,7 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
         }
         let line = &self.readers.cpus[cpu % MAX_CPUS];
         let before = line.reads[RANK].swap(self.name(), SeqCst);
+        exchanged();
         debug_assert!(before == 0, "CPU {cpu} reads two locks of the rank {RANK}");
         line
     }
@@ -164,7 +178,7 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
     /// From now on writers look at this CPU's line too.
     #[cold]
     fn join(&self, cpu: usize) {
-        self.readers.end.fetch_max(cpu + 1, SeqCst);
+        debug_assert!(cpu < self.readers.end.load(SeqCst), "CPU {cpu} reads and is not known to be there");
         self.known.fetch_or(1 << cpu, SeqCst);
     }
 
@@ -185,6 +199,7 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
                 Attentive::relax();
             }
             word.swap(self.name(), SeqCst);
+            exchanged();
         }
         true
     }
@@ -213,8 +228,10 @@ impl<T, const RANK: usize> BigReaderLock<T, RANK> {
     #[inline(always)]
     #[cfg_attr(feature = "contention", track_caller)]
     fn begin_to_write(&self) -> WriteGuard<'_, T, RANK> {
-        // With one CPU there is nobody to wait for.
-        if self.readers.end.load(SeqCst) > 1 {
+        exchanged();
+        let end = self.readers.end.load(SeqCst);
+        debug_assert!(self.here() < end, "a CPU writes that is not known to be there");
+        if end > 1 {
             mutant!(WriterDoesNotWait, (), self.await_readers());
         }
         if RANK == rank::SHAPE {
@@ -351,6 +368,6 @@ impl<T, const RANK: usize> WriteGuard<'_, T, RANK> {
 impl<T, const RANK: usize> Drop for WriteGuard<'_, T, RANK> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.0.wanted.store(false, Release);
+        let_go(&self.0.wanted);
     }
 }

@@ -131,6 +131,7 @@ impl Machine {
             disk.belong_to(&machine);
             memory.attach_swap(Box::leak(Box::new(disk.clone())));
         }
+        (0..build.cpus).for_each(|cpu| memory.add_cpu(cpu));
         assert!(machine.memory.set(memory).is_ok());
         machine
     }
