@@ -23,7 +23,7 @@ def regions():
         try:
             while True: held.append(mmap.mmap(-1, 4096, flags=mmap.MAP_SHARED, prot=[1, 3][len(held) % 2]))
         except OSError: pass
-        while (n := f.readinto(buffer)) > 0: lines += buffer[:n].count(b'\\n')
+        while (n := f.readinto(buffer)) > 0: lines += buffer[:n].count(b'\\n') - buffer[:n].count(b'[vsyscall]')
     return lines
 def pipes():
     os.setuid(65534)

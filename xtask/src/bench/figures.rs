@@ -16,6 +16,14 @@ impl Figure {
     pub fn single(value: u64) -> Self {
         Self { median: value, least: value, samples: 1 }
     }
+
+    /// Of several values; `None` of none.
+    pub fn of(values: impl Iterator<Item = u64>) -> Option<Self> {
+        let mut values: Vec<u64> = values.collect();
+        values.sort_unstable();
+        let samples = values.len() as u64;
+        Some(Self { median: *values.get(values.len() / 2)?, least: *values.first()?, samples })
+    }
 }
 
 #[derive(Clone, Default, Debug)]
@@ -57,6 +65,12 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_values_have_a_median() {
+        assert_eq!(Figure::of([5, 1, 9].into_iter()), Some(Figure { median: 5, least: 1, samples: 3 }));
+        assert_eq!(Figure::of(std::iter::empty()), None);
+    }
 
     #[test]
     fn lines_are_read() {

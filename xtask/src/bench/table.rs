@@ -1,7 +1,7 @@
 //! The table, for the terminal and for `docs/measuring.md`.
 
 use super::figures::{Figure, Figures};
-use super::machine::{BIG, Hafez, Model, ROOMY, SWAP, SWAPPING};
+use super::machine::{BIG, Hafez, Model, ROOMY, SWAP, SWAPPING, SWAPS};
 use super::rows::{ROWS, Row, Unit};
 use super::{Opponent, linux};
 use crate::shell::{output, root, step};
@@ -105,12 +105,13 @@ impl Table<'_> {
             "\nMedians; in brackets the least, where it differs by more than a hundredth. \\* measured earlier: that kernel could not be \
              had or has no driver for the disk. ",
         );
-        let samples = ROWS.iter().filter_map(|row| self.plain.get(row.name)).map(|f| f.samples);
+        let counted = ROWS.iter().filter(|row| !SWAP.contains(&row.name));
+        let samples = counted.filter_map(|row| self.plain.get(row.name)).map(|f| f.samples);
         let (most, least) =
             (samples.clone().max().unwrap_or(0), samples.filter(|n| *n > 1).min().unwrap_or(0));
         writeln!(
             text,
-            "{least} to {most} operations a row; starting: the least of 9; swapping and RAM: once. *Zeroing, copying* is the \
+            "{least} to {most} operations a row; starting: the least of 9; swapping: {SWAPS} runs; RAM: once. *Zeroing, copying* is the \
              part that goes into the bytes of the pages themselves, in steps of 8 bytes (512 instructions a page).\n"
         )?;
         self.how(machine, &mut text)?;
