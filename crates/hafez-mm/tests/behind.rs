@@ -10,12 +10,14 @@
 //! what the call has forbidden. Each of these must be noticed if calls do not flush for reclaim (`Mutant::SweepNotAwaited`).
 #![cfg(feature = "sim")]
 
+mod common;
+
 use hafez_mm::RemapHow::Fixed;
 use hafez_mm::sim::machine::{Host, current_cpu, run_on};
 use hafez_mm::sim::{Build, Disk, Faults, Hooks, Machine, tasks};
 use hafez_mm::{
-    Access, AccountId, Advice, Backing, FaultError, Flush, MapRequest, Memory, OomReport, PAGE_SIZE,
-    PageRange, PolicyKind, Rights, Space, VirtAddr, Where,
+    Access, AccountId, Advice, FaultError, Flush, Memory, OomReport, PAGE_SIZE, PageRange, PolicyKind,
+    Rights, Space, VirtAddr, Where,
 };
 use std::sync::{Arc, Mutex};
 
@@ -82,20 +84,7 @@ impl Program {
     }
 
     fn map(&self, pages: u64) {
-        let request = MapRequest {
-            at: Where::Fixed(PLACE),
-            pages,
-            rights: Rights::READ | Rights::WRITE,
-            max_rights: Rights::all(),
-            backing: Backing::Anonymous,
-            shared: false,
-            label: None,
-            grows_down: None,
-            wired: false,
-            special: hafez_mm::RegionFlags::empty(),
-            by: None,
-        };
-        self.memory().map(&self.space, request).unwrap();
+        self.memory().map(&self.space, common::anonymous(Where::Fixed(PLACE), pages)).unwrap();
     }
 
     /// An access of the space by a processor, as a program makes it: a store, or a load.

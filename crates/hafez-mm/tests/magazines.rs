@@ -1,11 +1,12 @@
 //! What CPUs keep of the free frames for themselves is there for all when it is wanted.
 #![cfg(feature = "sim")]
 
+mod common;
+
 use hafez_mm::sim::machine::{Host, run_on};
 use hafez_mm::sim::{Build, Disk, Faults, Hooks, Machine, tasks};
 use hafez_mm::{
-    Access, AccountId, Backing, MapRequest, Memory, OomReport, PAGE_SIZE, PageRange, PolicyKind, Rights,
-    Space, VirtAddr, Where,
+    Access, AccountId, Memory, OomReport, PAGE_SIZE, PageRange, PolicyKind, Space, VirtAddr, Where,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
@@ -44,20 +45,7 @@ fn new_space(memory: &Memory<Host>) -> Arc<Space> {
 }
 
 fn map(memory: &Memory<Host>, space: &Arc<Space>, pages: u64) {
-    let request = MapRequest {
-        at: Where::Fixed(BASE),
-        pages,
-        rights: Rights::READ | Rights::WRITE,
-        max_rights: Rights::all(),
-        backing: Backing::Anonymous,
-        shared: false,
-        label: None,
-        grows_down: None,
-        wired: false,
-        special: hafez_mm::RegionFlags::empty(),
-        by: None,
-    };
-    memory.map(space, request).unwrap();
+    memory.map(space, common::anonymous(Where::Fixed(BASE), pages)).unwrap();
 }
 
 fn write(memory: &Memory<Host>, space: &Arc<Space>, page: u64) {

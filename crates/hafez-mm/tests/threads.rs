@@ -7,6 +7,8 @@
 //! From time to time all stop, and the audit looks at everything.
 #![cfg(feature = "sim")]
 
+mod common;
+
 use hafez_mm::RemapHow::MayMove;
 use hafez_mm::sim::machine::{Host, run_on};
 use hafez_mm::sim::random::Random;
@@ -372,17 +374,9 @@ impl Runner {
 
 fn anonymous(at: Where, pages: u64, rights: Rights) -> MapRequest {
     MapRequest {
-        at,
-        pages,
         rights,
-        max_rights: Rights::all(),
-        backing: Backing::Anonymous,
-        shared: false,
-        label: None,
-        grows_down: None,
-        wired: false,
-        special: hafez_mm::RegionFlags::empty(),
         by: Some(hafez_mm::sim::machine::current_cpu() as u32),
+        ..common::anonymous(at, pages)
     }
 }
 

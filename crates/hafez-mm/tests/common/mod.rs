@@ -4,7 +4,25 @@
 use hafez_mm::Stats;
 use hafez_mm::sim::world::Tally;
 use hafez_mm::sim::{Setup, World};
+use hafez_mm::{Backing, MapRequest, RegionFlags, Rights, Where};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// A wish for private anonymous memory, to be read and written, in the part of the space that is nobody's.
+pub fn anonymous(at: Where, pages: u64) -> MapRequest {
+    MapRequest {
+        at,
+        pages,
+        rights: Rights::READ | Rights::WRITE,
+        max_rights: Rights::all(),
+        backing: Backing::Anonymous,
+        shared: false,
+        label: None,
+        grows_down: None,
+        wired: false,
+        special: RegionFlags::empty(),
+        by: None,
+    }
+}
 
 /// What a run came to.
 pub struct Outcome {
